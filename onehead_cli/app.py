@@ -1,0 +1,108 @@
+"""The Typer app. A domain error becomes one line on stderr and an exit code; here and nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from onehead_cli import __version__
+from onehead_cli.commands.evaluate import evaluate
+from onehead_cli.commands.predict import predict
+from onehead_cli.commands.prepare_data import prepare_data
+from onehead_cli.commands.profile import profile
+from onehead_cli.commands.train_teacher import train_teacher
+from onehead_cli.commands.train_unified import train_unified
+from onehead_cli.errors import OneheadError
+
+app = typer.Typer(
+    name="onehead",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="One small network with one head for classification, segmentation and detection.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or config, 10 a drop found and 11 inconclusive (both with "
+    "evaluate --strict only), 130 and 143 stopped by a signal.",
+)
+app.command("prepare-data")(prepare_data)
+app.command("train-teacher")(train_teacher)
+app.command("train-unified")(train_unified)
+app.command("evaluate")(evaluate)
+app.command("profile")(profile)
+app.command("predict")(predict)
+
+# Typer carries its own copy of click from 0.24 on; its exported BadParameter leads to the right base class in both.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onehead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (`args` defaults to sys.argv)."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args, prog_name="onehead", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except OneheadError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        return _fail(_explain_usage(error), 2)
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        return _fail("out of memory: lower --batch-size or --image-size", 1)
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            return _fail("out of memory: lower --batch-size or --image-size", 1)
+        raise
+
+
+def _fail(message: str, code: int) -> int:
+    # One line, whatever a library put into its message.
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _explain_usage(error: Any) -> str:
+    """click's message and, for an unknown option or command, the nearest known one."""
+    context, known, unknown = getattr(error, "ctx", None), [], None
+    if getattr(error, "option_name", None) and str(error.message).startswith("No such option"):
+        unknown = error.option_name
+        known = [name for param in context.command.params for name in param.opts] if context else []
+    elif context is not None and str(error.message).startswith("No such command"):
+        unknown = str(error.message).split("'")[1]
+        known = list(getattr(context.command, "commands", {}))
+    if unknown is None or not known:
+        return str(error.format_message())
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)[0]
+    what = "option" if unknown.startswith("-") else "command"
+    return f"no such {what} '{unknown}'; did you mean '{near}'?"

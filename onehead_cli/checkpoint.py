@@ -1,0 +1,147 @@
+"""Checkpoint files: tensors and plain values only, written atomically, read without running code."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onehead_cli.errors import CheckpointError
+from onehead_cli.model.onehead import Architecture, OneHead, build_model
+from onehead_cli.types import Task
+
+FORMAT = 1
+STUDENT = "all"
+
+
+@dataclass
+class Thresholds:
+    """How the maps are read; chosen on val.
+
+    cells: cells less sure of their class than this do not count in classification.
+    boxes: score of a class from which a box is drawn, one a detection class (evaluation keeps all boxes).
+    """
+
+    cells: float
+    boxes: list[float]
+
+
+@dataclass
+class Checkpoint:
+    """A network with all that is needed to use it, and, in a `_last` file, to go on training it.
+
+    name: "cls", "seg", "det" or "all".
+    weights: the averaged (EMA) weights that are evaluated.
+    preprocess: mean, std and interpolation of the backbone, image size in pixels, and fit.
+    scores: on val, by metric.
+    config: the config it was trained with.
+    epoch: epochs done. training: optimizer, raw weights, ... of a `_last` file, else empty.
+    """
+
+    name: str
+    architecture: Architecture
+    weights: dict[str, Tensor]
+    preprocess: dict[str, Any]
+    thresholds: Thresholds
+    scores: dict[str, float | None]
+    config: dict[str, Any]
+    epoch: int
+    seed: int
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def model(self) -> OneHead:
+        """The network in eval mode."""
+        model = build_model(self.architecture)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def best_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}_best.pth"
+
+
+def last_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}_last.pth"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary file in the same folder, flush it to disk and rename: the old file stays whole until then.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    architecture = checkpoint.architecture
+    document = {
+        "format": FORMAT,
+        "name": checkpoint.name,
+        "architecture": {
+            "backbone": architecture.backbone,
+            "classes": {task.value: list(names) for task, names in architecture.classes.items()},
+            "boxes_per_cell": architecture.boxes_per_cell,
+            "tasks": [task.value for task in architecture.tasks],
+        },
+        "weights": checkpoint.weights,
+        "preprocess": checkpoint.preprocess,
+        "thresholds": {"cells": checkpoint.thresholds.cells, "boxes": checkpoint.thresholds.boxes},
+        "scores": checkpoint.scores,
+        "config": checkpoint.config,
+        "epoch": checkpoint.epoch,
+        "seed": checkpoint.seed,
+        "training": checkpoint.training,
+    }
+    temporary: str | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        temporary = None
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CheckpointError(f"{path}: cannot be written ({error}); the file before it is untouched") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, holding anything but tensors and plain values, or of another format.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch raises many types for damaged and for unsafe files
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: damaged, or holding more than tensors and plain values "
+            f"({type(error).__name__})"
+        ) from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {FORMAT})")
+    try:
+        return _parse(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: incomplete checkpoint ({error})") from None
+
+
+def _parse(document: Mapping[str, Any]) -> Checkpoint:
+    stored = document["architecture"]
+    architecture = Architecture(
+        backbone=stored["backbone"],
+        classes={Task(task): list(names) for task, names in stored["classes"].items()},
+        boxes_per_cell=int(stored["boxes_per_cell"]),
+        tasks=tuple(Task(task) for task in stored["tasks"]),
+    )
+    thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
+    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
+    return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})

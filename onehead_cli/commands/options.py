@@ -1,0 +1,69 @@
+"""Options that several commands share, and how they become one config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onehead_cli.config import Config, describe_fields, load_config, parse_assignments
+from onehead_cli.console import Console
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML config; without it configs/lite-quick.yaml holds.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the config, as section.key=value; repeatable."),
+]
+ShowConfig = Annotated[bool, typer.Option("--show-config", help="Show every field, its value and meaning, and exit.")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data", metavar="ROOT", help="Folder of the three datasets [default: data].")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder for what is written [default: output].")
+]
+Teachers = Annotated[
+    Path | None,
+    typer.Option("--teachers", metavar="DIR", help="Folder of the teachers' checkpoints [default: the output folder]."),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training pictures.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures of a task in one mini-batch.")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate of the new layers.")]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", metavar="PX", help="Side of the square input, a multiple of 32.")
+]
+Backbone = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Any timm backbone of stride 32.")]
+BackboneWeights = Annotated[
+    Path | None, typer.Option("--backbone-weights", metavar="FILE", help="Pretrained weights of the backbone.")
+]
+Pretrained = Annotated[
+    bool | None, typer.Option("--pretrained/--no-pretrained", help="Start the backbone from ImageNet weights.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")]
+Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]
+
+
+def build_config(file: Path | None, assignments: list[str] | None, flags: dict[str, Any]) -> Config:
+    """File, then --set, then flags (dotted key -> value, None where not given); the later one holds.
+
+    Raises:
+        ConfigError: see `config.load_config`.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    return load_config(file, {**parse_assignments(assignments or []), **given})
+
+
+def show_config(config: Config, console: Console) -> None:
+    """Every field with its type, value, unit and sentence; as JSON, the fields as a list."""
+    names = ("key", "type", "value", "unit", "meaning")
+    fields = [dict(zip(names, field, strict=True)) for field in describe_fields(config)]
+    lines = [
+        f"{f['key']} = {f['value']}  ({f['type']}{'' if f['unit'] == '-' else ', ' + f['unit']})\n    {f['meaning']}"
+        for f in fields
+    ]
+    console.result({"command": "show-config", "fields": fields}, "\n".join(lines))

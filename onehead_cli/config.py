@@ -1,0 +1,293 @@
+"""Typed configs: a YAML file, `--set` and flags merged once, then validated once.
+
+The defaults are `configs/lite-quick.yaml`: Lite0 at a size that two CPU cores train in well under two hours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onehead_cli.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+class DataConfig(_Section):
+    """Where the pictures are and how they enter the network."""
+
+    root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
+    det_images: Path | None = _field(
+        None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
+    )
+    det_annotations: Path | None = _field(
+        None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
+    )
+    seg_root: Path | None = _field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
+    cls_root: Path | None = _field(None, "Folder of {split}/<class folder>/ with pictures.", unit="path")
+    train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
+    val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
+    image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=32, le=2048)
+    fit: Literal["resize", "letterbox"] = _field(
+        "resize", "How a picture becomes square: stretched, or scaled and padded."
+    )
+    cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    scale_min: float = _field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
+    scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
+    flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
+    colour: float = _field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _multiple_of_32(self) -> DataConfig:
+        if self.image_size % 32:
+            raise ValueError(f"data.image_size must be a multiple of 32, not {self.image_size}")
+        return self
+
+
+class ModelConfig(_Section):
+    """The network; its widths follow from the class counts."""
+
+    backbone: str = _field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
+    pretrained: bool = _field(True, "Start the backbone from ImageNet weights.")
+    backbone_weights: Path | None = _field(None, "Weights file of the backbone (.pth or .safetensors).", unit="path")
+    boxes_per_cell: int = _field(2, "Boxes that each cell of the detection map gives.", unit="boxes", ge=1, le=8)
+    batch_norm: Literal["train", "slow", "frozen"] = _field(
+        "frozen",
+        "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
+        "or keeps its pretrained statistics (frozen).",
+    )
+    cell_threshold: float = _field(
+        0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
+    )
+    detection_loss: Literal["quality", "yolov1"] = _field("quality", "How the detection map is trained.")
+    precision: Precision = _field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
+
+
+class ScheduleConfig(_Section):
+    """How long and how fast a network learns."""
+
+    epochs: int = _field(15, "Passes over the training pictures.", unit="epochs", ge=1)
+    batch_size: int = _field(16, "Pictures of a task in one mini-batch.", unit="pictures", ge=1)
+    buffer_size: int = _field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="1/step", gt=0)
+    backbone_lr_factor: float = _field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
+    weight_decay: float = _field(0.02, "Decoupled weight decay; not on norms and biases.", unit="1", ge=0)
+    warmup: float = _field(0.1, "Share of the steps in which the rate rises.", unit="fraction", ge=0, lt=1)
+    clip_norm: float = _field(5.0, "Largest norm of a step's gradient.", unit="norm", gt=0)
+    ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
+    label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
+    eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+
+
+class TeacherConfig(ScheduleConfig):
+    """The single-task networks: baselines of the drop check and teachers of the student."""
+
+
+class FixedWeights(_Section):
+    """The task weights of `student.task_weights: fixed`; scaled to add up to 1."""
+
+    cls: float = _field(1.0, "Weight of the classification loss.", ge=0)
+    seg: float = _field(1.0, "Weight of the segmentation loss.", ge=0)
+    det: float = _field(1.0, "Weight of the detection loss.", ge=0)
+
+
+class StudentConfig(ScheduleConfig):
+    """The one network for all three tasks."""
+
+    epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
+    batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1)
+    buffer_size: int = _field(4, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
+    fixed_weights: FixedWeights = FixedWeights()
+    normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")
+    weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
+    weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
+    weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
+
+
+class DistillConfig(_Section):
+    """What the student learns from the teachers."""
+
+    lambda_: float = Field(
+        2.0,
+        alias="lambda",
+        ge=0,
+        description="Weight of the distillation loss; 0 needs no teachers.",
+        json_schema_extra={"unit": "-"},
+    )
+    teachers: Path | None = _field(None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path")
+    temperature: float = _field(2.0, "Softening of the class and pixel scores.", gt=0)
+    images: Literal["own", "all"] = _field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
+
+
+class EvaluationConfig(_Section):
+    """How the maps are read and the drop is judged."""
+
+    batch_size: int = _field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
+    score_min: float = _field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
+    nms_iou: float = _field(0.6, "Overlap above which the lower of two boxes of a class is dropped.", unit="IoU", gt=0, le=1)
+    max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
+    drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
+    resamples: int = _field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
+
+
+class Config(_Section):
+    """Everything a run depends on."""
+
+    seed: int = _field(0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
+    output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def teachers_folder(self) -> Path:
+        return self.distill.teachers or self.output
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Merge a YAML file and overrides (dotted key -> value; None is left out), then validate.
+
+    A relative path inside the file is taken from the file's folder; one given as an override from the working folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not accepted; the nearest known key is named.
+    """
+    raw = _read_yaml(path) if path else {}
+    if path:
+        _anchor_paths(raw, path.parent)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set_dotted(raw, key, value)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn `--set a.b=value` options into {"a.b": value}; the value is read as YAML.
+
+    Raises:
+        ConfigError: an assignment without `=`, or a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment}: write it as section.key=value")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
+    return parsed
+
+
+def describe_fields(config: Config) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield (dotted key, type, value, unit, sentence) of every field, for --show-config."""
+    yield from _describe(config, "")
+
+
+def _describe(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
+    for name, info in type(section).model_fields.items():
+        key, value = prefix + (info.alias or name), getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _describe(value, f"{key}.")
+            continue
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        yield key, _type_name(info.annotation), str(value), str(extra.get("unit", "-")), info.description or ""
+
+
+def _type_name(annotation: Any) -> str:
+    choices = get_args(annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "|".join(choices)
+    if choices:
+        return " or ".join("none" if c is type(None) else c.__name__ for c in choices)
+    return str(annotation.__name__)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}: not valid YAML{line}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected sections such as 'data:' and 'student:', found {type(raw).__name__}")
+    return raw
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    for key in _path_keys(Config, ""):
+        *parents, last = key.split(".")
+        node: Any = raw
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(last), str):
+            node[last] = str(folder / node[last])
+
+
+def _path_keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        key, annotation = prefix + (info.alias or name), info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _path_keys(annotation, f"{key}.")
+        elif annotation is Path or Path in get_args(annotation):
+            yield key
+
+
+def _set_dotted(raw: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: '{parent}' is not a section")
+        node = child
+    node[last] = value
+
+
+def _known_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        key, annotation = prefix + (info.alias or name), info.annotation
+        yield key
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _known_keys(annotation, f"{key}.")
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    """One line for the first problem of a validation; an unknown key names the nearest known one."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    source = f"{path}: " if path else ""
+    if first["type"] == "extra_forbidden":
+        known = list(_known_keys(Config))
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        # A right key in the wrong section is closer to what was meant than a similar word.
+        same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+        return f"{source}unknown key '{key}'; did you mean '{(same_name or near)[0]}'?"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{source}{key}: {message}" if key and not message.startswith(key) else f"{source}{message}"

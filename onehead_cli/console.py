@@ -1,0 +1,87 @@
+"""The only place that knows rich: progress bars, tables, lines. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+SCHEMA = 1
+
+
+class Console:
+    """A terminal gets bars and colour; a pipe or file gets plain lines without control characters."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._err = RichConsole(stderr=True, highlight=False)
+        self._out = RichConsole(highlight=False)
+
+    def note(self, message: str) -> None:
+        """A line about what is going on; not with --quiet."""
+        if not self.quiet:
+            self._err.print(message, markup=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        self._err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """A bar on a terminal, a plain line at each tenth elsewhere, nothing with --quiet."""
+        if self.quiet:
+            yield lambda done, detail: None
+        elif self._err.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+            )
+            with Progress(*columns, console=self._err, transient=True) as progress:
+                bar = progress.add_task(label, total=total, detail="")
+                yield lambda done, detail: progress.update(bar, completed=done, detail=detail)
+        else:
+            shown = 0
+
+            def advance(done: int, detail: str) -> None:
+                nonlocal shown
+                if done * 10 // max(total, 1) > shown:
+                    shown = done * 10 // max(total, 1)
+                    self.note(f"{label}: {done}/{total}" + (f" {detail}" if detail else ""))
+
+            yield advance
+
+    def result(self, document: Mapping[str, Any], *tables: Table | str) -> None:
+        """The command's result on stdout: the document with --json, else the tables."""
+        if self.as_json:
+            sys.stdout.write(json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False) + "\n")
+            return
+        for table in tables:
+            if isinstance(table, str):
+                self._out.print(table, markup=False, soft_wrap=True)
+            else:
+                self._out.print(table)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
+    """A plain table; the first `left` columns are aligned to the left, the rest to the right."""
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(header):
+        drawn.add_column(name, justify="left" if index < left else "right", no_wrap=index >= left)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A score, or a dash where there is none."""
+    return "–" if value is None else format(value, form)

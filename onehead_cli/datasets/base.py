@@ -1,0 +1,55 @@
+"""What the three loaders share: a split of one task, picture by picture, and mini-batches of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onehead_cli.config import DataConfig
+from onehead_cli.datasets.geometry import Fit
+from onehead_cli.datasets.pictures import CacheBudget, PictureStore
+from onehead_cli.types import DetectionTarget, Task, TaskBatch
+
+
+class TaskData(ABC):
+    """One split of one task's dataset.
+
+    classes: names, in the order of the labels.
+    paths: the pictures.
+    warnings: what was dropped from the labels and how often.
+    """
+
+    task: Task
+
+    def __init__(
+        self, paths: Sequence[Path], classes: Sequence[str], data: DataConfig, interpolation: str, budget: CacheBudget
+    ) -> None:
+        self.paths = list(paths)
+        self.classes = list(classes)
+        self.warnings: list[str] = []
+        self.image_size = data.image_size
+        self.budget = budget
+        self._store = PictureStore(
+            paths, size=data.image_size, mode=data.fit, interpolation=interpolation, budget=budget
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fit(self, index: int) -> Fit:
+        return self._store.get(index)[1]
+
+    def batch(self, indices: Sequence[int]) -> TaskBatch:
+        """Pictures uint8 [B, 3, S, S] with their targets, as they are on disk; `transforms` makes them float."""
+        pictures = np.stack([self._store.get(i)[0] for i in indices])
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        return TaskBatch(images, self._targets(indices), [self.paths[i].name for i in indices])
+
+    @abstractmethod
+    def _targets(self, indices: Sequence[int]) -> Tensor | DetectionTarget:
+        """The targets of the pictures, in the coordinates of the input."""

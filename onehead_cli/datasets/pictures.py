@@ -1,0 +1,151 @@
+"""Reading pictures and masks from disk, and keeping the fitted ones in memory under a cap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from onehead_cli.datasets.geometry import Fit
+from onehead_cli.errors import DataError
+
+#: The formats that are opened; a file of another format is refused whatever its name says.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+#: Larger pictures are refused before they are decoded.
+MAX_PIXELS = 100_000_000
+
+# Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
+Image.MAX_IMAGE_PIXELS = None
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture as RGB, turned as its EXIF orientation says; grey, palette, CMYK, alpha and 16-bit are converted.
+
+    Raises:
+        DataError: the file is missing, not a picture of a known format, damaged, or over MAX_PIXELS.
+    """
+    picture = _decode(path)
+    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+        deep = np.asarray(picture).astype(np.float32) / 257.0
+        picture = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
+    turned = ImageOps.exif_transpose(picture)
+    return (turned or picture).convert("RGB")
+
+
+def open_mask(path: Path) -> NDArray[np.uint8]:
+    """A mask of class indices, uint8 [height, width]; palette or 8-bit grey.
+
+    Raises:
+        DataError: as for `open_picture`, or the file holds colours instead of class indices.
+    """
+    mask = _decode(path)
+    if mask.mode not in ("P", "L"):
+        raise DataError(f"{path}: a mask must be a palette or 8-bit grey PNG of class indices, not {mask.mode}")
+    return np.asarray(mask, dtype=np.uint8)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height as `open_picture` would give them, from the header alone."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _unreadable(path, error) from None
+    return (height, width) if turned else (width, height)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataError(f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
+            picture.load()
+            return picture
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file")
+    return DataError(f"{path}: not a readable {', '.join(FORMATS)} picture ({type(error).__name__})")
+
+
+def fit_picture(picture: Image.Image, fit: Fit, interpolation: str) -> NDArray[np.uint8]:
+    """The picture in its place in the input, uint8 [S, S, 3]; letterbox bars are grey."""
+    inner = picture.resize(fit.inner, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
+    if fit.inner == (fit.size, fit.size):
+        return np.asarray(inner)
+    canvas = Image.new("RGB", (fit.size, fit.size), (128, 128, 128))
+    canvas.paste(inner, (fit.offset_x, fit.offset_y))
+    return np.asarray(canvas)
+
+
+def fit_mask(mask: NDArray[np.uint8], fit: Fit, fill: int) -> NDArray[np.uint8]:
+    """The mask in its place in the input, uint8 [S, S], by the nearest pixel; letterbox bars are `fill`."""
+    inner = Image.fromarray(mask).resize(fit.inner, Image.Resampling.NEAREST)
+    canvas = np.full((fit.size, fit.size), fill, dtype=np.uint8)
+    width, height = fit.inner
+    canvas[fit.offset_y : fit.offset_y + height, fit.offset_x : fit.offset_x + width] = np.asarray(inner)
+    return canvas
+
+
+class CacheBudget:
+    """Bytes of memory that all picture stores of a run share."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.left = megabytes * 1_000_000
+
+    def take(self, size: int) -> bool:
+        """Reserve `size` bytes; False where they are not left."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+class PictureStore:
+    """Fitted pictures by index, decoded once where the budget allows and read from disk each time past it."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        size: int,
+        mode: Literal["resize", "letterbox"],
+        interpolation: str,
+        budget: CacheBudget,
+    ) -> None:
+        self.paths = list(paths)
+        self.size = size
+        self.mode = mode
+        self.interpolation = interpolation
+        self._budget = budget
+        self._kept: dict[int, tuple[NDArray[np.uint8], Fit]] = {}
+
+    def get(self, index: int) -> tuple[NDArray[np.uint8], Fit]:
+        """uint8 [S, S, 3] and how it was fitted.
+
+        Raises:
+            DataError: the picture cannot be read.
+        """
+        if index in self._kept:
+            return self._kept[index]
+        picture = open_picture(self.paths[index])
+        fit = Fit.of(picture.width, picture.height, self.size, self.mode)
+        entry = fit_picture(picture, fit, self.interpolation), fit
+        if self._budget.take(entry[0].nbytes):
+            self._kept[index] = entry
+        return entry

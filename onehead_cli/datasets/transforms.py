@@ -1,0 +1,120 @@
+"""Augmentation of whole batches on the training device: one affine sampling, one colour matrix a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onehead_cli.config import DataConfig
+from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task, TaskBatch
+
+#: A box cut to less than this share of itself is neither wanted nor wrong: it becomes a region to ignore.
+_MIN_VISIBLE = 0.25
+_MIN_SIDE = 2.0
+#: Luminance of red, green and blue (ITU-R BT.601).
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+@dataclass
+class View:
+    """Where each picture of a batch is seen from: output -> input is x * flip / zoom + shift, both in -1..1.
+
+    zoom, flip (1 or -1), shift_x, shift_y: float [B].
+    """
+
+    zoom: Tensor
+    flip: Tensor
+    shift_x: Tensor
+    shift_y: Tensor
+
+    @classmethod
+    def draw(cls, count: int, data: DataConfig, generator: torch.Generator) -> View:
+        """Zoom log-uniform, mirrored or not; zoomed in, the window stays in the picture; zoomed out, the reverse."""
+        u = torch.rand(4, count, generator=generator)
+        low, high = math.log(data.scale_min), math.log(data.scale_max)
+        zoom = (low + u[0] * (high - low)).exp()
+        reach = (1 - 1 / zoom).abs()
+        flip = torch.where(u[1] < data.flip, -1.0, 1.0)
+        return cls(zoom, flip, (u[2] * 2 - 1) * reach, (u[3] * 2 - 1) * reach)
+
+
+def to_float(batch: TaskBatch, device: torch.device) -> TaskBatch:
+    """The batch on the device, pictures in 0..1."""
+    images = batch.images.to(device).float().div_(255)
+    return TaskBatch(images.contiguous(memory_format=torch.channels_last), _to(batch.target, device), batch.names)
+
+
+def augment(batch: TaskBatch, task: Task, data: DataConfig, generator: torch.Generator, fill: Tensor) -> TaskBatch:
+    """Zoom, shift, mirror and recolour a float batch, the targets along with the pictures.
+
+    Args:
+        generator: on the CPU, so that a seed means the same on every device.
+        fill: colour outside the picture, float [1, 3, 1, 1].
+    """
+    view = View.draw(len(batch.names), data, generator)
+    images = recolour(batch.images, data.colour, generator)
+    grid = _grid(view, batch.images.shape[-1], batch.images.device)
+    images = F.grid_sample(images - fill, grid, align_corners=False).add_(fill)
+    target = batch.target
+    if task is Task.SEG:
+        assert isinstance(target, Tensor)
+        target = view_masks(target, grid)
+    elif task is Task.DET:
+        assert isinstance(target, DetectionTarget)
+        target = view_boxes(target, view, batch.images.shape[-1])
+    return TaskBatch(images.contiguous(memory_format=torch.channels_last), target, batch.names)
+
+
+def view_masks(masks: Tensor, grid: Tensor) -> Tensor:
+    """Masks int64 [B, S, S] sampled at the nearest pixel; 255 outside."""
+    # grid_sample pads with 0, so void is made 0 for its sake.
+    shifted = (masks - IGNORE_INDEX).float()[:, None]
+    return F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0].round().long() + IGNORE_INDEX
+
+
+def view_boxes(target: DetectionTarget, view: View, size: int) -> DetectionTarget:
+    """Boxes as the view shows them, clipped; those mostly outside become regions to ignore, the rest go."""
+    device = target.boxes.device
+    zoom, flip = view.zoom.to(device)[:, None], view.flip.to(device)[:, None]
+    boxes = target.boxes * 2 / size - 1  # [B, M, 4] in -1..1
+    x = (boxes[..., 0::2] - view.shift_x.to(device)[:, None, None]) * (zoom * flip)[..., None]
+    y = (boxes[..., 1::2] - view.shift_y.to(device)[:, None, None]) * zoom[..., None]
+    whole = torch.stack([x.amin(-1), y.amin(-1), x.amax(-1), y.amax(-1)], dim=-1)
+    whole = (whole + 1) * size / 2
+    clipped = whole.clamp(0, size)
+    sides = clipped[..., 2:] - clipped[..., :2]
+    share = sides.prod(-1) / (whole[..., 2:] - whole[..., :2]).prod(-1).clamp(min=1e-6)
+    gone = (sides <= 0).any(-1)
+    doubtful = (share < _MIN_VISIBLE) | (sides < _MIN_SIDE).any(-1)
+    labels = torch.where(gone, -1, target.labels)
+    return DetectionTarget(clipped, labels, (target.crowd | doubtful) & (labels >= 0))
+
+
+def recolour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation changed by up to `strength` a picture; float [B, 3, S, S] in 0..1."""
+    brightness, contrast, saturation = 1 + (torch.rand(3, len(images), generator=generator) * 2 - 1) * strength
+    grey = torch.tensor(_LUMINANCE).expand(3, 3)
+    matrix = saturation[:, None, None] * torch.eye(3) + (1 - saturation)[:, None, None] * grey  # [B, 3, 3]
+    gain = (brightness * contrast)[:, None, None]
+    offset = (0.5 * (1 - contrast) * brightness)[:, None, None].expand(-1, 3, 1)
+    flat = images.flatten(2)
+    changed = torch.baddbmm(offset.to(flat.device), (gain * matrix).to(flat.device), flat)
+    return changed.clamp_(0, 1).view_as(images)
+
+
+def _to(target: Tensor | DetectionTarget, device: torch.device) -> Tensor | DetectionTarget:
+    if isinstance(target, DetectionTarget):
+        return DetectionTarget(target.boxes.to(device), target.labels.to(device), target.crowd.to(device))
+    return target.to(device)
+
+
+def _grid(view: View, size: int, device: torch.device) -> Tensor:
+    """Where each output pixel is read in the input, float [B, S, S, 2]."""
+    theta = torch.zeros(len(view.zoom), 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = view.flip / view.zoom, view.shift_x
+    theta[:, 1, 1], theta[:, 1, 2] = 1 / view.zoom, view.shift_y
+    return F.affine_grid(theta.to(device), [len(theta), 1, size, size], align_corners=False)

@@ -1,0 +1,51 @@
+"""Where the network runs and in which numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from onehead_cli.config import Precision
+from onehead_cli.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        ConfigError: the device is not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        there = ", ".join(key for key, ok in available.items() if ok)
+        raise ConfigError(f"--device {name}: not available on this machine; available: {there}")
+    return torch.device(name)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the processor computes in it (by its features, never by a timing), else float32."""
+    if precision == "bf16":
+        return torch.bfloat16
+    if precision == "auto" and has_bf16(device):
+        return torch.bfloat16
+    return torch.float32
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the processor has matrix instructions for bfloat16 (AMX or AVX512-BF16; NVIDIA from Ampere on)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """bfloat16 autocast, or nothing for float32."""
+    with torch.autocast(device.type, dtype, enabled=dtype is torch.bfloat16):
+        yield

@@ -1,0 +1,33 @@
+"""The errors a user can cause or meet; `app.py` turns each into one line on stderr and an exit code."""
+
+
+class OneheadError(Exception):
+    """What went wrong and what to do about it, in one line."""
+
+    exit_code = 1
+
+
+class ConfigError(OneheadError):
+    """A config file, key or option that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(OneheadError):
+    """A dataset, picture, mask or annotation that cannot be used."""
+
+
+class CheckpointError(OneheadError):
+    """A checkpoint or backbone file that cannot be used."""
+
+
+class NonFiniteLossError(OneheadError):
+    """A loss that is NaN or infinite; raised before the optimizer step."""
+
+
+class Interrupted(OneheadError):
+    """A signal ended the run after its state was saved; `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,128 @@
+"""Run a network over the pictures of a task and measure what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onehead_cli.config import EvaluationConfig
+from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.classification import ClassificationData
+from onehead_cli.datasets.detection import DetectionData, pooled_ground_truth
+from onehead_cli.datasets.segmentation import SegmentationData
+from onehead_cli.datasets.transforms import to_float
+from onehead_cli.decode import pool_classes, read_boxes, read_mask
+from onehead_cli.device import autocast
+from onehead_cli.evaluation.classification import ClassificationResult
+from onehead_cli.evaluation.detection import DetectionResult
+from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
+from onehead_cli.types import Task
+
+TaskResult = ClassificationResult | SegmentationResult | DetectionResult
+
+#: The thresholds that are tried on val for leaving out unsure cells.
+_CELL_THRESHOLDS = [i / 20 for i in range(20)]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures networks on the pooled splits of a task.
+
+    config: how the maps are read.
+    precision: of the forward pass.
+    advance: called with the number of pictures of each finished batch.
+    """
+
+    config: EvaluationConfig
+    device: torch.device
+    precision: torch.dtype
+    advance: Callable[[int], None] = lambda count: None
+
+    def measure(self, model: nn.Module, task: Task, splits: Sequence[TaskData], *, cell_threshold: float) -> TaskResult:
+        """The result of a task over all pictures of the splits.
+
+        Args:
+            model: in eval mode, on `device`.
+            splits: datasets of this task, pooled.
+            cell_threshold: for classification; see `decode.pool_classes`.
+
+        Raises:
+            DataError: a picture or label cannot be read.
+        """
+        if task is Task.CLS:
+            maps, labels = self.class_maps(model, splits)
+            return classification_result(maps, labels, cell_threshold, splits[0].classes)
+        if task is Task.SEG:
+            return self._segmented(model, splits)
+        return self._detected(model, splits)
+
+    def class_maps(self, model: nn.Module, splits: Sequence[TaskData]) -> tuple[Tensor, list[int]]:
+        """The class maps of all pictures, float [n, C, h, w], and their labels."""
+        maps, labels = [], []
+        for split in splits:
+            assert isinstance(split, ClassificationData)
+            maps += [part for _, part in self._maps(model, split)]
+            labels += split.labels
+        return torch.cat(maps).cpu(), labels
+
+    def _segmented(self, model: nn.Module, splits: Sequence[TaskData]) -> SegmentationResult:
+        matrices = []
+        for split in splits:
+            assert isinstance(split, SegmentationData)
+            for start, maps in self._maps(model, split):
+                for index, picture in enumerate(maps, start):
+                    predicted = read_mask(picture, split.fit(index))
+                    matrices.append(confusion_matrix(predicted, split.mask(index), len(split.classes)))
+        return SegmentationResult(np.stack(matrices), splits[0].classes)
+
+    def _detected(self, model: nn.Module, splits: Sequence[TaskData]) -> DetectionResult:
+        detections, sources = [], []
+        for split in splits:
+            assert isinstance(split, DetectionData)
+            sources.append(split)
+            for start, maps in self._maps(model, split):
+                detections += read_boxes(
+                    maps,
+                    [split.fit(index) for index in range(start, start + len(maps))],
+                    num_classes=len(split.classes),
+                    score_min=self.config.score_min,
+                    nms_iou=self.config.nms_iou,
+                    max_detections=self.config.max_detections,
+                )
+        return DetectionResult(pooled_ground_truth(sources), detections, sources[0].category_ids, sources[0].classes)
+
+    def _maps(self, model: nn.Module, split: TaskData) -> Iterator[tuple[int, Tensor]]:
+        """(index of the first picture, maps of the split's task, float [B, C, h, w]) a batch."""
+        for start in range(0, len(split), self.config.batch_size):
+            indices = range(start, min(start + self.config.batch_size, len(split)))
+            images = to_float(split.batch(indices), self.device).images
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                maps = model(images)[split.task]
+            yield start, maps.float()
+            self.advance(len(indices))
+
+
+def classification_result(
+    maps: Tensor, labels: list[int], threshold: float, classes: Sequence[str]
+) -> ClassificationResult:
+    """What the class maps, float [n, C, h, w], say when they are pooled with `threshold`."""
+    return ClassificationResult(pool_classes(maps, threshold).numpy(), np.array(labels), classes)
+
+
+def best_cell_threshold(maps: Tensor, labels: list[int]) -> float:
+    """The threshold whose pooling gives the best top-1, and among equals the lowest cross-entropy, then the lowest.
+
+    Args: maps: class maps of val, float [n, C, h, w].
+    """
+    truth = torch.tensor(labels)
+
+    def merit(threshold: float) -> tuple[float, float, float]:
+        logits = pool_classes(maps, threshold)
+        top1 = float((logits.argmax(1) == truth).float().mean())
+        return top1, -float(nn.functional.cross_entropy(logits, truth)), -threshold
+
+    return max(_CELL_THRESHOLDS, key=merit)

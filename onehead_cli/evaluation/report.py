@@ -1,0 +1,196 @@
+"""The files of an evaluation: one JSON document, tables a class, and the drop table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onehead_cli.errors import OneheadError
+from onehead_cli.types import Task
+
+if TYPE_CHECKING:
+    from onehead_cli.evaluation.drop_check import Drop
+
+#: One line of a table a class: "name", "count", and the scores; None where there is nothing to score.
+Row = dict[str, float | int | str | None]
+
+MODELS = ("baseline", "unified")
+
+_TASK_LABELS = {Task.CLS: "Classification", Task.SEG: "Segmentation", Task.DET: "Detection"}
+_COUNT_LABELS = {Task.CLS: "Pictures", Task.SEG: "Pixels", Task.DET: "Boxes"}
+_SCORE_LABELS = {
+    "top1": "Top-1",
+    "precision": "Precision",
+    "miou": "mIoU",
+    "iou": "IoU",
+    "map": "mAP",
+    "ap": "AP",
+    "ap50": "AP50",
+}
+_ABSENT = "–"
+
+
+def write_report(
+    folder: Path,
+    document: Mapping[str, Any],
+    per_class: Mapping[Task, Mapping[str, Sequence[Row] | None]],
+    *,
+    drops: Sequence[Drop],
+) -> list[Path]:
+    """Write evaluate.json, per_class_{task}.{json,csv,md} and drop_check.md; each whole or not at all.
+
+    Args:
+        folder: made where it is missing.
+        document: what evaluate.json holds; a NaN or infinite number is written as null.
+        per_class: task -> {"baseline": rows, "unified": rows}, None for a network that was not evaluated; a task
+            without rows gets no files.
+        drops: one a task that was compared; without any there is no drop_check.md.
+
+    Returns:
+        The files, in the order of writing.
+
+    Raises:
+        OneheadError: a file cannot be written.
+    """
+    files = {"evaluate.json": _json(document)}
+    for task, tables in per_class.items():
+        present = {model: rows for model in MODELS if (rows := tables.get(model)) is not None}
+        if present:
+            files[f"per_class_{task}.json"] = _json({"task": task, **{model: present.get(model) for model in MODELS}})
+            files[f"per_class_{task}.csv"] = _class_csv(present)
+            files[f"per_class_{task}.md"] = _class_markdown(task, present)
+    if drops:
+        files["drop_check.md"] = drop_table(drops)
+    for name, text in files.items():
+        _write(folder / name, text)
+    return [folder / name for name in files]
+
+
+def drop_table(drops: Sequence[Drop]) -> str:
+    """The drop check of at least one task as a Markdown table, with a line that says how it is read."""
+    limit = f"{100 * drops[0].limit:g}%"
+    header = ["Task", "Metric", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
+    body = [
+        [
+            _TASK_LABELS[drop.task],
+            _SCORE_LABELS[drop.metric],
+            _cell(drop.baseline),
+            _cell(drop.unified),
+            _signed(drop.diff),
+            "yes" if drop.within_limit else "NO",
+            f"[{_signed(drop.low)}, {_signed(drop.high)}]",
+            drop.verdict,
+        ]
+        for drop in drops
+    ]
+    of_what = "of the baseline's score" if drops[0].relative else "absolute"
+    note = (
+        f"Diff. = unified - baseline; the limit is {limit}, {of_what}. The interval is a paired bootstrap over the "
+        "pictures: PASS where all of it is above the limit, FAIL where all of it is below, else INCONCLUSIVE."
+    )
+    return _markdown_table(header, body, left={0, 1, 5, 7}) + f"\n{note}\n"
+
+
+def _class_csv(tables: Mapping[str, Sequence[Row]]) -> str:
+    scores = _score_keys(tables)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "count", *(f"{model}_{score}" for model, score in scores)])
+    for rows in _by_class(tables):
+        first = next(iter(rows.values()))
+        numbers = [_finite(rows[model][score]) for model, score in scores]
+        writer.writerow([first["name"], first["count"], *("" if number is None else number for number in numbers)])
+    return text.getvalue()
+
+
+def _class_markdown(task: Task, tables: Mapping[str, Sequence[Row]]) -> str:
+    scores = _score_keys(tables)
+    header = ["Class", _COUNT_LABELS[task], *(f"{model.capitalize()} {_SCORE_LABELS[key]}" for model, key in scores)]
+    body, absent = [], []
+    for rows in _by_class(tables):
+        first = next(iter(rows.values()))
+        body.append([_cell(first["name"]), _cell(first["count"]), *(_cell(rows[model][key]) for model, key in scores)])
+        if not first["count"]:
+            absent.append(_cell(first["name"]))
+    text = f"# {_TASK_LABELS[task]}, a class\n\n" + _markdown_table(header, body, left={0})
+    if absent:
+        text += f"\nNot in the split and left out of the mean: {', '.join(absent)}.\n"
+    return text
+
+
+def _score_keys(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+    """(network, score) of each column."""
+    return [(model, key) for model, rows in tables.items() if rows for key in rows[0] if key not in ("name", "count")]
+
+
+def _by_class(tables: Mapping[str, Sequence[Row]]) -> Iterable[dict[str, Row]]:
+    """The rows of the networks side by side; both list the same classes in the same order."""
+    for rows in zip(*tables.values(), strict=True):
+        yield dict(zip(tables, rows, strict=True))
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], *, left: set[int]) -> str:
+    """A table padded to be read as plain text; the columns in `left` are aligned to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = ["-" * width if index in left else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    return line(header) + line(rule) + "".join(map(line, body))
+
+
+def _cell(value: float | int | str | None) -> str:
+    value = _finite(value)
+    if value is None:
+        return _ABSENT
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value).replace("|", r"\|")
+
+
+def _signed(value: float) -> str:
+    # Adding 0 turns the -0.0 of a tiny negative difference into +0.0.
+    return f"{round(value, 4) + 0.0:+.4f}"
+
+
+def _finite(value: Any) -> Any:
+    """The value with every NaN and infinity in it turned into None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OneheadError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None

@@ -1,0 +1,141 @@
+"""The default detection loss: positives round the centre, dynamic top-k assignment, GIoU, quality-aware focal target.
+
+Assignment after SimOTA (Ge et al., YOLOX, arXiv 2107.08430), confidence after the quality focal loss (Li et al.,
+arXiv 2006.04388). `yolov1.py` holds the other form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onehead_cli.decode import BoxMap, decode_boxes
+from onehead_cli.losses.boxes import generalised_iou, iou
+from onehead_cli.types import DetectionTarget
+
+#: How much a poor box costs against a wrong class when cells are assigned.
+_IOU_COST = 3.0
+#: The overlaps that are summed to say how many boxes a true box may claim.
+_TOP_K = 10
+_BOX_WEIGHT = 2.0
+
+
+@dataclass
+class Assignment:
+    """Which predicted boxes answer for which true boxes; P pairs.
+
+    picture, box, row, column: int64 [P], indices of the predicted box.
+    truth: int64 [P], index of the true box in its picture.
+    """
+
+    picture: Tensor
+    box: Tensor
+    row: Tensor
+    column: Tensor
+    truth: Tensor
+
+
+def detection_loss(detection_map: Tensor, target: DetectionTarget, *, num_classes: int, image_size: int) -> Tensor:
+    """Confidence + 2 GIoU + class loss a picture, float [B].
+
+    Each term is divided by the number of positives of its picture (at least 1), so that a buffer of small batches
+    equals one large batch. Cells whose centre lies in a crowd region are no negatives.
+
+    Args:
+        detection_map: float [B, C + 5n, h, w].
+        target: boxes in pixels of the input, padded.
+        num_classes: C.
+        image_size: S, the side of the input in pixels.
+    """
+    decoded = decode_boxes(detection_map, num_classes)
+    truth = target.boxes.to(decoded.boxes.dtype) / image_size
+    wanted = (target.labels >= 0) & ~target.crowd
+    found = assign(decoded, truth, target.labels, wanted)
+
+    batch = detection_map.shape[0]
+    at = (found.picture, found.box, found.row, found.column)
+    predicted, true_boxes = decoded.boxes[at], truth[found.picture, found.truth]
+    quality = torch.zeros_like(decoded.confidence)
+    quality[at] = iou(predicted.detach(), true_boxes)
+    counted = ~crowd_cells(target, quality.shape[-2:], image_size)[:, None].expand_as(quality)
+    counted = counted.clone()
+    counted[at] = True
+
+    probability = decoded.confidence.sigmoid()
+    focal = (probability - quality).abs().square()
+    confidence = focal * F.binary_cross_entropy_with_logits(decoded.confidence, quality, reduction="none")
+    confidence = (confidence * counted).flatten(1).sum(1)
+
+    # index_add, not a mask: a cell may answer for two true boxes with its two boxes.
+    box_loss = confidence.new_zeros(batch).index_add(0, found.picture, 1 - generalised_iou(predicted, true_boxes))
+    class_logits = decoded.classes[found.picture, :, found.row, found.column]  # [P, C]
+    class_loss = F.cross_entropy(class_logits, target.labels[found.picture, found.truth], reduction="none")
+    classes = confidence.new_zeros(batch).index_add(0, found.picture, class_loss)
+
+    positives = torch.bincount(found.picture, minlength=batch).clamp(min=1)
+    return (confidence + _BOX_WEIGHT * box_loss + classes) / positives
+
+
+@torch.no_grad()
+def assign(decoded: BoxMap, truth: Tensor, labels: Tensor, wanted: Tensor) -> Assignment:
+    """Give each true box the k cheapest predicted boxes of the 3 x 3 cells round its centre.
+
+    The cost is the class cross-entropy minus 3 log IoU; k is the sum of the ten largest overlaps, at least 1. A
+    predicted box claimed twice goes to the cheaper claim.
+
+    Args:
+        decoded: the predictions, n boxes in each of h x w cells.
+        truth: float [B, M, 4] in 0..1 of the input.
+        labels: int64 [B, M].
+        wanted: bool [B, M], False for padding and crowd regions.
+    """
+    _, per_cell, h, w = decoded.confidence.shape
+    picture, index = torch.nonzero(wanted, as_tuple=True)  # [G] each
+    boxes, classes = truth[picture, index], labels[picture, index]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    column = (centre[:, 0] * w).long().clamp(0, w - 1)
+    row = (centre[:, 1] * h).long().clamp(0, h - 1)
+
+    step = torch.arange(-1, 2, device=boxes.device)
+    rows = (row[:, None, None] + step[None, :, None]).expand(-1, 3, 3).flatten(1)  # [G, 9]
+    columns = (column[:, None, None] + step[None, None, :]).expand(-1, 3, 3).flatten(1)
+    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    rows, columns = rows.clamp(0, h - 1), columns.clamp(0, w - 1)
+
+    candidates = decoded.boxes[picture[:, None], :, rows, columns]  # [G, 9, n, 4]
+    overlap = iou(candidates, boxes[:, None, None]) * inside[..., None]  # [G, 9, n]
+    log_class = decoded.classes.log_softmax(1)[picture[:, None], classes[:, None], rows, columns]  # [G, 9]
+    cost = -log_class[..., None] - _IOU_COST * overlap.clamp(min=1e-8).log()
+    cost = cost.masked_fill(~inside[..., None], torch.inf).flatten(1)  # [G, 9n]
+
+    k = overlap.flatten(1).topk(min(_TOP_K, cost.shape[1]), dim=1).values.sum(1).long().clamp(min=1)
+    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+    chosen = (rank < k[:, None]) & cost.isfinite()
+    claim, slot = torch.nonzero(chosen, as_tuple=True)
+    cell, box = slot // per_cell, slot % per_cell
+    place = ((picture[claim] * per_cell + box) * h + rows[claim, cell]) * w + columns[claim, cell]
+
+    # The cheapest claim of a place comes first in a stable sort by (place, cost), and only it is kept.
+    order = cost[claim, slot].argsort(stable=True)
+    order = order[place[order].argsort(stable=True)]
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = place[order][1:] != place[order][:-1]
+    kept = order[first]
+    claim, cell, box = claim[kept], cell[kept], box[kept]
+    return Assignment(
+        picture=picture[claim], box=box, row=rows[claim, cell], column=columns[claim, cell], truth=index[claim]
+    )
+
+
+def crowd_cells(target: DetectionTarget, shape: torch.Size, image_size: int) -> Tensor:
+    """Cells whose centre lies in a crowd region, bool [B, h, w]."""
+    h, w = shape
+    device = target.boxes.device
+    xs = (torch.arange(w, device=device) + 0.5) * image_size / w
+    ys = (torch.arange(h, device=device) + 0.5) * image_size / h
+    x1, y1, x2, y2 = (target.boxes[..., i, None, None] for i in range(4))  # [B, M, 1, 1]
+    inside = (xs >= x1) & (xs <= x2) & (ys[:, None] >= y1) & (ys[:, None] <= y2)
+    return (inside & target.crowd[..., None, None]).any(1)

@@ -1,0 +1,43 @@
+"""What the student learns from the teachers, a term a task; each is a mean over pictures like the task losses."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from onehead_cli.decode import decode_boxes, pool_classes
+from onehead_cli.losses.boxes import generalised_iou
+
+
+def distil_classes(student_map: Tensor, teacher_map: Tensor, *, cell_threshold: float, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) of the pooled class maps [B, C, h, w], float [B] (Hinton et al., arXiv 1503.02531)."""
+    student, teacher = pool_classes(student_map, cell_threshold), pool_classes(teacher_map, cell_threshold)
+    return _kl(student, teacher, temperature)
+
+
+def distil_masks(student_map: Tensor, teacher_map: Tensor, *, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) in each cell of the maps [B, C, h, w], averaged over the cells, float [B]."""
+    return _kl(student_map.float(), teacher_map.float(), temperature).flatten(1).mean(1)
+
+
+def distil_boxes(student_map: Tensor, teacher_map: Tensor, *, num_classes: int, temperature: float) -> Tensor:
+    """Scores, boxes and classes of the teacher's detection map [B, C + 5n, h, w], weighted by its confidence, float [B].
+
+    score: cross-entropy to the teacher's confidence, weighted by the squared difference, so that the many cells on
+    which both agree cost nothing. box: 1 - GIoU. class: T^2 KL. The last two count as much as the teacher is sure
+    of the box; all are divided by the sum of its confidences (at least 1).
+    """
+    student, teacher = decode_boxes(student_map, num_classes), decode_boxes(teacher_map, num_classes)
+    quality = teacher.confidence.sigmoid()  # [B, n, h, w]
+    difference = (student.confidence.sigmoid() - quality).square()
+    score = difference * F.binary_cross_entropy_with_logits(student.confidence, quality, reduction="none")
+    box = quality * (1 - generalised_iou(student.boxes, teacher.boxes))
+    classes = quality * _kl(student.classes, teacher.classes, temperature)[:, None]
+    total = (score + box + classes).flatten(1).sum(1)
+    return total / quality.flatten(1).sum(1).clamp(min=1)
+
+
+def _kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) over dimension 1."""
+    log_student, log_teacher = (student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(1) * temperature**2

@@ -1,0 +1,132 @@
+"""The network: one backbone, a neck a task, one head, one forward pass for all three outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from onehead_cli.config import ModelConfig
+from onehead_cli.decode import BOX_CHANNELS
+from onehead_cli.model.backbone import Backbone, Preprocess, create_backbone
+from onehead_cli.model.depthwise import replace_depthwise
+from onehead_cli.model.head import Head, IdentityMapping
+from onehead_cli.model.necks import Neck
+from onehead_cli.model.upsample import Upsample
+from onehead_cli.model.weights import load_pretrained
+from onehead_cli.types import TASKS, Task, TaskOutputs
+
+#: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
+_PRIOR_CONFIDENCE = 0.01
+#: A cell's boxes start at sizes spread evenly, in log, between these fractions of the picture.
+_PRIOR_SIZES = (0.12, 0.6)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to rebuild a network without its config; stored in every checkpoint.
+
+    classes: the class names of every task, also of tasks that a teacher does not do: they set the head's width.
+    tasks: the tasks that the network has a neck and an output for.
+    """
+
+    backbone: str
+    classes: Mapping[Task, Sequence[str]]
+    boxes_per_cell: int
+    tasks: tuple[Task, ...]
+
+    @property
+    def channels(self) -> dict[Task, int]:
+        """Channels of each task's map."""
+        counts = {task: len(names) for task, names in self.classes.items()}
+        if Task.DET in counts:
+            counts[Task.DET] += self.boxes_per_cell * BOX_CHANNELS
+        return counts
+
+    @property
+    def width(self) -> int:
+        """N, the channels of a group of the head."""
+        return max(self.channels.values())
+
+
+class OneHead(nn.Module):
+    """float [B, 3, S, S] in 0..1 -> TaskOutputs, a map [B, channels of the task, S / 16, S / 16] each.
+
+    out_t = head_t[:n_t] + head_shared[:n_t] + identity_t(neck_t)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, *, channels: dict[Task, int], width: int, tasks: Sequence[Task] = TASKS
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.channels = {task: channels[task] for task in self.tasks}
+        self.backbone = backbone
+        self.upsample = Upsample(backbone.out_channels)
+        self.necks = nn.ModuleDict({task.value: Neck() for task in self.tasks})
+        self.head = Head(width)
+        self.identity = IdentityMapping(channels, self.tasks)
+        self.register_buffer("mean", torch.tensor(backbone.preprocess.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.preprocess.std).view(1, 3, 1, 1))
+        replace_depthwise(self.necks)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.backbone.preprocess
+
+    def forward(self, images: Tensor) -> TaskOutputs:
+        features = self.upsample(self.backbone((images - self.mean) / self.std))  # [B, 640, S/16, S/16]
+        necks = {task: self.necks[task.value](features) for task in self.tasks}
+        aggregate = torch.stack(list(necks.values())).sum(0) if len(necks) > 1 else necks[self.tasks[0]]
+        own, shared = self.head(aggregate)
+        outputs = {}
+        for task, channels in self.channels.items():
+            outputs[task] = own[task][:, :channels] + shared[:, :channels] + self.identity[task.value](necks[task])
+        return outputs
+
+
+def build_model(architecture: Architecture) -> OneHead:
+    """A network with random weights.
+
+    Raises:
+        ConfigError: the backbone cannot be used.
+    """
+    model = OneHead(
+        create_backbone(architecture.backbone),
+        channels=architecture.channels,
+        width=architecture.width,
+        tasks=architecture.tasks,
+    )
+    if Task.DET in architecture.tasks:
+        _set_detection_prior(model, len(architecture.classes[Task.DET]), architecture.boxes_per_cell)
+    return model
+
+
+def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead:
+    """A network whose backbone starts from ImageNet weights, unless `model.pretrained` is false.
+
+    Raises:
+        ConfigError: the backbone cannot be used.
+        CheckpointError: there are no weights for it.
+    """
+    model = build_model(architecture)
+    if config.pretrained:
+        load_pretrained(model.backbone, architecture.backbone, config.backbone_weights)
+    return model
+
+
+def _set_detection_prior(model: OneHead, num_classes: int, boxes_per_cell: int) -> None:
+    small, large = map(math.log, _PRIOR_SIZES)
+    bias = model.identity[Task.DET.value].bias
+    assert isinstance(bias, Tensor)
+    with torch.no_grad():
+        boxes = bias[num_classes:].view(boxes_per_cell, BOX_CHANNELS)
+        boxes.zero_()
+        boxes[:, 2:4] = torch.linspace(small, large, boxes_per_cell)[:, None]
+        boxes[:, 4] = -math.log(1 / _PRIOR_CONFIDENCE - 1)

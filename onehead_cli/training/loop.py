@@ -1,0 +1,152 @@
+"""The training loop: a generator of facts. Its caller decides what to save, log and draw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from onehead_cli.config import ScheduleConfig
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.evaluation.validation import Validation
+from onehead_cli.model.batch_norm import set_training
+from onehead_cli.model.onehead import OneHead
+from onehead_cli.training.ema import WeightAverage
+from onehead_cli.training.objective import Objective
+from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from onehead_cli.types import EpochInfo, StepInfo
+
+
+@dataclass
+class LoopState:
+    """Where a run is: optimizer steps done, and the best criterion so far."""
+
+    step: int = 0
+    best: float = float("-inf")
+
+
+class TrainingLoop:
+    """One run of one network, from any step to the end."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        loader: TrainLoader,
+        *,
+        batch_norm: Literal["train", "slow", "frozen"],
+        validate: Callable[[OneHead], Validation],
+        weights_floor: float,
+    ) -> None:
+        self.objective = objective
+        self.loader = loader
+        self.schedule: ScheduleConfig = objective.schedule
+        self.batch_norm = batch_norm
+        self.validate = validate
+        self.validation: Validation | None = None
+        self.weights_floor = weights_floor
+        self.state = LoopState()
+        self.average = WeightAverage(objective.model, self.schedule.ema_decay)
+        self.optimizer = build_optimizer(objective.model, objective.task_weights, self.schedule)
+        self.steps_per_epoch = -(-loader.batches_per_epoch() // self.schedule.buffer_size)
+        self.total_steps = self.schedule.epochs * self.steps_per_epoch
+
+    def run(self) -> Iterator[StepInfo | EpochInfo]:
+        """Yield a StepInfo after each optimizer step and an EpochInfo after each epoch that was evaluated.
+
+        Raises:
+            NonFiniteLossError: before the step; weights and state are those of the step before.
+        """
+        epoch_began = time.perf_counter()
+        floor_warned: set[str] = set()
+        while self.state.step < self.total_steps:
+            info = self._step()
+            yield info
+            epoch = info.epoch
+            if self.evaluation_is_next():
+                self.validation = self.validate(self.average.model)
+                best = self.validation.criterion > self.state.best
+                self.state.best = max(self.validation.criterion, self.state.best)
+                below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
+                floor_warned |= below
+                yield EpochInfo(
+                    epoch=epoch,
+                    total_epochs=self.schedule.epochs,
+                    step=self.state.step,
+                    scores=self.validation.scores,
+                    criterion=self.validation.criterion,
+                    best=best,
+                    seconds=time.perf_counter() - epoch_began,
+                    warnings=[
+                        f"weight of task {name} is {info.weights[name]:.3f}, below {self.weights_floor}: "
+                        "this task is hardly learned any more"
+                        for name in sorted(below)
+                    ],
+                )
+                epoch_began = time.perf_counter()
+
+    def evaluation_is_next(self) -> bool:
+        """Whether the steps done so far end an epoch that is evaluated."""
+        epoch, rest = divmod(self.state.step, self.steps_per_epoch)
+        return rest == 0 and (epoch % self.schedule.eval_every == 0 or epoch == self.schedule.epochs)
+
+    def _step(self) -> StepInfo:
+        """One buffer of mini-batches and one optimizer step.
+
+        Each mini-batch runs backward at once, so that only one graph is held; the gradients add up to that of the
+        mean over the buffer.
+        """
+        began, step, size = time.perf_counter(), self.state.step, self.schedule.buffer_size
+        objective = self.objective
+        set_training(objective.model, objective.model.backbone, self.batch_norm)
+        set_lr(self.optimizer, lr_factor(step, self.total_steps, self.schedule.warmup))
+        # A run stopped within a buffer must not leave gradients behind, so they are cleared before, not after.
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, torch.Tensor] = {}
+        total = 0.0
+        for place in range(size):
+            loss, parts = objective(self.loader.minibatch(step * size + place))
+            (loss / size).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach()) / size
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0) + part
+        losses = {name: float(value) / size for name, value in sums.items()}
+        weights = objective.task_weights.as_dict()
+        norm = clip_gradients(objective.model, self.schedule.clip_norm)
+        self.optimizer.step()
+        epoch = step // self.steps_per_epoch + 1
+        objective.normaliser.update(losses, first_epoch=epoch == 1)
+        self.average.update(objective.model, step)
+        self.state.step = step + 1
+        return StepInfo(
+            epoch=epoch,
+            step=self.state.step,
+            total_steps=self.total_steps,
+            loss=total,
+            losses=losses,
+            weights=weights,
+            lr=self.schedule.lr * lr_factor(step, self.total_steps, self.schedule.warmup),
+            grad_norm=norm,
+            seconds=time.perf_counter() - began,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
+        return {
+            "step": self.state.step,
+            "best": self.state.best,
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "task_weights": self.objective.task_weights.state_dict(),
+            "normaliser": self.objective.normaliser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
+        self.state = LoopState(step=int(state["step"]), best=float(state["best"]))
+        self.objective.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.task_weights.load_state_dict(state["task_weights"])
+        self.objective.normaliser.load_state_dict(state["normaliser"])
+        self.average.model.load_state_dict(averaged)

@@ -1,0 +1,133 @@
+"""What is minimised: task losses, their weights, and what the teachers say; one place, one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from onehead_cli.config import Config, ScheduleConfig
+from onehead_cli.device import autocast
+from onehead_cli.errors import NonFiniteLossError
+from onehead_cli.losses.classification import classification_loss
+from onehead_cli.losses.detection import detection_loss
+from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks
+from onehead_cli.losses.segmentation import segmentation_loss
+from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.losses.yolov1 import yolov1_loss
+from onehead_cli.model.onehead import OneHead
+from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutputs
+
+
+@dataclass
+class Objective:
+    """The loss of one mini-batch, for a teacher (one task) as for the student (all of them).
+
+    total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t
+
+    m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0.
+
+    model: the network that learns.
+    teachers: frozen networks in eval mode, one a task; empty without distillation.
+    precision: of the forward pass; losses are float32.
+    """
+
+    model: OneHead
+    task_weights: TaskWeights
+    normaliser: LossNormaliser
+    teachers: Mapping[Task, nn.Module]
+    config: Config
+    schedule: ScheduleConfig
+    num_detection_classes: int
+    precision: torch.dtype
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total to run backward on, and the detached mean of each part by name ("cls", "kd_cls", ...).
+
+        Raises:
+            NonFiniteLossError: a part is NaN or infinite.
+        """
+        images = torch.cat([part.images for part in batch.values()])
+        with autocast(images.device, self.precision):
+            outputs = self.model(images)
+        parts = self._task_losses(outputs, batch)
+        if self.teachers:
+            parts |= self._distillation(outputs, batch, images)
+        for name, part in parts.items():
+            _check_finite(name, part, batch)
+
+        weights = self.task_weights()
+        total = images.new_zeros(())
+        for index, task in enumerate(self.task_weights.tasks):
+            if task.value in parts:
+                total = total + weights[index] * parts[task.value] / self.normaliser.scale(task.value, parts[task.value])
+        for name in [name for name in parts if name.startswith("kd_")]:
+            share = self.config.distill.lambda_ / len(self.teachers)
+            total = total + share * parts[name] / self.normaliser.scale(name, parts[name])
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
+        losses, start = {}, 0
+        for task, part in batch.items():
+            rows = slice(start, start + len(part.images))
+            start = rows.stop
+            losses[task.value] = self._task_loss(task, outputs[task][rows], part).mean()
+        return losses
+
+    def _task_loss(self, task: Task, task_map: Tensor, part: TaskBatch) -> Tensor:
+        """Loss a picture, float [B]."""
+        if isinstance(part.target, DetectionTarget):
+            loss = yolov1_loss if self.config.model.detection_loss == "yolov1" else detection_loss
+            size = part.images.shape[-1]
+            return loss(task_map, part.target, num_classes=self.num_detection_classes, image_size=size)
+        if task is Task.SEG:
+            return segmentation_loss(task_map, part.target)
+        return classification_loss(
+            task_map,
+            part.target,
+            cell_threshold=self.config.model.cell_threshold,
+            label_smoothing=self.schedule.label_smoothing,
+        )
+
+    def _distillation(self, outputs: TaskOutputs, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+        """A term a teacher, on the same augmented views that the student sees."""
+        losses, start = {}, 0
+        rows = {}
+        for task, part in batch.items():
+            rows[task] = slice(start, start + len(part.images))
+            start = rows[task].stop
+        for task, teacher in self.teachers.items():
+            if self.config.distill.images == "own":
+                if task not in rows:
+                    continue
+                seen = rows[task]
+            else:
+                seen = slice(0, start)
+            with torch.inference_mode(), autocast(images.device, self.precision):
+                said = teacher(images[seen])[task].float()
+            # An inference tensor cannot be saved for backward; its clone can.
+            losses[f"kd_{task.value}"] = self._distil(task, outputs[task][seen], said.clone()).mean()
+        return losses
+
+    def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        temperature = self.config.distill.temperature
+        if task is Task.CLS:
+            threshold = self.config.model.cell_threshold
+            return distil_classes(student_map, teacher_map, cell_threshold=threshold, temperature=temperature)
+        if task is Task.SEG:
+            return distil_masks(student_map, teacher_map, temperature=temperature)
+        classes = self.num_detection_classes
+        return distil_boxes(student_map, teacher_map, num_classes=classes, temperature=temperature)
+
+
+def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
+    if torch.isfinite(loss):
+        return
+    task = Task(name.removeprefix("kd_"))
+    pictures = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    raise NonFiniteLossError(
+        f"loss '{name}' is {float(loss)} on the batch {', '.join(pictures)}: stopped before the step; "
+        "try a lower --lr, or look at these pictures and their labels"
+    )

@@ -1,0 +1,308 @@
+"""One training from its config to its checkpoints: what teachers and student have in common."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, load_checkpoint, save_checkpoint
+from onehead_cli.config import Config, StudentConfig
+from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.sources import check_classes, class_names, load_split
+from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.errors import CheckpointError, Interrupted, OneheadError
+from onehead_cli.evaluation.evaluate import Evaluator
+from onehead_cli.evaluation.validation import Validation, validate
+from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.training.estimate import estimate_training
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.objective import Objective
+from onehead_cli.training.runlog import RunLog
+from onehead_cli.training.signals import StopRequest
+from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run."""
+
+    name: str
+    best: Path
+    epoch: int
+    scores: dict[str, float | None]
+    resumed_epoch: int | None
+
+
+def train_network(
+    name: str,
+    tasks: tuple[Task, ...],
+    config: Config,
+    *,
+    teachers: Mapping[Task, Checkpoint],
+    resume: bool,
+    reporter: Reporter,
+) -> TrainingResult:
+    """Train one network on train, choose its best checkpoint on val, and write both files into the output folder.
+
+    Args:
+        name: of the checkpoints and the log.
+        teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
+        resume: go on from {name}_last.pth.
+
+    Raises:
+        OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
+    """
+    _check_writable(config.output)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.model.precision, device)
+    last = _load_last(config, name) if resume else None
+    schedule = config.student if len(tasks) > 1 else config.teacher
+
+    torch.manual_seed(config.seed)
+    architecture = Architecture(
+        backbone=config.model.backbone,
+        classes=class_names(config.data, config.data.train_split),
+        boxes_per_cell=config.model.boxes_per_cell,
+        tasks=tasks,
+    )
+    # A resumed run has its weights in the checkpoint and needs none from elsewhere.
+    pretrained = config.model.model_copy(update={"pretrained": config.model.pretrained and last is None})
+    model = build_pretrained(architecture, pretrained).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    budget = CacheBudget(config.data.cache_mb)
+    train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
+    val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
+
+    objective = Objective(
+        model=model,
+        task_weights=_task_weights(tasks, config).to(device),
+        normaliser=LossNormaliser(config.student.normalise_losses),
+        teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
+        config=config,
+        schedule=schedule,
+        num_detection_classes=len(architecture.classes[Task.DET]),
+        precision=precision,
+    )
+    evaluator = Evaluator(config.evaluation, device, precision)
+    teacher_scores = {task: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
+
+    def measure(averaged: OneHead) -> Validation:
+        return validate(
+            averaged, val, evaluator, cell_threshold=config.model.cell_threshold, teacher_scores=teacher_scores
+        )
+
+    loader = TrainLoader(
+        train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
+    )
+    loop = TrainingLoop(
+        objective,
+        loader,
+        batch_norm=config.model.batch_norm,
+        validate=measure,
+        weights_floor=config.student.weights_floor if len(tasks) > 1 else 0.0,
+    )
+    if last is not None:
+        loop.load_state_dict(last.training, last.weights)
+        reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
+    writer = _Writer(name, architecture, model, config, loop)
+    if loop.state.step < loop.total_steps:
+        _announce(name, loop, device, precision, reporter)
+        _drive(loop, writer, last, reporter)
+    best = load_checkpoint(best_path(config.output, name))
+    return TrainingResult(
+        name=name,
+        best=best_path(config.output, name),
+        epoch=best.epoch,
+        scores=best.scores,
+        resumed_epoch=last.epoch if last is not None else None,
+    )
+
+
+def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporter: Reporter) -> None:
+    """Run the loop: log every fact, save every epoch, and stop between two steps when a signal came."""
+    name, output = writer.name, writer.config.output
+    resumed_step = loop.state.step if last is not None else None
+    thresholds = last.thresholds if last is not None else Thresholds(writer.config.model.cell_threshold, [])
+    scores: dict[str, float | None] = last.scores if last is not None else {}
+    with (
+        RunLog(output, name, resumed_step=resumed_step) as log,
+        StopRequest() as stop,
+        reporter.track(name, loop.total_steps) as advance,
+    ):
+        if last is not None:
+            log.resumed(epoch=last.epoch, step=loop.state.step)
+        for info in loop.run():
+            log.write(info)
+            if isinstance(info, EpochInfo):
+                assert loop.validation is not None
+                thresholds, scores = loop.validation.thresholds, loop.validation.scores
+                for warning in info.warnings:
+                    reporter.warn(warning)
+                if info.best:
+                    writer.save_best(thresholds, scores, info.epoch)
+                writer.save_last(thresholds, scores)
+                reporter.note(_epoch_line(name, info))
+            else:
+                advance(info.step, _step_detail(info))
+            # At the end of an epoch the evaluation comes first: its result belongs to the epoch.
+            if stop.signal_number is not None and (isinstance(info, EpochInfo) or not loop.evaluation_is_next()):
+                writer.save_last(thresholds, scores)
+                raise Interrupted(
+                    f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
+                    signal_number=stop.signal_number,
+                )
+
+
+@dataclass
+class _Writer:
+    """Writes the two checkpoint files of a run."""
+
+    name: str
+    architecture: Architecture
+    model: OneHead
+    config: Config
+    loop: TrainingLoop
+
+    def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
+        save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
+
+    def save_last(self, thresholds: Thresholds, scores: dict[str, float | None]) -> None:
+        epoch = self.loop.state.step // self.loop.steps_per_epoch
+        state = self._checkpoint(thresholds, scores, epoch, self.loop.state_dict())
+        save_checkpoint(last_path(self.config.output, self.name), state)
+
+    def _checkpoint(
+        self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int, training: dict[str, Any]
+    ) -> Checkpoint:
+        preprocess = self.model.preprocess
+        return Checkpoint(
+            name=self.name,
+            architecture=self.architecture,
+            weights=self.loop.average.model.state_dict(),
+            preprocess={
+                "mean": list(preprocess.mean),
+                "std": list(preprocess.std),
+                "interpolation": preprocess.interpolation,
+                "image_size": self.config.data.image_size,
+                "fit": self.config.data.fit,
+            },
+            thresholds=thresholds,
+            scores=scores,
+            config=self.config.model_dump(mode="json", by_alias=True),
+            epoch=epoch,
+            seed=self.config.seed,
+            training=training,
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OneheadError(f"output folder {folder} cannot be written ({error.strerror}); choose another with --output") from None
+
+
+def _load_splits(
+    config: Config, split: str, architecture: Architecture, model: OneHead, budget: CacheBudget, reporter: Reporter
+) -> dict[Task, TaskData]:
+    loaded = {}
+    for task in architecture.tasks:
+        loaded[task] = load_split(
+            task, split, config.data, interpolation=model.preprocess.interpolation, budget=budget
+        )
+        check_classes(loaded[task], architecture.classes, f"split {split}")
+        for warning in loaded[task].warnings:
+            reporter.warn(warning)
+    return loaded
+
+
+def _task_weights(tasks: tuple[Task, ...], config: Config) -> TaskWeights:
+    if len(tasks) == 1:
+        return TaskWeights(tasks, "equal")
+    fixed = config.student.fixed_weights
+    return TaskWeights(tasks, config.student.task_weights, [getattr(fixed, task.value) for task in tasks])
+
+
+def _frozen(
+    teachers: Mapping[Task, Checkpoint], architecture: Architecture, device: torch.device
+) -> dict[Task, OneHead]:
+    frozen = {}
+    for task, checkpoint in teachers.items():
+        wanted, found = list(architecture.classes[task]), list(checkpoint.architecture.classes[task])
+        if found != wanted:
+            raise CheckpointError(
+                f"teacher {checkpoint.name} knows the classes {', '.join(found)}; the data has {', '.join(wanted)}"
+            )
+        if checkpoint.architecture.channels[task] != architecture.channels[task]:
+            raise CheckpointError(f"teacher {checkpoint.name} has another number of boxes a cell than the student")
+        model = checkpoint.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        frozen[task] = model.requires_grad_(False)
+    return frozen
+
+
+#: What may differ between a run and its continuation without changing what it computes.
+_FREE_KEYS = ("output", "device", "data.root", "data.det_", "data.seg_root", "data.cls_root", "data.cache_mb")
+
+
+def _load_last(config: Config, name: str) -> Checkpoint:
+    path = last_path(config.output, name)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
+    last = load_checkpoint(path)
+    mine = "student" if name == "all" else "teacher"
+    ignored = (*_FREE_KEYS, "distill.teachers", "evaluation.", "teacher." if mine == "student" else "student.")
+    if mine == "teacher":
+        ignored = (*ignored, "distill.")
+    before, now = _flat(last.config), _flat(config.model_dump(mode="json", by_alias=True))
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)]
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained with another config: "
+            + ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
+        )
+    return last
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _announce(
+    name: str, loop: TrainingLoop, device: torch.device, precision: torch.dtype, reporter: Reporter
+) -> None:
+    estimate = estimate_training(loop)
+    pictures = sum(len(split) for split in loop.loader.splits.values())
+    reporter.note(
+        f"{name}: {pictures} pictures, {loop.total_steps - loop.state.step} steps on {device.type} in "
+        f"{'bf16' if precision is torch.bfloat16 else 'fp32'}, {torch.get_num_threads()} threads; "
+        f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _step_detail(info: StepInfo) -> str:
+    weights = " ".join(f"{k} {v:.2f}" for k, v in info.weights.items()) if len(info.weights) > 1 else ""
+    return f"epoch {info.epoch} loss {info.loss:.3f}" + (f" weights {weights}" if weights else "")
+
+
+def _epoch_line(name: str, info: EpochInfo) -> str:
+    shown = {MAIN_METRIC[task]: info.scores.get(MAIN_METRIC[task]) for task in TASKS}
+    scores = " ".join(f"{metric} {value:.4f}" for metric, value in shown.items() if value is not None)
+    return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}" + (" (best)" if info.best else "")

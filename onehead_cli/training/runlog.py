@@ -1,0 +1,82 @@
+"""The record of a run: a JSON line a step and an epoch, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from onehead_cli.errors import OneheadError
+from onehead_cli.types import EpochInfo, StepInfo
+
+
+class RunLog:
+    """Writes {output}/{name}.jsonl; a context manager. A resumed run cuts back the lines past its checkpoint."""
+
+    def __init__(self, folder: Path, name: str, *, resumed_step: int | None) -> None:
+        """Args: resumed_step: the step a resumed run goes on from, or None for a new run, which starts a new file.
+
+        Raises:
+            OneheadError: the file cannot be written.
+        """
+        path = folder / f"{name}.jsonl"
+        try:
+            kept = _lines_until(path, resumed_step) if resumed_step is not None else []
+            path.write_text("".join(kept), encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OneheadError(f"{path}: cannot be written ({error.strerror})") from None
+        self._board = _tensorboard(folder / "tensorboard" / name, resumed_step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def resumed(self, *, epoch: int, step: int) -> None:
+        self._file.write(json.dumps({"kind": "resumed", "epoch": epoch, "step": step}) + "\n")
+        self._file.flush()
+
+    def write(self, info: StepInfo | EpochInfo) -> None:
+        """Append one line; its `kind` is "step" or "epoch"."""
+        kind = "step" if isinstance(info, StepInfo) else "epoch"
+        self._file.write(json.dumps({"kind": kind, **dataclasses.asdict(info)}) + "\n")
+        self._file.flush()
+        if self._board is None:
+            return
+        values: dict[str, Any]
+        if isinstance(info, StepInfo):
+            values = {"loss/total": info.loss, "lr": info.lr, "grad_norm": info.grad_norm}
+            values |= {f"loss/{name}": value for name, value in info.losses.items()}
+            values |= {f"weight/{name}": value for name, value in info.weights.items()}
+        else:
+            values = {f"val/{name}": value for name, value in info.scores.items() if value is not None}
+        for name, value in values.items():
+            self._board.add_scalar(name, value, info.step)
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:  # a line that was cut by a kill
+            break
+        if record["step"] <= step:
+            lines.append(line)
+    return lines
+
+
+def _tensorboard(folder: Path, purge_step: int | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]

@@ -1,0 +1,109 @@
+"""The few types that every part of the system shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Task(StrEnum):
+    """The three tasks, in the order of the head's groups."""
+
+    CLS = "cls"
+    SEG = "seg"
+    DET = "det"
+
+
+TASKS = tuple(Task)
+
+#: The score that stands for a task in the drop check and in the choice of a checkpoint.
+MAIN_METRIC = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
+
+#: The label of a mask pixel that belongs to no class ("void" in VOC).
+IGNORE_INDEX = 255
+
+#: TaskOutputs[task] is the map of that task: float [B, channels of the task, S / 16, S / 16].
+TaskOutputs = dict[Task, "Tensor"]
+
+
+@dataclass
+class DetectionTarget:
+    """Boxes of a batch, padded to the largest count M of a picture.
+
+    boxes: float [B, M, 4], x1 y1 x2 y2 in pixels of the S x S input.
+    labels: int64 [B, M], class index, or -1 for padding.
+    crowd: bool [B, M], True for a region to ignore (its label does not matter).
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+
+
+@dataclass
+class TaskBatch:
+    """A mini-batch of one task.
+
+    images: float [B, 3, S, S] in 0..1 (the model normalises).
+    target: int64 [B] (cls), int64 [B, S, S] (seg), or a DetectionTarget (det).
+    names: the B pictures, for messages.
+    """
+
+    images: Tensor
+    target: Tensor | DetectionTarget
+    names: list[str]
+
+
+#: One mini-batch of each task; a task may be absent.
+Batch = dict[Task, TaskBatch]
+
+
+@dataclass
+class StepInfo:
+    """What one optimizer step did; the log, the progress bar and the tests read the same keys.
+
+    losses: the mean over the buffer of each task loss and each distillation term ("cls", "kd_cls", ...), not normalised.
+    weights: the task weights in use, adding up to 1.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+    loss: float
+    losses: dict[str, float]
+    weights: dict[str, float]
+    lr: float
+    grad_norm: float
+    seconds: float
+
+
+@dataclass
+class EpochInfo:
+    """What one epoch ended with: scores on val of the averaged (EMA) weights, and whether they are the best so far."""
+
+    epoch: int
+    total_epochs: int
+    step: int
+    scores: dict[str, float | None]
+    criterion: float
+    best: bool
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+class Reporter(Protocol):
+    """How engine code speaks: it never prints; `console.py` is the one that does."""
+
+    def note(self, message: str) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+    def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """A progress bar while the context is open; call the value with (done so far, a short detail)."""
+        ...

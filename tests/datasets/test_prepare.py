@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools.coco import COCO
+
+from onehead_cli.datasets.layout import VOC_CLASSES
+from onehead_cli.datasets.prepare import prepare_local, prepare_synthetic, verify_manifest
+from onehead_cli.datasets.synthetic import CLASSES, SEGMENTED_CLASSES
+from onehead_cli.errors import DataError
+from onehead_cli.types import Task
+
+SIZES = (20, 10, 10)
+SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
+PICTURES = {".jpg", ".jpeg"}
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def load_coco(path: Path) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drawn")
+    return prepare_synthetic(root, sizes=SIZES, image_size=96, seed=5)
+
+
+def test_synthetic_lays_out_the_three_datasets(drawn):
+    root = drawn.root
+    assert {path.name for path in root.iterdir()} == {
+        "mini_coco_det",
+        "mini_voc_seg",
+        "imagenette-160",
+        "manifest.json",
+    }
+    assert (drawn.source, drawn.seed, drawn.manifest) == ("synthetic", 5, root / "manifest.json")
+    assert drawn.counts == {Task.CLS: SPLIT_SIZES, Task.SEG: SPLIT_SIZES, Task.DET: SPLIT_SIZES}
+    for split, size in SPLIT_SIZES.items():
+        assert len(list((root / "mini_coco_det" / split).glob("*.jpg"))) == size
+        folder = root / "mini_voc_seg" / split
+        pictures = {path.stem for path in (folder / "JPEGImages").iterdir()}
+        assert len(pictures) == size
+        assert pictures == {path.stem for path in (folder / "SegmentationClass").iterdir()}
+        classes = sorted((root / "imagenette-160" / split).iterdir())
+        assert [path.name for path in classes] == list(CLASSES)
+        assert {len(list(path.iterdir())) for path in classes} == {size // 10}
+
+
+def test_synthetic_boxes_load_in_pycocotools_and_lie_inside_their_pictures(drawn):
+    crowds = 0
+    for split, size in SPLIT_SIZES.items():
+        coco = load_coco(drawn.root / "mini_coco_det" / "annotations" / f"instances_{split}.json")
+        assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
+        assert len(coco.getImgIds()) == size
+        assert len({annotation["id"] for annotation in coco.dataset["annotations"]}) == len(coco.getAnnIds())
+        for image in coco.loadImgs(coco.getImgIds()):
+            with Image.open(drawn.root / "mini_coco_det" / split / image["file_name"]) as picture:
+                assert picture.size == (image["width"], image["height"])
+            annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
+            assert 1 <= sum(not annotation["iscrowd"] for annotation in annotations) <= 6
+            crowds += sum(annotation["iscrowd"] for annotation in annotations)
+            for annotation in annotations:
+                x, y, width, height = annotation["bbox"]
+                assert x >= 0 and y >= 0 and x + width <= image["width"] and y + height <= image["height"]
+                assert 0 < annotation["area"] <= width * height
+    assert crowds == 4
+
+
+def test_synthetic_masks_are_palette_pictures_of_the_listed_classes(drawn):
+    root = drawn.root / "mini_voc_seg"
+    names = yaml.safe_load((root / "classes.yaml").read_text())
+    assert names == list(SEGMENTED_CLASSES) and names[0] == "background"
+    values: set[int] = set()
+    for path in root.glob("*/SegmentationClass/*.png"):
+        with Image.open(path) as mask, Image.open(path.parents[1] / "JPEGImages" / f"{path.stem}.jpg") as picture:
+            assert mask.mode == "P" and mask.size == picture.size
+            assert mask.getpalette()[3:6] == [128, 0, 0]
+            values |= set(np.unique(np.asarray(mask)).tolist())
+    assert values == {*range(len(names)), 255}
+
+
+def test_synthetic_pictures_are_all_different(drawn):
+    digests = [hashlib.sha256(data).digest() for name, data in files_of(drawn.root).items() if name.endswith(".jpg")]
+    assert len(digests) == len(set(digests)) == 3 * sum(SIZES)
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_other_pictures(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        prepare_synthetic(tmp_path / name, sizes=(3, 2, 2), image_size=64, seed=seed)
+    a, b, c = (files_of(tmp_path / name) for name in "abc")
+    assert a == b
+    assert not {data for name, data in a.items() if name.endswith(".jpg")} & set(c.values())
+
+
+def test_a_picture_does_not_depend_on_how_many_are_drawn(tmp_path):
+    prepare_synthetic(tmp_path / "few", sizes=(2, 1, 1), image_size=64)
+    prepare_synthetic(tmp_path / "more", sizes=(3, 1, 1), image_size=64)
+    name = "mini_voc_seg/train/JPEGImages/000002.jpg"
+    assert (tmp_path / "few" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
+
+
+def test_the_manifest_lists_every_file_and_nothing_of_the_machine(drawn):
+    files = files_of(drawn.root)
+    text = files.pop("manifest.json").decode()
+    manifest = json.loads(text)
+    assert manifest["schema"] == 1 and manifest["source"] == "synthetic"
+    assert manifest["arguments"] == {"seed": 5, "sizes": list(SIZES), "image_size": 96}
+    assert manifest["counts"] == {"cls": SPLIT_SIZES, "seg": SPLIT_SIZES, "det": SPLIT_SIZES}
+    paths = [entry["path"] for entry in manifest["files"]]
+    assert paths == sorted(paths) and set(paths) == set(files)
+    for entry in manifest["files"]:
+        data = files[entry["path"]]
+        assert (entry["sha256"], entry["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert str(drawn.root) not in text
+
+
+def test_verify_manifest_names_missing_and_changed_files(tmp_path):
+    root = prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64).root
+    assert verify_manifest(root) == []
+    (root / "mini_coco_det/val/000000000002.jpg").unlink()
+    (root / "mini_voc_seg/classes.yaml").write_text("- background\n")
+    assert verify_manifest(root) == [
+        "mini_coco_det/val/000000000002.jpg: missing",
+        "mini_voc_seg/classes.yaml: changed",
+    ]
+    (root / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        verify_manifest(root)
+
+
+def test_progress_is_reported_a_split(tmp_path):
+    calls: list[tuple[str, int, int]] = []
+    prepare_synthetic(tmp_path, sizes=(2, 1, 1), image_size=64, progress=lambda *call: calls.append(call))
+    assert [call for call in calls if call[0] == "mini_voc_seg/train"] == [
+        ("mini_voc_seg/train", 1, 2),
+        ("mini_voc_seg/train", 2, 2),
+    ]
+    assert len(calls) == 12
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
+    (tmp_path / ".gitkeep").touch()
+
+    def stop(label: str, done: int, total: int) -> None:
+        if label == "mini_coco_det/test":
+            raise KeyboardInterrupt
+
+    for root in (tmp_path, tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            prepare_synthetic(root, sizes=(1, 1, 1), image_size=64, progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == [".gitkeep"]
+
+
+def test_standing_datasets_are_kept_unless_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64, seed=1)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match=r"already holds .*; choose another folder or overwrite"):
+        prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64, seed=2)
+    assert files_of(tmp_path) == before
+    prepare_synthetic(tmp_path, sizes=(2, 1, 1), image_size=64, seed=2, overwrite=True)
+    after = files_of(tmp_path)
+    assert after["notes.txt"] == b"mine" and verify_manifest(tmp_path) == []
+    assert json.loads(after["manifest.json"])["arguments"]["seed"] == 2
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("wrong", [{"sizes": (0, 1, 1)}, {"seed": -1}, {"image_size": 8}])
+def test_arguments_out_of_range_are_named(tmp_path, wrong):
+    with pytest.raises(DataError, match=next(iter(wrong)).replace("_", " ")):
+        prepare_synthetic(tmp_path / "new", **wrong)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_root_that_cannot_be_written_is_a_data_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file"):
+        prepare_synthetic(tmp_path / "file", sizes=(1, 1, 1), image_size=64)
+
+
+def test_preparing_does_not_import_torch():
+    code = "import sys, onehead_cli.datasets.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+# --- official datasets, made up -------------------------------------------------------------------------------------
+
+
+class Official:
+    """Tiny datasets in the official layouts; every picture has its own grey value and size."""
+
+    def __init__(self, root: Path, *, pictures: int = 12, backwards: bool = False) -> None:
+        self.coco, self.voc, self.imagenette = root / "coco", root / "voc", root / "imagenette"
+        self.pictures, self.backwards = pictures, backwards
+        for official, offset in (("train", 0), ("val", 100)):
+            self._coco(official, offset)
+            self._voc(official, offset)
+            self._imagenette(official, offset)
+
+    def arguments(self) -> dict[str, Path]:
+        return {"coco": self.coco, "voc": self.voc, "imagenette": self.imagenette}
+
+    def _numbers(self, offset: int) -> list[int]:
+        numbers = list(range(offset + 1, offset + self.pictures + 1))
+        return numbers[::-1] if self.backwards else numbers
+
+    def _picture(self, path: Path, number: int, kind: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16 + number % 16, 16 + number // 16), (number, 80 * kind, 0)).save(path, quality=100)
+
+    def _coco(self, official: str, offset: int) -> None:
+        annotations = []
+        images = []
+        for number in self._numbers(offset):
+            name = f"{number:012d}.jpg"
+            self._picture(self.coco / f"{official}2017" / name, number, 0)
+            images.append({"id": number, "file_name": name, "width": 20, "height": 20, "license": number % 3})
+            # 1 has no box, 2 only one of the eleventh category, 3 only a crowd.
+            kinds = {1: [], 2: [(13, 0)], 3: [(1, 1)]}.get(number - offset, [(1 + number % 10, 0), (13, 0), (2, 1)])
+            annotations += [
+                {
+                    "id": number * 10 + position,
+                    "image_id": number,
+                    "category_id": category,
+                    "bbox": [1, 2, 5, 6],
+                    "area": 30,
+                    "iscrowd": crowd,
+                }
+                for position, (category, crowd) in enumerate(kinds)
+            ]
+        # Ids with a gap, out of order: the first ten by id are 1 to 9 and 10.
+        categories = [{"id": n, "name": f"c{n}", "supercategory": "s"} for n in (13, *range(10, 0, -1), 14)]
+        content = {
+            "info": {"year": 2017},
+            "licenses": [{"id": 0, "name": "free"}],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        path = self.coco / "annotations" / f"instances_{official}2017.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    def _voc(self, official: str, offset: int) -> None:
+        base = self.voc / "VOCdevkit" / "VOC2012"
+        names = [f"2007_{number:06d}" for number in self._numbers(offset)]
+        for name, number in zip(names, self._numbers(offset), strict=True):
+            self._picture(base / "JPEGImages" / f"{name}.jpg", number, 1)
+            (base / "SegmentationClass").mkdir(exist_ok=True)
+            Image.new("L", (4, 4), number).save(base / "SegmentationClass" / f"{name}.png")
+        lists = base / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{official}.txt").write_text("\n".join(names) + "\n")
+
+    def _imagenette(self, official: str, offset: int) -> None:
+        for position, folder in enumerate(("n02", "n01", "n03")):
+            for number in self._numbers(offset):
+                path = self.imagenette / official / folder / f"{folder}_{number}.JPEG"
+                self._picture(path, number, 2)
+                path.write_bytes(path.read_bytes() + bytes([position]))
+            (self.imagenette / official / folder / "readme.txt").write_text("not a picture")
+
+
+@pytest.fixture
+def official(tmp_path):
+    return Official(tmp_path / "official")
+
+
+LOCAL_SIZES = (6, 4, 3)
+LOCAL_SPLITS = {"train": 6, "val": 4, "test": 3}
+
+
+def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_path):
+    result = prepare_local(tmp_path / "data", **official.arguments(), sizes=LOCAL_SIZES, seed=3)
+    assert result.counts == {Task.CLS: LOCAL_SPLITS, Task.SEG: LOCAL_SPLITS, Task.DET: LOCAL_SPLITS}
+    base = {
+        "mini_coco_det": official.coco,
+        "mini_voc_seg": official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages",
+        "imagenette-160": official.imagenette,
+    }
+    for folder, source in base.items():
+        originals = {path.name: path for path in source.rglob("*") if path.suffix.lower() in PICTURES}
+        taken: Counter[str] = Counter()
+        for split, size in LOCAL_SPLITS.items():
+            copies = [p for p in (result.root / folder / split).rglob("*") if p.suffix.lower() in PICTURES]
+            assert len(copies) == size
+            for copy in copies:
+                number = int(copy.stem.split("_")[-1])
+                assert (number > 100) == (split != "train")
+                assert not copy.is_symlink() and copy.read_bytes() == originals[copy.name].read_bytes()
+                assert copy.stat().st_ino != originals[copy.name].stat().st_ino
+                taken[copy.name] += 1
+        assert set(taken.values()) == {1}
+
+
+def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(official, tmp_path):
+    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=(9, 4, 3)).root / "mini_coco_det"
+    for split in ("train", "val", "test"):
+        coco = load_coco(root / "annotations" / f"instances_{split}.json")
+        original_split = "train" if split == "train" else "val"
+        original = json.loads((official.coco / "annotations" / f"instances_{original_split}2017.json").read_text())
+        assert coco.dataset["info"] == original["info"] and coco.dataset["licenses"] == original["licenses"]
+        assert coco.dataset["categories"] == [{"id": n, "name": f"c{n}", "supercategory": "s"} for n in range(1, 11)]
+        assert {image["file_name"] for image in coco.dataset["images"]} == {p.name for p in (root / split).iterdir()}
+        assert all(image in original["images"] for image in coco.dataset["images"])
+        ids = set(coco.getImgIds())
+        # The three pictures without a box that counts are passed over; train asked for all nine others.
+        assert not ids & {1, 2, 3, 101, 102, 103}
+        expected = [a for a in original["annotations"] if a["image_id"] in ids and a["category_id"] <= 10]
+        assert coco.dataset["annotations"] == sorted(expected, key=lambda a: a["id"])
+        assert any(annotation["iscrowd"] for annotation in coco.dataset["annotations"])
+
+
+def test_local_masks_follow_their_pictures(official, tmp_path):
+    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=LOCAL_SIZES).root / "mini_voc_seg"
+    for picture in root.glob("*/JPEGImages/*"):
+        with Image.open(picture.parents[1] / "SegmentationClass" / f"{picture.stem}.png") as mask:
+            assert mask.getpixel((0, 0)) == int(picture.stem[-3:])
+    assert yaml.safe_load((root / "classes.yaml").read_text()) == list(VOC_CLASSES)
+
+
+def test_local_classes_are_balanced(official, tmp_path):
+    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=(7, 6, 3)).root / "imagenette-160"
+    for split, expected in (("train", [3, 2, 2]), ("val", [2, 2, 2]), ("test", [1, 1, 1])):
+        assert [len(list((root / split / name).iterdir())) for name in ("n01", "n02", "n03")] == expected
+
+
+def test_local_draw_depends_on_the_seed_and_not_on_the_order_on_disk(tmp_path):
+    forwards, backwards = Official(tmp_path / "a"), Official(tmp_path / "b", backwards=True)
+    one = prepare_local(tmp_path / "one", **forwards.arguments(), sizes=LOCAL_SIZES, seed=1)
+    two = prepare_local(tmp_path / "two", **backwards.arguments(), sizes=LOCAL_SIZES, seed=1)
+    other = prepare_local(tmp_path / "other", **forwards.arguments(), sizes=LOCAL_SIZES, seed=2)
+    assert files_of(one.root) == files_of(two.root)
+    assert set(files_of(one.root)) != set(files_of(other.root))
+    assert verify_manifest(one.root) == []
+
+
+def test_local_passes_over_a_picture_that_was_drawn_before(official, tmp_path):
+    pictures = official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    for number in range(1, 12):
+        (pictures / f"2007_{100 + number:06d}.jpg").write_bytes((pictures / f"2007_{number:06d}.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"mini_voc_seg val: found 1 unused pictures in val.txt, asked for 2"):
+        prepare_local(tmp_path / "data", **official.arguments(), sizes=(12, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((10, 3, 3), r"mini_coco_det train: found 9 unused pictures in train2017 .*, asked for 10"),
+        ((3, 8, 3), r"mini_coco_det test: found 1 unused pictures in val2017 .*, asked for 3"),
+        ((13, 3, 3), r"mini_voc_seg train: found 12 unused pictures in train.txt, asked for 13"),
+        ((39, 3, 3), r"imagenette-160 train: found 12 unused pictures in train/n01, asked for 13"),
+    ],
+)
+def test_too_few_pictures_name_the_split_and_leave_nothing(official, tmp_path, sizes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        prepare_local(tmp_path / "data", **official.arguments(), sizes=sizes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "coco/annotations/instances_val2017.json",
+        "coco/train2017",
+        "voc/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",
+        "voc/VOCdevkit/VOC2012/SegmentationClass/2007_000002.png",
+        "voc/VOCdevkit/VOC2012/JPEGImages/2007_000002.jpg",
+        "imagenette/val",
+        "imagenette/train/n02",
+    ],
+)
+def test_what_is_missing_is_named(official, tmp_path, missing):
+    path = official.coco.parent / missing
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="imagenette: train/ and val/" if missing.endswith("n02") else missing):
+        prepare_local(tmp_path / "data", **official.arguments(), sizes=(9, 1, 1))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
+        ('{"categories": 3}', "no list 'categories'"),
+        ('{"categories": [{"id": 1}]}', r"categories\[0\] must have id, name"),
+    ],
+)
+def test_a_broken_coco_json_is_named(official, tmp_path, content, message):
+    path = official.coco / "annotations" / "instances_train2017.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=f"instances_train2017.json.*{message}"):
+        prepare_local(tmp_path / "data", **official.arguments(), sizes=(1, 1, 1))
+
+
+def test_voc_may_be_given_as_the_inner_folder(official, tmp_path):
+    arguments = {**official.arguments(), "voc": official.voc / "VOCdevkit" / "VOC2012"}
+    inner = prepare_local(tmp_path / "inner", **arguments, sizes=(2, 1, 1))
+    outer = prepare_local(tmp_path / "outer", **official.arguments(), sizes=(2, 1, 1))
+    assert files_of(inner.root) == files_of(outer.root)
