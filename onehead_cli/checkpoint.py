@@ -145,3 +145,13 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
     fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
     return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
+
+
+def load_teachers(folder: Path) -> dict[Task, Checkpoint]:
+    """The teachers whose best checkpoints are in a folder.
+
+    Raises:
+        CheckpointError: one is there but cannot be used.
+    """
+    paths = {task: best_path(folder, task.value) for task in Task}
+    return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}

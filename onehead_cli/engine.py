@@ -1,19 +1,75 @@
-"""The shared engine: one function a subcommand, a typed config in, a result out. It never prints."""
+"""The shared engine: one function a subcommand, a typed config in, a result out. It never prints.
+
+Each function imports what it needs: `prepare_data` must not wait for torch, which takes seconds to import.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onehead_cli.checkpoint import STUDENT, Checkpoint, best_path, last_path, load_checkpoint
 from onehead_cli.config import Config
-from onehead_cli.errors import CheckpointError
-from onehead_cli.training.run import TrainingResult, train_network
 from onehead_cli.types import TASKS, Reporter, Task
 
+if TYPE_CHECKING:
+    from onehead_cli.datasets.prepare import PrepareResult
+    from onehead_cli.evaluation.comparison import EvaluateResult
+    from onehead_cli.prediction import PredictResult
+    from onehead_cli.profiling import ProfileResult
+    from onehead_cli.training.run import TrainingResult
 
-def train_teacher(
-    config: Config, *, tasks: Sequence[Task], resume: bool, reporter: Reporter
-) -> list[TrainingResult]:
+
+def prepare_synthetic(
+    root: Path, *, sizes: tuple[int, int, int], image_size: int, seed: int, overwrite: bool, reporter: Reporter
+) -> PrepareResult:
+    """Draw the three synthetic datasets; see `datasets.prepare.prepare_synthetic`."""
+    from onehead_cli.datasets import prepare
+
+    with _drawing(reporter, sizes) as progress:
+        return prepare.prepare_synthetic(
+            root, sizes=sizes, image_size=image_size, seed=seed, overwrite=overwrite, progress=progress
+        )
+
+
+def prepare_local(
+    root: Path,
+    *,
+    coco: Path,
+    voc: Path,
+    imagenette: Path,
+    sizes: tuple[int, int, int],
+    seed: int,
+    overwrite: bool,
+    reporter: Reporter,
+) -> PrepareResult:
+    """Copy a draw of the official datasets on disk; see `datasets.prepare.prepare_local`."""
+    from onehead_cli.datasets import prepare
+
+    with _drawing(reporter, sizes) as progress:
+        return prepare.prepare_local(
+            root,
+            coco=coco,
+            voc=voc,
+            imagenette=imagenette,
+            sizes=sizes,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar over the pictures of all tasks and splits."""
+    with reporter.track("prepare-data", len(TASKS) * sum(sizes)) as advance:
+        count = itertools.count(1)
+        yield lambda label, done, total: advance(next(count), label)
+
+
+def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, reporter: Reporter) -> list[TrainingResult]:
     """Train a single-task network a task, one after the other.
 
     Args:
@@ -22,6 +78,9 @@ def train_teacher(
     Raises:
         OneheadError: see `training.run.train_network`.
     """
+    from onehead_cli.checkpoint import last_path
+    from onehead_cli.training.run import train_network
+
     begun = [task for task in tasks if last_path(config.output, task.value).is_file()]
     results = []
     for task in tasks:
@@ -37,7 +96,11 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
         CheckpointError: a teacher is missing while lambda is above 0.
         OneheadError: see `training.run.train_network`.
     """
-    teachers = load_teachers(config)
+    from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
+    from onehead_cli.errors import CheckpointError
+    from onehead_cli.training.run import train_network
+
+    teachers = load_teachers(config.teachers_folder)
     missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
@@ -47,11 +110,31 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
     return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, reporter=reporter)
 
 
-def load_teachers(config: Config) -> dict[Task, Checkpoint]:
-    """The teachers whose checkpoints are in `config.teachers_folder`.
+def evaluate(
+    config: Config,
+    *,
+    checkpoint: Path | None,
+    tasks: Sequence[Task] | None,
+    splits: Sequence[str],
+    relative: bool,
+    reporter: Reporter,
+) -> EvaluateResult:
+    """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.comparison`.
+
+    Args:
+        checkpoint: None for the student in the output folder.
 
     Raises:
-        CheckpointError: one is there but cannot be used.
+        OneheadError: a checkpoint or dataset cannot be used.
     """
-    paths = {task: best_path(config.teachers_folder, task.value) for task in TASKS}
-    return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}
+    from onehead_cli.checkpoint import STUDENT, best_path
+    from onehead_cli.evaluation.comparison import compare
+
+    return compare(
+        config,
+        checkpoint_path=checkpoint or best_path(config.output, STUDENT),
+        tasks=tasks,
+        splits=splits,
+        relative=relative,
+        reporter=reporter,
+    )

@@ -1,2 +1,118 @@
-def evaluate() -> None:
-    """Stub."""
+"""onehead evaluate"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onehead_cli.commands import options as o
+from onehead_cli.console import Console, number, table
+from onehead_cli.errors import ConfigError
+from onehead_cli.types import MAIN_METRIC, TASKS, Task
+
+if TYPE_CHECKING:
+    from onehead_cli.evaluation.comparison import EvaluateResult
+
+_METRIC_NAMES = {"top1": "Top-1", "top5": "Top-5", "miou": "mIoU", "map": "mAP", "map50": "AP50"}
+
+
+class EvaluateTask(StrEnum):
+    cls = "cls"
+    seg = "seg"
+    det = "det"
+    all = "all"
+
+
+def evaluate(
+    task: Annotated[
+        EvaluateTask, typer.Option("--task", help="A task, or all that the network does.")
+    ] = EvaluateTask.all,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Network to evaluate [default: all_best.pth in the output]."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")
+    ] = "test",
+    data: o.DataRoot = None,
+    output: o.Output = None,
+    teachers: o.Teachers = None,
+    config: o.ConfigFile = None,
+    assignments: o.Assignments = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="The limit is a share of the baseline's score, not absolute.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 10 where a drop was found, with 11 where it is open.")
+    ] = False,
+    device: o.Device = None,
+    seed: o.Seed = None,
+    show_config: o.ShowConfig = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Measure the network and the teachers on the same pictures and check what was lost."""
+    console = Console(quiet=quiet, as_json=as_json)
+    flags = {
+        "data.root": data,
+        "output": output,
+        "distill.teachers": teachers,
+        "device": device,
+        "seed": seed,
+    }
+    settings = o.build_config(config, assignments, flags)
+    if show_config:
+        o.show_config(settings, console)
+        return
+    splits = [name.strip() for name in split.split(",")]
+    if not all(splits) or len(set(splits)) != len(splits):
+        raise ConfigError(f"--split {split}: give different names, such as val,test")
+    from onehead_cli import engine
+    from onehead_cli.evaluation.drop_check import exit_code
+
+    result = engine.evaluate(
+        settings,
+        checkpoint=checkpoint,
+        tasks=None if task is EvaluateTask.all else [Task(task.value)],
+        splits=splits,
+        relative=relative,
+        reporter=console,
+    )
+    _show(result, console)
+    raise typer.Exit(exit_code(result.drops, strict=strict))
+
+
+def _show(result: EvaluateResult, console: Console) -> None:
+    document = result.document
+    pictures = ", ".join(f"{count} {task}" for task, count in document["pictures"].items())
+    where = f"{'+'.join(document['splits'])}: {pictures} pictures"
+    limit = f"{100 * document['drop_limit']:g}%"
+    rows, extra = [], []
+    for task in TASKS:
+        metric = MAIN_METRIC[task]
+        before, after = document["baseline"][metric], document["unified"][metric]
+        if before is None and after is None:
+            continue
+        drop = document["drop"][task.value]
+        compared = drop["verdict"] is not None
+        rows.append(
+            [
+                _METRIC_NAMES[metric],
+                number(before),
+                number(after),
+                number(drop["diff"], "+.4f"),
+                ("yes" if drop["within_limit"] else "NO") if compared else "–",
+                f"{drop['low']:+.3f}..{drop['high']:+.3f}" if compared else "–",
+                drop["verdict"] or "–",
+            ]
+        )
+    for metric in ("top5", "map50"):
+        before, after = document["baseline"][metric], document["unified"][metric]
+        if before is not None or after is not None:
+            extra.append(f"{_METRIC_NAMES[metric]} {number(before)} -> {number(after)}")
+    header = ["", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
+    footer = "; ".join(extra) + f". Report: {result.files[0]}" if extra else f"Report: {result.files[0]}"
+    console.result(document, table(where, header, rows), footer)

@@ -1,2 +1,83 @@
-def prepare_data() -> None:
-    """Stub."""
+"""onehead prepare-data"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onehead_cli import engine
+from onehead_cli.commands import options as o
+from onehead_cli.console import Console, table
+from onehead_cli.errors import ConfigError
+
+
+class Source(StrEnum):
+    synthetic = "synthetic"
+    local = "local"
+
+
+def prepare_data(
+    source: Annotated[
+        Source, typer.Option("--source", help="Drawn pictures, or a draw of official datasets on disk.")
+    ],
+    data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="Folder to write into.")] = Path("data"),
+    sizes: Annotated[
+        str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split.")
+    ] = "240,60,60",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
+    image_size: Annotated[
+        int, typer.Option("--image-size", metavar="PX", help="Rough side of synthetic pictures.", min=64, max=1024)
+    ] = 256,
+    coco: Annotated[Path | None, typer.Option("--coco", metavar="DIR", help="COCO 2017, for --source local.")] = None,
+    voc: Annotated[Path | None, typer.Option("--voc", metavar="DIR", help="VOC 2012, for --source local.")] = None,
+    imagenette: Annotated[
+        Path | None, typer.Option("--imagenette", metavar="DIR", help="Imagenette, for --source local.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write the three small datasets: classification, segmentation and detection."""
+    console = Console(quiet=quiet, as_json=as_json)
+    counts = _parse_sizes(sizes)
+    if source is Source.synthetic:
+        result = engine.prepare_synthetic(
+            data, sizes=counts, image_size=image_size, seed=seed, overwrite=overwrite, reporter=console
+        )
+    else:
+        if coco is None or voc is None or imagenette is None:
+            raise ConfigError("--source local needs --coco, --voc and --imagenette")
+        result = engine.prepare_local(
+            data,
+            coco=coco,
+            voc=voc,
+            imagenette=imagenette,
+            sizes=counts,
+            seed=seed,
+            overwrite=overwrite,
+            reporter=console,
+        )
+    document = {
+        "command": "prepare-data",
+        "source": result.source,
+        "root": str(result.root),
+        "seed": result.seed,
+        "counts": result.counts,
+        "manifest": str(result.manifest),
+    }
+    splits = list(next(iter(result.counts.values())))
+    rows = [[str(task), *(str(found[split]) for split in splits)] for task, found in result.counts.items()]
+    console.result(document, table("Pictures", ["Task", *splits], rows), f"Manifest: {result.manifest}")
+
+
+def _parse_sizes(text: str) -> tuple[int, int, int]:
+    try:
+        train, val, test = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--sizes {text}: give three numbers, such as 240,60,60") from None
+    if min(train, val, test) < 1:
+        raise ConfigError(f"--sizes {text}: each split needs at least one picture")
+    return train, val, test

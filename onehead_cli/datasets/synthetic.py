@@ -67,7 +67,7 @@ def draw_detection(rng: Generator, *, image_size: int, crowd: bool) -> Scene:
     while True:
         items = _clutter(rng, width, height)
         for label in rng.choice(CLASSES, size=rng.integers(1, 7)):
-            radius = short * math.exp(rng.uniform(math.log(0.11), math.log(0.3)))
+            radius = short * math.exp(rng.uniform(math.log(0.15), math.log(0.32)))
             items.append(_item(rng, str(label), _free_spot(rng, items, width, height), radius))
         if crowd:
             spot = _free_spot(rng, items, width, height)
@@ -78,16 +78,16 @@ def draw_detection(rng: Generator, *, image_size: int, crowd: bool) -> Scene:
 
 
 def draw_segmentation(rng: Generator, *, image_size: int) -> Scene:
-    """One to three objects of the segmented classes among one or two of the others."""
+    """One to three objects of the segmented classes among up to two of the others."""
     width, height = _picture_size(rng, image_size)
     short = min(width, height)
     others = [name for name in CLASSES if name not in SEGMENTED_CLASSES]
     while True:
         labels = [*rng.choice(SEGMENTED_CLASSES[1:], size=rng.integers(1, 4))]
-        labels += [*rng.choice(others, size=rng.integers(1, 3))]
+        labels += [*rng.choice(others, size=rng.integers(0, 3))]
         items = _clutter(rng, width, height)
         for index in rng.permutation(len(labels)):
-            radius = short * math.exp(rng.uniform(math.log(0.15), math.log(0.38)))
+            radius = short * math.exp(rng.uniform(math.log(0.18), math.log(0.42)))
             items.append(_item(rng, str(labels[index]), _free_spot(rng, items, width, height), radius))
         items = _drop_hidden(items, width, height)
         if any(item.label in SEGMENTED_CLASSES for item in items):
@@ -271,7 +271,7 @@ def _crowd(rng: Generator, label: str, centre: tuple[float, float], radius: floa
 def _clutter(rng: Generator, width: int, height: int) -> list[_Item]:
     """Blobs and strokes of no class, behind everything."""
     items = []
-    for _ in range(rng.integers(1, 6)):
+    for _ in range(rng.integers(0, 5)):
         blob = rng.random() < 0.4
         radius = min(width, height) * (rng.uniform(0.04, 0.16) if blob else rng.uniform(0.15, 0.5))
         centre = (width * rng.random(), height * rng.random())
@@ -313,8 +313,8 @@ def _free_spot(rng: Generator, items: list[_Item], width: int, height: int) -> t
 
 
 def _picture_size(rng: Generator, image_size: int) -> tuple[int, int]:
-    """Width and height, each up to a quarter more or less than `image_size`."""
-    width, height = (round(image_size * factor) for factor in rng.uniform(0.75, 1.25, size=2))
+    """Width and height, each up to a fifth more or less than `image_size`."""
+    width, height = (round(image_size * factor) for factor in rng.uniform(0.8, 1.2, size=2))
     return width, height
 
 
@@ -341,7 +341,8 @@ def _drop_hidden(items: list[_Item], width: int, height: int) -> list[_Item]:
 
 
 def _paint(rng: Generator, items: list[_Item], width: int, height: int) -> Scene:
-    canvas = _texture(rng, width, height, _colour(rng), _colour(rng))
+    first, second = _colour(rng), _colour(rng)
+    canvas = _texture(rng, width, height, first, first + np.float32(rng.uniform(0.15, 0.7)) * (second - first))
     for item in items:
         _paint_item(rng, canvas, item)
     canvas += rng.normal(0, rng.uniform(0.005, 0.03), size=(height, width, 1)).astype(np.float32)
@@ -365,8 +366,8 @@ def _paint_item(rng: Generator, canvas: Floats, item: _Item) -> None:
     shadow = np.roll(shadow, (int(shift[0]), int(shift[1])), axis=(0, 1))[inside]
     ground *= 1 - rng.uniform(0, 0.5) * shadow[..., None]
 
-    first = _colour_unlike(rng, ground.mean(axis=(0, 1)), rng.uniform(0.2, 0.4))
-    second = (first + rng.uniform(-0.25, 0.25, size=3)).clip(0, 1)
+    first = _colour_unlike(rng, ground.mean(axis=(0, 1)), rng.uniform(0.25, 0.45))
+    second = (first + rng.uniform(-0.2, 0.2, size=3)).clip(0, 1)
     rows, columns = item.coverage.shape
     fill = _texture(rng, columns, rows, first, second)[inside]
     light = _gradient(rng, columns, rows)[inside]

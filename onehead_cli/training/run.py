@@ -298,8 +298,10 @@ def _duration(seconds: float) -> str:
 
 
 def _step_detail(info: StepInfo) -> str:
-    weights = " ".join(f"{k} {v:.2f}" for k, v in info.weights.items()) if len(info.weights) > 1 else ""
-    return f"epoch {info.epoch} loss {info.loss:.3f}" + (f" weights {weights}" if weights else "")
+    losses = " ".join(f"{name} {info.losses[name]:.3f}" for name in info.weights if name in info.losses)
+    if len(info.weights) == 1:
+        return f"epoch {info.epoch} loss {losses}"
+    return f"epoch {info.epoch} loss {losses} weights {'/'.join(f'{w:.2f}' for w in info.weights.values())}"
 
 
 def _epoch_line(name: str, info: EpochInfo) -> str:

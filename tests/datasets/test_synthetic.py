@@ -47,11 +47,11 @@ def test_the_mask_is_the_outline_filled(name):
     for polygon, filled in outline:
         expected[inside(polygon - (item.left, item.top), width, height)] = filled
     differing = np.sum(expected != item.solid)
-    # Only pixels that the outline passes through may differ, and few of them.
+    # Pillow fills the fine pixels that an edge touches too: up to a quarter of a pixel more all round.
     perimeter = sum(
         math.dist(a, b) for polygon, _ in outline for a, b in zip(polygon, np.roll(polygon, 1, 0), strict=True)
     )
-    assert differing <= 0.06 * perimeter
+    assert differing <= 0.25 * perimeter
 
 
 def inside(polygon, width: int, height: int):
@@ -152,7 +152,7 @@ def test_same_generator_same_picture_and_sizes_vary():
     assert np.array_equal(first.picture, second.picture)
     sizes = {scene.picture.shape[:2] for scene in scenes()}
     assert len(sizes) > 6
-    assert all(0.75 * 128 <= side <= 1.25 * 128 for size in sizes for side in size)
+    assert all(0.79 * 128 <= side <= 1.21 * 128 for size in sizes for side in size)
 
 
 def test_voc_palette_has_the_published_colours():

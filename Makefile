@@ -1,0 +1,37 @@
+# `make demo` and `make test` install first; PYTHON and VENV can be set on the command line.
+PYTHON ?= python3
+VENV ?= .venv
+ONEHEAD = $(VENV)/bin/onehead
+DEMO = output/demo
+
+.PHONY: install demo test check bench clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/installed
+
+# The whole chain on synthetic pictures; ends with the drop check.
+demo: install
+	$(ONEHEAD) prepare-data --source synthetic --data data/demo --sizes 120,40,40 --image-size 192 --overwrite
+	$(ONEHEAD) train-teacher --task all --config configs/demo.yaml
+	$(ONEHEAD) train-unified --config configs/demo.yaml
+	$(ONEHEAD) profile --config configs/demo.yaml --checkpoint $(DEMO)/all_best.pth
+	$(ONEHEAD) predict data/demo/mini_coco_det/test data/demo/mini_voc_seg/test/JPEGImages --config configs/demo.yaml
+	$(ONEHEAD) evaluate --config configs/demo.yaml --split val,test
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+check: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: install
+	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,173 @@
+"""Student and teachers on the same pictures: scores, drop check and report files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
+from onehead_cli.config import Config
+from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.sources import check_classes, load_split
+from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.errors import CheckpointError
+from onehead_cli.evaluation.drop_check import Drop, check_drop
+from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
+from onehead_cli.evaluation.report import Row, write_report
+from onehead_cli.types import TASKS, Reporter, Task
+
+_SCORES = ("top1", "top5", "miou", "map", "map50")
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report."""
+
+    document: dict[str, Any]
+    drops: list[Drop]
+    files: list[Path]
+
+
+def compare(
+    config: Config,
+    *,
+    checkpoint_path: Path,
+    tasks: Sequence[Task] | None,
+    splits: Sequence[str],
+    relative: bool,
+    reporter: Reporter,
+) -> EvaluateResult:
+    """Evaluate a network and, where their checkpoints are there, the teachers, on the pooled splits.
+
+    A teacher's own checkpoint is evaluated as the baseline of its task. Image size, fit and thresholds are those
+    stored in each checkpoint.
+
+    Args:
+        tasks: None for all that the network does.
+        relative: the largest drop is a share of the baseline's score.
+
+    Raises:
+        OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    known = checkpoint.architecture.tasks
+    wanted = [task for task in TASKS if task in (tasks or known)]
+    if lacking := [task.value for task in wanted if task not in known]:
+        raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
+    is_student = len(known) > 1
+    baselines = load_teachers(config.teachers_folder) if is_student else {known[0]: checkpoint}
+    missing = [task.value for task in wanted if task not in baselines]
+    if missing:
+        reporter.note(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
+
+    reader = _Reader(config, splits, reporter)
+    unified = reader.measure("unified", {task: checkpoint for task in wanted}) if is_student else {}
+    baseline = reader.measure("baseline", {task: baselines[task] for task in wanted if task in baselines})
+    settings = config.evaluation
+    drops = [
+        check_drop(
+            baseline[task],
+            unified[task],
+            limit=settings.drop_limit,
+            relative=relative,
+            resamples=settings.resamples,
+            seed=config.seed,
+        )
+        for task in wanted
+        if task in baseline and task in unified
+    ]
+    document = {
+        "command": "evaluate",
+        "checkpoint": str(checkpoint_path),
+        "splits": list(splits),
+        "pictures": {task.value: len(result) for task, result in (unified or baseline).items()},
+        "unified": _scores(unified),
+        "baseline": _scores(baseline),
+        "drop": {task.value: _drop(drops, task) for task in TASKS},
+        "drop_limit": settings.drop_limit,
+        "relative": relative,
+        "resamples": settings.resamples,
+        "seed": config.seed,
+        "warnings": reader.warnings,
+    }
+    per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
+    files = write_report(config.output, {"schema": 1, **document}, per_class, drops=drops)
+    return EvaluateResult(document, drops, files)
+
+
+class _Reader:
+    """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
+
+    def __init__(self, config: Config, splits: Sequence[str], reporter: Reporter) -> None:
+        self.config = config
+        self.splits = splits
+        self.reporter = reporter
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.model.precision, self.device)
+        self.budget = CacheBudget(config.data.cache_mb)
+        self.warnings: list[str] = []
+        self._loaded: dict[tuple[Any, ...], list[TaskData]] = {}
+
+    def measure(self, label: str, networks: Mapping[Task, Checkpoint]) -> dict[Task, TaskResult]:
+        """The result of each task's network; a network that does several tasks is built once."""
+        data = {task: self._load(task, checkpoint) for task, checkpoint in networks.items()}
+        results: dict[Task, TaskResult] = {}
+        models = {id(checkpoint): checkpoint for checkpoint in networks.values()}
+        done, total = 0, sum(len(split) for parts in data.values() for split in parts)
+        if not total:
+            return results
+        with self.reporter.track(label, total) as advance:
+
+            def count(pictures: int) -> None:
+                nonlocal done
+                done += pictures
+                advance(done, "")
+
+            evaluator = Evaluator(self.config.evaluation, self.device, self.precision, count)
+            for identity, checkpoint in models.items():
+                model = checkpoint.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for task, parts in data.items():
+                    if id(networks[task]) == identity:
+                        threshold = checkpoint.thresholds.cells
+                        results[task] = evaluator.measure(model, task, parts, cell_threshold=threshold)
+        return {task: results[task] for task in networks}
+
+    def _load(self, task: Task, checkpoint: Checkpoint) -> list[TaskData]:
+        stored = checkpoint.preprocess
+        key = (task, stored["image_size"], stored["fit"], stored["interpolation"])
+        if key not in self._loaded:
+            data = self.config.data.model_copy(update={"image_size": stored["image_size"], "fit": stored["fit"]})
+            parts = [
+                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget)
+                for split in self.splits
+            ]
+            for warning in [warning for part in parts for warning in part.warnings]:
+                self.reporter.warn(warning)
+                self.warnings.append(warning)
+            self._loaded[key] = parts
+        for split, part in zip(self.splits, self._loaded[key], strict=True):
+            check_classes(part, checkpoint.architecture.classes, f"split {split}")
+        return self._loaded[key]
+
+
+def _rows(results: Mapping[Task, TaskResult], task: Task) -> list[Row] | None:
+    return results[task].per_class() if task in results else None
+
+
+def _scores(results: Mapping[Task, TaskResult]) -> dict[str, float | None]:
+    found = {name: value for result in results.values() for name, value in result.scores().items()}
+    return {name: found.get(name) for name in _SCORES}
+
+
+def _drop(drops: Sequence[Drop], task: Task) -> dict[str, Any]:
+    """The task's drop; nulls where there was nothing to compare."""
+    for drop in drops:
+        if drop.task is task:
+            names = ("diff", "low", "high", "within_limit", "verdict")
+            return {name: getattr(drop, name) for name in names}
+    return dict.fromkeys(("diff", "low", "high", "within_limit", "verdict"))
