@@ -6,6 +6,7 @@ The defaults are `configs/lite-quick.yaml`: Lite0 at a size that two CPU cores t
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -247,7 +248,7 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict) and isinstance(node.get(last), str):
-            node[last] = str(folder / node[last])
+            node[last] = os.path.normpath(folder / node[last])
 
 
 def _path_keys(section: type[BaseModel], prefix: str) -> Iterator[str]:

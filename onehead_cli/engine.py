@@ -138,3 +138,65 @@ def evaluate(
         relative=relative,
         reporter=reporter,
     )
+
+
+def profile(
+    config: Config,
+    *,
+    checkpoint: Path | None,
+    image_size: int | None,
+    batch_size: int,
+    runs: int,
+    threads: int | None,
+    reporter: Reporter,
+) -> ProfileResult:
+    """Count and time a network and its three teachers; see `profiling.profile_network`.
+
+    Raises:
+        OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.
+    """
+    from onehead_cli.profiling import profile_network
+
+    return profile_network(
+        config,
+        checkpoint=checkpoint,
+        image_size=image_size,
+        batch_size=batch_size,
+        runs=runs,
+        threads=threads,
+        reporter=reporter,
+    )
+
+
+def predict(
+    config: Config,
+    *,
+    pictures: Sequence[str],
+    checkpoint: Path | None,
+    score_threshold: float | None,
+    overlays: bool,
+    masks: bool,
+    reporter: Reporter,
+) -> PredictResult:
+    """Class, mask and boxes of pictures, written to {output}/predictions.
+
+    Args:
+        pictures: files, folders and glob patterns.
+        checkpoint: without it the student in the output folder.
+        score_threshold: for boxes of every class, instead of the checkpoint's own.
+
+    Raises:
+        OneheadError: see `prediction.predict_pictures`.
+    """
+    from onehead_cli.checkpoint import STUDENT, best_path
+    from onehead_cli.prediction import predict_pictures
+
+    return predict_pictures(
+        pictures,
+        config,
+        checkpoint=checkpoint or best_path(config.output, STUDENT),
+        score_threshold=score_threshold,
+        overlays=overlays,
+        masks=masks,
+        reporter=reporter,
+    )

@@ -1,2 +1,200 @@
-def profile() -> None:
-    """Stub."""
+"""onehead profile"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onehead_cli.commands import options as o
+from onehead_cli.console import Console, number, table
+from onehead_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
+
+
+def profile(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Network to profile, at its own image size unless given."),
+    ] = None,
+    config: o.ConfigFile = None,
+    assignments: o.Assignments = None,
+    image_size: o.ImageSize = None,
+    backbone: o.Backbone = None,
+    backbone_weights: o.BackboneWeights = None,
+    pretrained: o.Pretrained = None,
+    device: o.Device = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU [default: torch's choice].")
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed passes of each network.")] = 30,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in a timed pass.")] = 1,
+    show_config: o.ShowConfig = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Parameters, multiply-adds, latency and memory of the network, beside those of the three teachers."""
+    console = Console(quiet=quiet, as_json=as_json)
+    flags = {
+        "data.image_size": image_size,
+        "model.backbone": backbone,
+        "model.backbone_weights": backbone_weights,
+        "model.pretrained": pretrained,
+        "device": device,
+    }
+    settings = o.build_config(config, assignments, flags)
+    if show_config:
+        o.show_config(settings, console)
+        return
+    if checkpoint is not None and any(option is not None for option in (backbone, backbone_weights, pretrained)):
+        raise ConfigError("--checkpoint: it holds a backbone and its weights; leave the backbone's options out")
+    from onehead_cli import engine
+
+    result = engine.profile(
+        settings,
+        checkpoint=checkpoint,
+        image_size=image_size,
+        batch_size=batch_size,
+        runs=runs,
+        threads=threads,
+        reporter=console,
+    )
+    _show(result, console)
+
+
+def _show(result: ProfileResult, console: Console) -> None:
+    tables = [_totals(result), _conditions(result), _stages(result)]
+    if result.teachers is not None:
+        tables.append(_teachers(result))
+    tables.append(_limits(result))
+    tables += [f"{limit.name.capitalize()}: {limit.note}." for limit in result.limits if limit.note]
+    console.result(_document(result), *tables)
+
+
+def _document(result: ProfileResult) -> dict[str, Any]:
+    teachers = result.teachers
+    return {
+        "command": "profile",
+        "backbone": result.backbone,
+        "checkpoint": str(result.checkpoint) if result.checkpoint else None,
+        "tasks": list(result.tasks),
+        "classes": result.classes,
+        "image_size": result.image_size,
+        **_count_document(result.count),
+        "flops": result.count.flops,
+        "torch_multiply_adds": result.torch_multiply_adds,
+        "agreement": result.agreement,
+        "stages": [{"name": name, **_count_document(count)} for name, count in result.stages.items()],
+        "latency": {**asdict(result.latency), **asdict(result.conditions)},
+        "peak_memory_mb": result.memory.peak_mb if result.memory else None,
+        "memory": asdict(result.memory) if result.memory else None,
+        "teachers": None
+        if teachers is None
+        else {
+            "together": {**_count_document(teachers.count), "latency": asdict(teachers.together)},
+            "each": {
+                task: {**_count_document(count), "latency": asdict(teachers.latencies[task])}
+                for task, count in teachers.counts.items()
+            },
+        },
+        "ratio": {**result.ratios, "latency_of": "minima"} if result.ratios else None,
+        "limits": [asdict(limit) for limit in result.limits],
+    }
+
+
+def _count_document(count: Count) -> dict[str, int]:
+    return {
+        "parameters": count.parameters,
+        "multiply_adds": count.multiply_adds,
+        "convolution_multiply_adds": count.convolutions,
+        "norm_multiply_adds": count.norms,
+        "other_multiply_adds": count.other,
+    }
+
+
+def _totals(result: ProfileResult) -> Any:
+    count = result.count
+    rows = [
+        ["Parameters", _millions(count.parameters)],
+        ["Multiply-adds, as thop counts them", _billions(count.multiply_adds)],
+        ["  of convolutions and linear layers", _billions(count.convolutions)],
+        [f"  the same by torch ({100 * result.agreement:.2f} % apart)", _billions(result.torch_multiply_adds)],
+        ["  of norms, 4 operations a value", _billions(count.norms)],
+        ["FLOPs, two a multiply-add", _billions(count.flops)],
+        ["Latency p50", f"{result.latency.p50_ms:.1f} ms"],
+        ["Latency p95", f"{result.latency.p95_ms:.1f} ms"],
+    ]
+    if result.memory is not None:
+        rows += [
+            [f"Peak memory of the {_SCOPES[result.memory.scope]}", f"{result.memory.peak_mb:.0f} MB"],
+            ["  of it before the first pass", f"{result.memory.before_mb:.0f} MB"],
+        ]
+    tasks = "" if result.teachers else f", {'+'.join(result.tasks)} only"
+    return table(f"{result.backbone}{tasks} at {result.image_size} px", ["Cost", "Value"], rows)
+
+
+_SCOPES = {"process": "whole process", "cuda": "tensors on the GPU"}
+
+
+def _conditions(result: ProfileResult) -> str:
+    c = result.conditions
+    threads = f", {c.threads} {'thread' if c.threads == 1 else 'threads'}" if c.device == "cpu" else ""
+    return (
+        f"Counts are of one picture. Latency and memory: {c.device} ({c.processor}),\n"
+        f"{c.precision}{threads}, batch {c.batch}, {c.runs} runs after {c.warmup} to warm up."
+    )
+
+
+def _stages(result: ProfileResult) -> Any:
+    rows = [
+        [name, _millions(count.parameters), _billions(count.multiply_adds), _billions(count.norms)]
+        for name, count in [*result.stages.items(), ("all", result.count)]
+    ]
+    return table("Stages", ["Stage", "Parameters", "Multiply-adds", "of norms"], rows)
+
+
+def _teachers(result: ProfileResult) -> Any:
+    assert result.teachers is not None and result.ratios is not None
+    teachers, ratios = result.teachers, result.ratios
+    rows = [
+        _cost_row("student", result.count, result.latency),
+        *(_cost_row(f"teacher {task}", teachers.counts[task], teachers.latencies[task]) for task in teachers.counts),
+        _cost_row("three teachers", teachers.count, teachers.together),
+        ["student / teachers", *(number(ratios[key], ".3f") for key in ("parameters", "multiply_adds", "latency"))],
+    ]
+    return table(
+        "One student against three teachers, one after the other",
+        ["Network", "Parameters", "Multiply-adds", "Shortest pass"],
+        rows,
+    )
+
+
+def _cost_row(name: str, count: Count, latency: Latency) -> list[str]:
+    return [name, _millions(count.parameters), _billions(count.multiply_adds), f"{latency.min_ms:.1f} ms"]
+
+
+def _limits(result: ProfileResult) -> Any:
+    rows = [
+        [limit.name, _quantity(limit, limit.limit), _quantity(limit, limit.value), _VERDICTS[limit.ok]]
+        for limit in result.limits
+    ]
+    return table("Limits", ["Limit on", "Limit", "Found", "Verdict"], rows)
+
+
+_VERDICTS = {True: "kept", False: "exceeded", None: "not decided"}
+
+
+def _quantity(limit: Limit, value: float) -> str:
+    return f"{value:.1f} {limit.unit}" if limit.unit else _millions(value)
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.3f} M"
+
+
+def _billions(value: float) -> str:
+    return f"{value / 1e9:.4f} G"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import huggingface_hub
 import timm
 import torch
 from torch import Tensor
@@ -68,6 +70,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _from_hub(name: str) -> dict[str, Tensor]:
     try:
+        if not _resolves("huggingface.co"):
+            # Without this the hub's client retries for most of a minute; what it has cached still loads.
+            huggingface_hub.constants.HF_HUB_OFFLINE = True
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # network, hub and missing-weights errors differ by version; all have the same way out
         raise CheckpointError(
@@ -77,6 +82,14 @@ def _from_hub(name: str) -> dict[str, Tensor]:
         ) from None
     state: dict[str, Tensor] = model.state_dict()
     return state
+
+
+def _resolves(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _fitted(state: dict[str, Tensor], backbone: Backbone, name: str, source: str) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ import torch
 
 from onehead_cli.config import ScheduleConfig
 from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
 from onehead_cli.model.batch_norm import set_training
 from onehead_cli.model.onehead import OneHead
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
-from onehead_cli.types import EpochInfo, StepInfo
+from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 
 @dataclass
@@ -93,28 +95,21 @@ class TrainingLoop:
         return rest == 0 and (epoch % self.schedule.eval_every == 0 or epoch == self.schedule.epochs)
 
     def _step(self) -> StepInfo:
-        """One buffer of mini-batches and one optimizer step.
-
-        Each mini-batch runs backward at once, so that only one graph is held; the gradients add up to that of the
-        mean over the buffer.
-        """
+        """One buffer of mini-batches and one optimizer step."""
         began, step, size = time.perf_counter(), self.state.step, self.schedule.buffer_size
         objective = self.objective
         set_training(objective.model, objective.model.backbone, self.batch_norm)
-        set_lr(self.optimizer, lr_factor(step, self.total_steps, self.schedule.warmup))
+        factor = lr_factor(step, self.total_steps, self.schedule.warmup)
+        set_lr(self.optimizer, factor)
         # A run stopped within a buffer must not leave gradients behind, so they are cleared before, not after.
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, torch.Tensor] = {}
-        total = 0.0
-        for place in range(size):
-            loss, parts = objective(self.loader.minibatch(step * size + place))
-            (loss / size).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach()) / size
-            for name, part in parts.items():
-                sums[name] = sums.get(name, 0) + part
-        losses = {name: float(value) / size for name, value in sums.items()}
+        total, losses = gather_buffer(objective, (self.loader.minibatch(step * size + i) for i in range(size)), size)
         weights = objective.task_weights.as_dict()
         norm = clip_gradients(objective.model, self.schedule.clip_norm)
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"gradient is {norm} at step {step + 1}: stopped before the step; try a lower --lr or model.precision=fp32"
+            )
         self.optimizer.step()
         epoch = step // self.steps_per_epoch + 1
         objective.normaliser.update(losses, first_epoch=epoch == 1)
@@ -127,7 +122,7 @@ class TrainingLoop:
             loss=total,
             losses=losses,
             weights=weights,
-            lr=self.schedule.lr * lr_factor(step, self.total_steps, self.schedule.warmup),
+            lr=self.schedule.lr * factor,
             grad_norm=norm,
             seconds=time.perf_counter() - began,
         )
@@ -150,3 +145,22 @@ class TrainingLoop:
         self.objective.task_weights.load_state_dict(state["task_weights"])
         self.objective.normaliser.load_state_dict(state["normaliser"])
         self.average.model.load_state_dict(averaged)
+
+
+def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> tuple[float, dict[str, float]]:
+    """Add up the gradients of a buffer of mini-batches; returns the mean total and the mean of each part.
+
+    Each mini-batch runs backward at once, so that only one graph is held whatever the size. The gradient equals that
+    of the mean over the buffer in one graph: the normalisers and the task weights stay as they are within it.
+
+    Raises:
+        NonFiniteLossError: see `Objective`.
+    """
+    total, sums = 0.0, dict[str, torch.Tensor]()
+    for batch in batches:
+        loss, parts = objective(batch)
+        (loss / size).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach()) / size
+        for name, part in parts.items():
+            sums[name] = sums[name] + part if name in sums else part
+    return total, {name: float(value) / size for name, value in sums.items()}

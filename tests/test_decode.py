@@ -1,0 +1,91 @@
+"""Reading the maps: against torch's own interpolation, brute-force NMS and round trips."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from onehead_cli.datasets.geometry import Fit
+from onehead_cli.decode import decode_boxes, read_boxes, read_mask
+from onehead_cli.losses.boxes import iou
+
+sides = st.integers(1, 400)
+
+
+@settings(max_examples=100, deadline=None)
+@given(width=sides, height=sides, size=st.sampled_from([32, 64, 224]), mode=st.sampled_from(["resize", "letterbox"]))
+def test_boxes_come_back_from_the_input(width, height, size, mode):
+    fit = Fit.of(width, height, size, mode)
+    rng = np.random.default_rng(width * 1000 + height)
+    corners = np.sort(rng.random((5, 2, 2)), axis=1).reshape(5, 4) * [width, height, width, height]
+    there = fit.to_input(corners)
+    assert (there >= -1e-9).all() and (there <= size + 1e-9).all()
+    np.testing.assert_allclose(fit.to_picture(there), corners, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 60), (33, 200), (320, 320)])
+def test_mask_of_a_stretched_picture_is_bilinear_interpolation(width, height):
+    maps = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0].argmax(0)
+    found = torch.from_numpy(read_mask(maps, Fit.of(width, height, 128, "resize")))
+    assert (found == expected).float().mean() > 0.999  # float ties at the border between classes
+
+
+def test_mask_of_a_letterboxed_picture_lies_where_the_picture_was():
+    # 64 x 32 in 64 x 64: the picture fills rows 16..48 of the input, cells 1 and 2 of four.
+    maps = torch.zeros(3, 4, 4)
+    maps[1, 1], maps[2, 2] = 5.0, 5.0
+    maps[0, 0], maps[0, 3] = 9.0, 9.0
+    mask = read_mask(maps, Fit.of(64, 32, 64, "letterbox"))
+    assert mask.shape == (32, 64)
+    assert (mask[8:15] == 1).all() and (mask[17:24] == 2).all()
+
+
+def test_decoded_boxes_by_hand():
+    maps = torch.zeros(1, 2 + 5, 2, 2)
+    maps[0, 4] = np.log(0.5)
+    maps[0, 5] = np.log(0.25)
+    boxes = decode_boxes(maps, 2).boxes
+    # sigmoid(0) = 1/2 puts the centre into the middle of the cell.
+    torch.testing.assert_close(boxes[0, 0, 0, 1], torch.tensor([0.5, 0.125, 1.0, 0.375]))
+
+
+def slow_nms(boxes, scores, labels, limit):
+    kept = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if all(labels[i] != labels[k] or iou(boxes[i], boxes[k]) <= limit for k in kept):
+            kept.append(i)
+    return kept
+
+
+def test_boxes_equal_the_slow_reading():
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(1, 3 + 10, 4, 4, generator=generator, dtype=torch.float64).float()
+    fit = Fit.of(90, 120, 64, "resize")
+    found = read_boxes(maps, [fit], num_classes=3, score_min=0.1, nms_iou=0.4, max_detections=1000)[0]
+    decoded = decode_boxes(maps, 3)
+    boxes, scores, labels = [], [], []
+    for b in range(2):
+        for r in range(4):
+            for c in range(4):
+                for k in range(3):
+                    score = decoded.confidence[0, b, r, c].sigmoid() * decoded.classes[0, :, r, c].softmax(0)[k]
+                    box = fit.to_picture((decoded.boxes[0, b, r, c] * 64).double().numpy()[None])[0]
+                    if score >= 0.1 and box[2] > box[0] and box[3] > box[1]:
+                        boxes.append(torch.from_numpy(box).float())
+                        scores.append(float(score))
+                        labels.append(k)
+    kept = slow_nms(boxes, scores, labels, 0.4)
+    np.testing.assert_allclose(found.scores, [scores[i] for i in kept], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, torch.stack([boxes[i] for i in kept]).numpy(), atol=1e-3)
+    assert found.labels.tolist() == [labels[i] for i in kept]
+
+
+def test_fault_22_no_detection_at_all_is_an_empty_list():
+    maps = torch.full((1, 2 + 5, 2, 2), -20.0)
+    found = read_boxes(
+        maps, [Fit.of(10, 10, 32, "resize")], num_classes=2, score_min=0.1, nms_iou=0.5, max_detections=10
+    )[0]
+    assert found.boxes.shape == (0, 4) and len(found.scores) == 0
