@@ -255,7 +255,7 @@ def profile_network(
         rounds = _time_rounds(networks, images, precision, runs=runs, reporter=reporter)
         conditions = Conditions(
             device=device.type,
-            processor=_processor(device),
+            processor=processor_name(device),
             precision="bf16" if precision is torch.bfloat16 else "fp32",
             threads=torch.get_num_threads(),
             batch=batch_size,
@@ -426,7 +426,8 @@ def _peak_resident_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _processor(device: torch.device) -> str:
+def processor_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's as the system gives it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

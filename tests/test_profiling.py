@@ -12,7 +12,7 @@ import torch
 from onehead_cli.app import run
 from onehead_cli.checkpoint import Checkpoint, Thresholds, save_checkpoint
 from onehead_cli.model.onehead import Architecture, build_model
-from onehead_cli.profiling import AGREEMENT, Count, count_stages, count_with_torch
+from onehead_cli.profiling import AGREEMENT, Count, _threads, count_stages, count_with_torch
 from onehead_cli.types import TASKS, Task
 
 #: What the reference system is said to cost for a 512 px picture.
@@ -211,5 +211,6 @@ def test_flops_are_two_a_multiply_add() -> None:
 
 def test_thread_count_is_put_back() -> None:
     before = torch.get_num_threads()
-    profile_json("--image-size", "32", "--runs", "1", "--threads", str(before + 1))
+    with _threads(before + 1):
+        assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before

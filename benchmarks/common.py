@@ -1,0 +1,220 @@
+"""What the benchmarks share: data drawn on the spot, a training loop, interleaved timing, and the verdict.
+
+A benchmark states a bound on a ratio of two timings of one run, never on a time: the ratio of interleaved minima holds
+on a busy machine and on another processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console as RichConsole
+
+from onehead_cli.config import Config
+from onehead_cli.console import Console, table
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.prepare import prepare_synthetic
+from onehead_cli.datasets.sources import class_names
+from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.evaluation.validation import Validation
+from onehead_cli.losses.task_weights import LossNormaliser
+from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.profiling import processor_name
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.objective import Objective
+from onehead_cli.training.run import _load_splits, _task_weights
+from onehead_cli.types import TASKS, Batch, Task
+
+#: The setting of the training benchmarks: pixels a side, pictures of each task in a mini-batch.
+IMAGE_SIZE = 320
+BATCH_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """quick: tiny pictures and few rounds, to see that the benchmark runs; it is then not judged."""
+
+    rounds: int
+    quick: bool
+    json: Path | None
+    device: str
+
+    @property
+    def image_size(self) -> int:
+        return 96 if self.quick else IMAGE_SIZE
+
+
+def parse_options(description: str | None, *, rounds: int) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=None, help=f"timed rounds (default {rounds})")
+    parser.add_argument("--quick", action="store_true", help="tiny and not judged: only to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures into this file too")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    given = parser.parse_args()
+    return Options(
+        rounds=given.rounds or (2 if given.quick else rounds), quick=given.quick, json=given.json, device=given.device
+    )
+
+
+def training_config(options: Options, root: Path, **student: Any) -> Config:
+    """A student without distillation, on data below `root`, that never comes to its end."""
+    return Config.model_validate(
+        {
+            "device": options.device,
+            "output": root / "output",
+            "data": {"root": root, "image_size": options.image_size},
+            "student": {"batch_size": BATCH_SIZE, "buffer_size": 1, "epochs": 1000, **student},
+            "distill": {"lambda": 0.0},
+        }
+    )
+
+
+def draw_data(root: Path, *, train: int) -> None:
+    """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
+    # Ten classes of pictures, none of which may be without one.
+    prepare_synthetic(root, sizes=(train, 10, 10), image_size=IMAGE_SIZE)
+
+
+def build_loop(config: Config) -> TrainingLoop:
+    """The student's training loop as `train-unified` builds it; its validation is never reached."""
+    device = resolve_device(config.device)
+    torch.manual_seed(config.seed)
+    architecture = Architecture(
+        backbone=config.model.backbone,
+        classes=class_names(config.data, config.data.train_split),
+        boxes_per_cell=config.model.boxes_per_cell,
+        tasks=TASKS,
+    )
+    model = build_pretrained(architecture, config.model).to(device, memory_format=torch.channels_last)
+    budget = CacheBudget(config.data.cache_mb)
+    splits = _load_splits(config, config.data.train_split, architecture, model, budget, Console(quiet=True))
+    objective = Objective(
+        model=model,
+        task_weights=_task_weights(TASKS, config).to(device),
+        normaliser=LossNormaliser(config.student.normalise_losses),
+        teachers={},
+        config=config,
+        schedule=config.student,
+        num_detection_classes=len(architecture.classes[Task.DET]),
+        precision=resolve_precision(config.model.precision, device),
+    )
+    loader = TrainLoader(
+        splits,
+        batch_size=config.student.batch_size,
+        seed=config.seed,
+        data=config.data,
+        device=device,
+        fill=model.mean.cpu(),
+    )
+    return TrainingLoop(
+        objective,
+        loader,
+        batch_norm=config.model.batch_norm,
+        validate=_never,
+        weights_floor=config.student.weights_floor,
+    )
+
+
+def _never(model: OneHead) -> Validation:
+    raise AssertionError("a benchmark takes single steps and comes to no validation")
+
+
+def take_step(loop: TrainingLoop) -> None:
+    """One optimizer step; the generator is left before it evaluates."""
+    next(loop.run())
+
+
+class FixedLoader(TrainLoader):
+    """Gives the same mini-batches, held in memory, again and again."""
+
+    def __init__(self, loader: TrainLoader, batches: Sequence[Batch]) -> None:
+        self.__dict__.update(loader.__dict__)
+        self.batches = batches
+
+    def minibatch(self, position: int) -> Batch:
+        return self.batches[position % len(self.batches)]
+
+
+def interleaved_minima(variants: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """The shortest time of each variant in seconds; they take turns, after one turn to warm up."""
+    shortest = dict.fromkeys(variants, float("inf"))
+    for turn in range(rounds + 1):
+        for name, run in variants.items():
+            began = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                shortest[name] = min(shortest[name], time.perf_counter() - began)
+    return shortest
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure and the bound that it must not pass; without a bound it is only reported."""
+
+    name: str
+    value: float
+    bound: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.bound is None or self.value <= self.bound
+
+
+def finish(name: str, options: Options, *, measured: Mapping[str, str], checks: Sequence[Check], **figures: Any) -> int:
+    """Print what was measured and the checks, write the JSON file, and return the exit code: 1 over a bound.
+
+    Args:
+        measured: what the table shows, by name.
+        figures: the same as numbers, for the JSON file.
+    """
+    console = RichConsole(highlight=False)
+    threads = torch.get_num_threads()
+    processor = processor_name(torch.device(options.device))
+    console.print(table(name, ["Measured", "Shortest"], list(measured.items())))
+    rows = [
+        [
+            check.name,
+            f"{check.value:.3f}",
+            "none" if check.bound is None else f"{check.bound:.3f}",
+            _verdict(check, options),
+        ]
+        for check in checks
+    ]
+    console.print(table("Bounds", ["Figure", "Value", "At most", "Verdict"], rows))
+    console.print(
+        f"{processor}, {threads} thread(s), torch {torch.__version__}, {options.rounds} rounds", soft_wrap=True
+    )
+    if options.json is not None:
+        document = {
+            "benchmark": name,
+            "quick": options.quick,
+            "processor": processor,
+            "threads": threads,
+            "torch": torch.__version__,
+            "rounds": options.rounds,
+            "image_size": options.image_size,
+            **figures,
+            "checks": [{"name": c.name, "value": c.value, "bound": c.bound, "ok": c.ok} for c in checks],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0 if options.quick or all(check.ok for check in checks) else 1
+
+
+def _verdict(check: Check, options: Options) -> str:
+    if options.quick or check.bound is None:
+        return "not judged"
+    return "kept" if check.ok else "exceeded"
+
+
+def milliseconds(seconds: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value * 1000:.1f} ms" for name, value in seconds.items()}

@@ -1,0 +1,57 @@
+"""What reading and augmenting the pictures adds to a training step of the student: at most 15 %.
+
+A step with the loader's mini-batches against the same step on one mini-batch held in memory. The bound is on decoded
+pictures kept in memory, as they are from the second epoch on; a first epoch, which decodes them, is reported.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from common import (
+    BATCH_SIZE,
+    Check,
+    FixedLoader,
+    Options,
+    build_loop,
+    draw_data,
+    finish,
+    interleaved_minima,
+    milliseconds,
+    parse_options,
+    take_step,
+    training_config,
+)
+
+BOUND = 1.15
+
+
+def main(options: Options) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        draw_data(root, train=6 * BATCH_SIZE)
+        config = training_config(options, root)
+        loop = build_loop(config)
+        uncached = config.model_copy(update={"data": config.data.model_copy(update={"cache_mb": 0})})
+        loaders = {
+            "step, pictures from memory": loop.loader,
+            "step, pictures decoded": build_loop(uncached).loader,
+            "step on a fixed mini-batch": FixedLoader(loop.loader, [loop.loader.minibatch(0)]),
+        }
+        for position in range(loop.loader.batches_per_epoch()):
+            loop.loader.minibatch(position)
+
+        def step(name: str) -> None:
+            loop.loader = loaders[name]
+            take_step(loop)
+
+        seconds = interleaved_minima({name: lambda name=name: step(name) for name in loaders}, rounds=options.rounds)
+    cached, decoded, fixed = seconds.values()
+    checks = [Check("from memory / fixed", cached / fixed, BOUND), Check("decoded / fixed", decoded / fixed)]
+    return finish("input pipeline", options, measured=milliseconds(seconds), checks=checks, seconds=seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_options(__doc__, rounds=20)))

@@ -1,0 +1,61 @@
+"""Peak memory of `train-unified` with distillation at 320 px, batch 4 a task, on the CPU: at most 6 GB.
+
+It must not grow with the buffer: 8 mini-batches take within 5 % of what 1 takes. Each training is a process of its own,
+and the figure is its largest resident set, Python and libraries included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import BATCH_SIZE, Check, Options, draw_data, finish, parse_options
+
+BOUND_GB = 6.0
+GROWTH_BOUND = 1.05
+
+
+def main(options: Options) -> int:
+    if options.device != "cpu":
+        sys.exit("this benchmark measures the CPU's memory")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        # Eight mini-batches an epoch: one buffer of 8.
+        draw_data(root, train=8 * BATCH_SIZE)
+        common = ["--data", root, "--image-size", options.image_size, "--batch-size", BATCH_SIZE, "--device", "cpu"]
+        _run("train-teacher", "--task", "all", "--epochs", 1, "--output", root / "teachers", *common)
+        epochs = 1 if options.quick else options.rounds
+        gigabytes = {
+            size: _run(
+                "train-unified",
+                *("--teachers", root / "teachers", "--output", root / f"student{size}", "--epochs", epochs, *common),
+                *("--set", f"student.buffer_size={size}"),
+            )
+            for size in (1, 8)
+        }
+    checks = [
+        Check("GB, the larger of both", max(gigabytes.values()), BOUND_GB),
+        Check("buffer 8 / buffer 1", gigabytes[8] / gigabytes[1], GROWTH_BOUND),
+    ]
+    measured = {f"train-unified, buffer of {size}": f"{value:.2f} GB" for size, value in gigabytes.items()}
+    return finish("training memory", options, measured=measured, checks=checks, gigabytes=gigabytes)
+
+
+def _run(*arguments: object) -> float:
+    """Run a command of onehead and return its peak resident set in GB (1e9 bytes)."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "onehead_cli", *map(str, arguments), "--quiet"], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{arguments[0]} failed")
+    # Kilobytes on Linux, bytes on macOS.
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_options(__doc__, rounds=3)))
