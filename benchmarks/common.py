@@ -20,18 +20,11 @@ from rich.console import Console as RichConsole
 from onehead_cli.config import Config
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.prepare import prepare_synthetic
-from onehead_cli.datasets.sources import class_names
-from onehead_cli.device import resolve_device, resolve_precision
-from onehead_cli.evaluation.validation import Validation
-from onehead_cli.losses.task_weights import LossNormaliser
-from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
 from onehead_cli.profiling import processor_name
 from onehead_cli.training.loop import TrainingLoop
-from onehead_cli.training.objective import Objective
-from onehead_cli.training.run import _load_splits, _task_weights
-from onehead_cli.types import TASKS, Batch, Task
+from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.types import TASKS, Batch
 
 #: The setting of the training benchmarks: pixels a side, pictures of each task in a mini-batch.
 IMAGE_SIZE = 320
@@ -83,48 +76,12 @@ def draw_data(root: Path, *, train: int) -> None:
     prepare_synthetic(root, sizes=(train, 10, 10), image_size=IMAGE_SIZE)
 
 
-def build_loop(config: Config) -> TrainingLoop:
-    """The student's training loop as `train-unified` builds it; its validation is never reached."""
-    device = resolve_device(config.device)
-    torch.manual_seed(config.seed)
-    architecture = Architecture(
-        backbone=config.model.backbone,
-        classes=class_names(config.data, config.data.train_split),
-        boxes_per_cell=config.model.boxes_per_cell,
-        tasks=TASKS,
+def student_loop(config: Config) -> TrainingLoop:
+    """The student's training loop as `train-unified` builds it, without teachers."""
+    architecture = architecture_for(config, TASKS)
+    return build_loop(
+        architecture, config, teachers={}, pretrained=config.model.pretrained, reporter=Console(quiet=True)
     )
-    model = build_pretrained(architecture, config.model).to(device, memory_format=torch.channels_last)
-    budget = CacheBudget(config.data.cache_mb)
-    splits = _load_splits(config, config.data.train_split, architecture, model, budget, Console(quiet=True))
-    objective = Objective(
-        model=model,
-        task_weights=_task_weights(TASKS, config).to(device),
-        normaliser=LossNormaliser(config.student.normalise_losses),
-        teachers={},
-        config=config,
-        schedule=config.student,
-        num_detection_classes=len(architecture.classes[Task.DET]),
-        precision=resolve_precision(config.model.precision, device),
-    )
-    loader = TrainLoader(
-        splits,
-        batch_size=config.student.batch_size,
-        seed=config.seed,
-        data=config.data,
-        device=device,
-        fill=model.mean.cpu(),
-    )
-    return TrainingLoop(
-        objective,
-        loader,
-        batch_norm=config.model.batch_norm,
-        validate=_never,
-        weights_floor=config.student.weights_floor,
-    )
-
-
-def _never(model: OneHead) -> Validation:
-    raise AssertionError("a benchmark takes single steps and comes to no validation")
 
 
 def take_step(loop: TrainingLoop) -> None:
@@ -170,17 +127,25 @@ class Check:
         return self.bound is None or self.value <= self.bound
 
 
-def finish(name: str, options: Options, *, measured: Mapping[str, str], checks: Sequence[Check], **figures: Any) -> int:
+def finish(
+    name: str,
+    options: Options,
+    *,
+    measured: Mapping[str, str],
+    column: str = "Shortest",
+    checks: Sequence[Check],
+    **figures: Any,
+) -> int:
     """Print what was measured and the checks, write the JSON file, and return the exit code: 1 over a bound.
 
     Args:
-        measured: what the table shows, by name.
+        measured: what the table shows, by name; column: what it is.
         figures: the same as numbers, for the JSON file.
     """
     console = RichConsole(highlight=False)
     threads = torch.get_num_threads()
     processor = processor_name(torch.device(options.device))
-    console.print(table(name, ["Measured", "Shortest"], list(measured.items())))
+    console.print(table(name, ["Measured", column], list(measured.items())))
     rows = [
         [
             check.name,

@@ -15,12 +15,12 @@ from common import (
     Check,
     FixedLoader,
     Options,
-    build_loop,
     draw_data,
     finish,
     interleaved_minima,
     milliseconds,
     parse_options,
+    student_loop,
     take_step,
     training_config,
 )
@@ -38,7 +38,7 @@ def main(options: Options) -> int:
         variants = {}
         for precision in ("bf16", "fp32"):
             model = config.model.model_copy(update={"precision": precision})
-            loop = build_loop(config.model_copy(update={"model": model}))
+            loop = student_loop(config.model_copy(update={"model": model}))
             batch = loop.loader.minibatch(0)
             together = FixedLoader(loop.loader, [batch])
             # A buffer of three mini-batches, each with the pictures of one task.

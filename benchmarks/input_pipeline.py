@@ -15,12 +15,12 @@ from common import (
     Check,
     FixedLoader,
     Options,
-    build_loop,
     draw_data,
     finish,
     interleaved_minima,
     milliseconds,
     parse_options,
+    student_loop,
     take_step,
     training_config,
 )
@@ -33,11 +33,11 @@ def main(options: Options) -> int:
         root = Path(folder)
         draw_data(root, train=6 * BATCH_SIZE)
         config = training_config(options, root)
-        loop = build_loop(config)
+        loop = student_loop(config)
         uncached = config.model_copy(update={"data": config.data.model_copy(update={"cache_mb": 0})})
         loaders = {
             "step, pictures from memory": loop.loader,
-            "step, pictures decoded": build_loop(uncached).loader,
+            "step, pictures decoded": student_loop(uncached).loader,
             "step on a fixed mini-batch": FixedLoader(loop.loader, [loop.loader.minibatch(0)]),
         }
         for position in range(loop.loader.batches_per_epoch()):

@@ -14,12 +14,12 @@ from common import (
     Check,
     FixedLoader,
     Options,
-    build_loop,
     draw_data,
     finish,
     interleaved_minima,
     milliseconds,
     parse_options,
+    student_loop,
     take_step,
     training_config,
 )
@@ -37,7 +37,7 @@ def main(options: Options) -> int:
         variants = {}
         for name, precision in (("bf16, depthwise backward in fp32", "bf16"), ("plain bf16", "bf16"), ("fp32", "fp32")):
             model = config.model.model_copy(update={"precision": precision})
-            loop = build_loop(config.model_copy(update={"model": model}))
+            loop = student_loop(config.model_copy(update={"model": model}))
             loop.loader = FixedLoader(loop.loader, [loop.loader.minibatch(0)])
             if name == "plain bf16":
                 restore_convolutions(loop.objective.model)

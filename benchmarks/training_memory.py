@@ -41,7 +41,7 @@ def main(options: Options) -> int:
         Check("buffer 8 / buffer 1", gigabytes[8] / gigabytes[1], GROWTH_BOUND),
     ]
     measured = {f"train-unified, buffer of {size}": f"{value:.2f} GB" for size, value in gigabytes.items()}
-    return finish("training memory", options, measured=measured, checks=checks, gigabytes=gigabytes)
+    return finish("training memory", options, measured=measured, column="Peak", checks=checks, gigabytes=gigabytes)
 
 
 def _run(*arguments: object) -> float:

@@ -139,7 +139,9 @@ class EvaluationConfig(_Section):
 
     batch_size: int = _field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
     score_min: float = _field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
-    nms_iou: float = _field(0.6, "Overlap above which the lower of two boxes of a class is dropped.", unit="IoU", gt=0, le=1)
+    nms_iou: float = _field(
+        0.6, "Overlap above which the lower of two boxes of a class is dropped.", unit="IoU", gt=0, le=1
+    )
     max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
     drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
     resamples: int = _field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
@@ -155,7 +157,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
-    distill: DistillConfig = DistillConfig()
+    distill: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property

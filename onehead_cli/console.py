@@ -74,7 +74,9 @@ class Console:
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
     """A plain table; the first `left` columns are aligned to the left, the rest to the right."""
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    drawn = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
+    )
     for index, name in enumerate(header):
         drawn.add_column(name, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:

@@ -38,7 +38,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 def has_bf16(device: torch.device) -> bool:
     """Whether the processor has matrix instructions for bfloat16 (AMX or AVX512-BF16; NVIDIA from Ampere on)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False

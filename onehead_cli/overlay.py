@@ -105,7 +105,7 @@ class Painter:
 
     def _tinted(self, drawing: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
         labels = Image.fromarray(mask).resize(drawing.size, Image.Resampling.NEAREST)
-        if drawing.width > mask.shape[1]:
+        if drawing.width >= 2 * mask.shape[1]:
             labels = labels.filter(ImageFilter.ModeFilter(7))  # takes the stairs off enlarged pixels
         reach = 7 if max(drawing.size) > 900 else 5
         highest, lowest = labels.filter(ImageFilter.MaxFilter(reach)), labels.filter(ImageFilter.MinFilter(reach))
@@ -158,7 +158,7 @@ class Painter:
 
 
 def place_label(box: Sequence[float], size: tuple[float, float], area: Rect, taken: Sequence[Rect]) -> Rect:
-    """Where the label of a box stands: at one of its corners where that is free, else lower down, inside the area.
+    """Where the label of a box stands: at one of its corners where that is free, else below or above, inside the area.
 
     Args:
         box: x1 y1 x2 y2. size: width and height of the label. area: what it may not leave.
@@ -166,8 +166,8 @@ def place_label(box: Sequence[float], size: tuple[float, float], area: Rect, tak
     """
     (x1, y1, x2, y2), (width, height) = box, size
     corners = [(x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2 - height)]
-    steps = int((area[3] - area[1]) / height)
-    for x, y in [*corners, *((x1, y1 + height * step) for step in range(1, steps))]:
+    steps = range(1, int((area[3] - area[1]) / height))
+    for x, y in [*corners, *((x1, y1 + height * step * way) for step in steps for way in (1, -1))]:
         place = _inside((x, y, x + width, y + height), area)
         if not any(_overlap(place, other) for other in taken):
             return place

@@ -68,7 +68,7 @@ Batch = dict[Task, TaskBatch]
 class StepInfo:
     """What one optimizer step did; the log, the progress bar and the tests read the same keys.
 
-    losses: the mean over the buffer of each task loss and each distillation term ("cls", "kd_cls", ...), not normalised.
+    losses: the mean over the buffer of each task loss and distillation term ("cls", "kd_cls", ...), not normalised.
     weights: the task weights in use, adding up to 1.
     """
 

@@ -34,9 +34,7 @@ def evaluate(
         Path | None,
         typer.Option("--checkpoint", metavar="FILE", help="Network to evaluate [default: all_best.pth in the output]."),
     ] = None,
-    split: Annotated[
-        str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")
-    ] = "test",
+    split: Annotated[str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")] = "test",
     data: o.DataRoot = None,
     output: o.Output = None,
     teachers: o.Teachers = None,

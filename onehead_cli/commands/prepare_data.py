@@ -20,9 +20,7 @@ class Source(StrEnum):
 
 
 def prepare_data(
-    source: Annotated[
-        Source, typer.Option("--source", help="Drawn pictures, or a draw of official datasets on disk.")
-    ],
+    source: Annotated[Source, typer.Option("--source", help="Drawn pictures, or a draw of official datasets on disk.")],
     data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="Folder to write into.")] = Path("data"),
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split.")

@@ -131,7 +131,7 @@ def _totals(result: ProfileResult) -> Any:
     if result.memory is not None:
         rows += [
             [f"Peak memory of the {_SCOPES[result.memory.scope]}", f"{result.memory.peak_mb:.0f} MB"],
-            ["  of it before the first pass", f"{result.memory.before_mb:.0f} MB"],
+            ["  the same before the first pass", f"{result.memory.before_mb:.0f} MB"],
         ]
     tasks = "" if result.teachers else f", {'+'.join(result.tasks)} only"
     return table(f"{result.backbone}{tasks} at {result.image_size} px", ["Cost", "Value"], rows)

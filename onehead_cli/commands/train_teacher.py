@@ -10,6 +10,7 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.commands.training_result import show_training
 from onehead_cli.console import Console
+from onehead_cli.types import TASKS, Task
 
 
 class TeacherTask(StrEnum):
@@ -60,6 +61,6 @@ def train_teacher(
         return
     from onehead_cli import engine
 
-    tasks = engine.TASKS if task is TeacherTask.all else (engine.Task(task.value),)
+    tasks = TASKS if task is TeacherTask.all else (Task(task.value),)
     results = engine.train_teacher(settings, tasks=tasks, resume=resume, reporter=console)
     show_training("train-teacher", results, console)

@@ -110,7 +110,9 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
         if len(box) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
             raise DataError(f"{path}: annotations[{index}].bbox must be four numbers: x, y, width, height")
         if annotation["image_id"] not in images:
-            raise DataError(f"{path}: annotations[{index}] belongs to image {annotation['image_id']}, which is not listed")
+            raise DataError(
+                f"{path}: annotations[{index}] belongs to image {annotation['image_id']}, which is not listed"
+            )
         if annotation["category_id"] not in categories:
             dropped["of a category that is not listed dropped"] += 1
             continue
@@ -138,7 +140,11 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
 
 def _inside(folder: Path, name: str, annotations: Path) -> Path:
     relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or not (folder / relative).resolve().is_relative_to(folder.resolve()):
+    if (
+        relative.is_absolute()
+        or ".." in relative.parts
+        or not (folder / relative).resolve().is_relative_to(folder.resolve())
+    ):
         raise DataError(f"{annotations}: file_name '{name}' leaves the folder {folder}")
     return folder / relative
 

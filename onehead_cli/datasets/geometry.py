@@ -33,9 +33,7 @@ class Fit:
         scale = size / max(width, height)
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
         # The rounded size is what is drawn, so the exact scales differ a little between the axes.
-        return cls(
-            width, height, size, inner_w / width, inner_h / height, (size - inner_w) // 2, (size - inner_h) // 2
-        )
+        return cls(width, height, size, inner_w / width, inner_h / height, (size - inner_w) // 2, (size - inner_h) // 2)
 
     @property
     def inner(self) -> tuple[int, int]:

@@ -28,7 +28,9 @@ class SegmentationData(TaskData):
         """Raises: DataError: a folder is missing or empty, or a picture has no mask."""
         pictures, masks = root / split / PICTURE_FOLDER, root / split / MASK_FOLDER
         if not pictures.is_dir() or not masks.is_dir():
-            raise DataError(f"{root / split}: needs the folders {PICTURE_FOLDER} and {MASK_FOLDER} (see `onehead prepare-data`)")
+            raise DataError(
+                f"{root / split}: needs the folders {PICTURE_FOLDER} and {MASK_FOLDER} (see `onehead prepare-data`)"
+            )
         paths = sorted(p for p in pictures.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
         if not paths:
             raise DataError(f"{pictures}: no picture in it")
@@ -53,7 +55,9 @@ class SegmentationData(TaskData):
         labels = np.unique(mask)
         over = labels[(labels >= len(self.classes)) & (labels != IGNORE_INDEX)]
         if over.size:
-            raise DataError(f"{path}: label {over[0]}, but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})")
+            raise DataError(
+                f"{path}: label {over[0]}, but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
+            )
         return mask
 
     def _targets(self, indices: Sequence[int]) -> Tensor:

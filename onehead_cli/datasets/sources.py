@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onehead_cli.config import DataConfig
@@ -27,9 +27,7 @@ def load_split(task: Task, split: str, data: DataConfig, *, interpolation: str, 
         return ClassificationData(_cls_root(data) / split, data, interpolation, budget)
     if task is Task.SEG:
         return SegmentationData(_seg_root(data), split, data, interpolation, budget)
-    return DetectionData(
-        _det_images(data, split), _det_annotations(data, split), data, interpolation, budget
-    )
+    return DetectionData(_det_images(data, split), _det_annotations(data, split), data, interpolation, budget)
 
 
 def class_names(data: DataConfig, split: str) -> dict[Task, list[str]]:
@@ -47,7 +45,7 @@ def class_names(data: DataConfig, split: str) -> dict[Task, list[str]]:
     }
 
 
-def check_classes(found: TaskData, wanted: Mapping[Task, list[str]], what: str) -> None:
+def check_classes(found: TaskData, wanted: Mapping[Task, Sequence[str]], what: str) -> None:
     """Raises: DataError: the split's class names are not those of the network, so labels would change meaning."""
     if found.classes != list(wanted[found.task]):
         raise DataError(
@@ -76,5 +74,3 @@ def _det_annotations(data: DataConfig, split: str) -> Path:
 
 def _for_split(path: Path, split: str) -> Path:
     return Path(str(path).replace("{split}", split))
-
-

@@ -66,7 +66,7 @@ def compare(
         reporter.note(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
 
     reader = _Reader(config, splits, reporter)
-    unified = reader.measure("unified", {task: checkpoint for task in wanted}) if is_student else {}
+    unified = reader.measure("unified", dict.fromkeys(wanted, checkpoint)) if is_student else {}
     baseline = reader.measure("baseline", {task: baselines[task] for task in wanted if task in baselines})
     settings = config.evaluation
     drops = [

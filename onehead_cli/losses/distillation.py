@@ -21,8 +21,9 @@ def distil_masks(student_map: Tensor, teacher_map: Tensor, *, temperature: float
 
 
 def distil_boxes(student_map: Tensor, teacher_map: Tensor, *, num_classes: int, temperature: float) -> Tensor:
-    """Scores, boxes and classes of the teacher's detection map [B, C + 5n, h, w], weighted by its confidence, float [B].
+    """Scores, boxes and classes of the teacher's detection map [B, C + 5n, h, w], weighted by its confidence.
 
+    Returns float [B], the sum of three terms.
     score: cross-entropy to the teacher's confidence, weighted by the squared difference, so that the many cells on
     which both agree cost nothing. box: 1 - GIoU. class: T^2 KL. The last two count as much as the teacher is sure
     of the box; all are divided by the sum of its confidences (at least 1).

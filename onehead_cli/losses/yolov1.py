@@ -22,7 +22,7 @@ def yolov1_loss(detection_map: Tensor, target: DetectionTarget, *, num_classes: 
     negatives. Arguments as in `detection.detection_loss`.
     """
     decoded = decode_boxes(detection_map, num_classes)
-    batch, per_cell, h, w = decoded.confidence.shape
+    batch, _, h, w = decoded.confidence.shape
     truth = target.boxes.to(decoded.boxes.dtype) / image_size
     picture, index = torch.nonzero((target.labels >= 0) & ~target.crowd, as_tuple=True)
     boxes = truth[picture, index]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import timm
 import torch
+from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
 from onehead_cli.errors import ConfigError
@@ -46,7 +47,7 @@ def create_backbone(name: str) -> Backbone:
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
         raise ConfigError(f"model.backbone: timm has no '{name}'; did you mean '{near[0]}'?")
     body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
-    cfg = timm.data.resolve_data_config({}, model=body)
+    cfg = resolve_data_config({}, model=body)  # type: ignore[no-untyped-call]
     out_channels = _probe_channels(name, body)
     replace_depthwise(body)
     preprocess = Preprocess(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"])
@@ -61,9 +62,13 @@ def _probe_channels(name: str, body: nn.Module) -> int:
             shape = tuple(body(torch.zeros(1, 3, 64, 64)).shape)
     except (RuntimeError, AssertionError, ValueError) as error:
         # Transformers of a fixed input size refuse 64 px; the first line says so.
-        raise ConfigError(f"model.backbone: '{name}' cannot read a 64 px picture ({str(error).splitlines()[0]})") from None
+        raise ConfigError(
+            f"model.backbone: '{name}' cannot read a 64 px picture ({str(error).splitlines()[0]})"
+        ) from None
     finally:
         body.train(was_training)
     if len(shape) != 4 or shape[2:] != (2, 2):
-        raise ConfigError(f"model.backbone: '{name}' gives features {shape} for 64 px, not a [1, C, 2, 2] map of stride 32")
+        raise ConfigError(
+            f"model.backbone: '{name}' gives features {shape} for 64 px, not a [1, C, 2, 2] map of stride 32"
+        )
     return int(shape[1])

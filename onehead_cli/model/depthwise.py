@@ -37,7 +37,7 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
         if self.pads_same:
-            x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0)
+            x, padding = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation)), (0, 0)
         if x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
             with torch.autocast("cpu", enabled=False):

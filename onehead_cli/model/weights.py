@@ -98,7 +98,9 @@ def _fitted(state: dict[str, Tensor], backbone: Backbone, name: str, source: str
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
         # The packaged Lite0 file has other names in timm's order: compare with timm's whole model, classifier too.
-        full = [k for k in timm.create_model(name, pretrained=False).state_dict() if not k.endswith("num_batches_tracked")]
+        full = [
+            k for k in timm.create_model(name, pretrained=False).state_dict() if not k.endswith("num_batches_tracked")
+        ]
         values = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
         if len(full) == len(values):
             state = dict(zip(full, values, strict=True))
@@ -107,6 +109,6 @@ def _fitted(state: dict[str, Tensor], backbone: Backbone, name: str, source: str
     if missing or wrong:
         keys = missing + wrong
         raise CheckpointError(
-            f"{source} does not fit {name}: {len(keys)} tensors missing or of another shape ({', '.join(keys[:3])}, ...)"
+            f"{source} does not fit {name}: {len(keys)} tensors missing or of another shape ({', '.join(keys[:3])} ...)"
         )
     return {key: state.get(key, value) for key, value in wanted.items()}

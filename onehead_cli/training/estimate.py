@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onehead_cli.model.batch_norm import set_training
 from onehead_cli.training.loop import TrainingLoop
 
 
@@ -33,7 +34,7 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    objective.model.train()
+    set_training(objective.model, objective.model.backbone, loop.batch_norm)
     seconds = 0.0
     for attempt in range(2):  # the first run also builds the kernels
         began = time.perf_counter()

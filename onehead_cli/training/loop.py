@@ -108,7 +108,8 @@ class TrainingLoop:
         norm = clip_gradients(objective.model, self.schedule.clip_norm)
         if not math.isfinite(norm):
             raise NonFiniteLossError(
-                f"gradient is {norm} at step {step + 1}: stopped before the step; try a lower --lr or model.precision=fp32"
+                f"gradient is {norm} at step {step + 1}: stopped before the step; "
+                "try a lower --lr or model.precision=fp32"
             )
         self.optimizer.step()
         epoch = step // self.steps_per_epoch + 1

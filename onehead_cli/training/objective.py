@@ -62,7 +62,9 @@ class Objective:
         total = images.new_zeros(())
         for index, task in enumerate(self.task_weights.tasks):
             if task.value in parts:
-                total = total + weights[index] * parts[task.value] / self.normaliser.scale(task.value, parts[task.value])
+                total = total + weights[index] * parts[task.value] / self.normaliser.scale(
+                    task.value, parts[task.value]
+                )
         for name in [name for name in parts if name.startswith("kd_")]:
             share = self.config.distill.lambda_ / len(self.teachers)
             total = total + share * parts[name] / self.normaliser.scale(name, parts[name])
@@ -128,6 +130,6 @@ def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
     task = Task(name.removeprefix("kd_"))
     pictures = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
     raise NonFiniteLossError(
-        f"loss '{name}' is {float(loss)} on the batch {', '.join(pictures)}: stopped before the step; "
+        f"loss '{name}' is {float(loss.detach())} on the batch {', '.join(pictures)}: stopped before the step; "
         "try a lower --lr, or look at these pictures and their labels"
     )

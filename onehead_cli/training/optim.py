@@ -26,7 +26,9 @@ def build_optimizer(model: OneHead, task_weights: TaskWeights, config: ScheduleC
         for decayed in (True, False):
             params = [p for p in mine if (p.ndim > 1) == decayed]
             if params:
-                groups.append({"params": params, "peak_lr": lr, "weight_decay": config.weight_decay if decayed else 0.0})
+                groups.append(
+                    {"params": params, "peak_lr": lr, "weight_decay": config.weight_decay if decayed else 0.0}
+                )
     if isinstance(config, StudentConfig) and task_weights.r.requires_grad:
         groups.append({"params": [task_weights.r], "peak_lr": config.weights_lr, "weight_decay": config.weights_decay})
     return torch.optim.AdamW(groups, lr=config.lr)

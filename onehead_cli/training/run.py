@@ -11,21 +11,13 @@ from typing import Any
 import torch
 
 from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, load_checkpoint, save_checkpoint
-from onehead_cli.config import Config, StudentConfig
-from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.pictures import CacheBudget
-from onehead_cli.datasets.sources import check_classes, class_names, load_split
-from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.config import Config
 from onehead_cli.errors import CheckpointError, Interrupted, OneheadError
-from onehead_cli.evaluation.evaluate import Evaluator
-from onehead_cli.evaluation.validation import Validation, validate
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.loop import TrainingLoop
-from onehead_cli.training.objective import Objective
 from onehead_cli.training.runlog import RunLog
+from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.training.signals import StopRequest
 from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
 
@@ -61,59 +53,17 @@ def train_network(
         OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
     """
     _check_writable(config.output)
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.model.precision, device)
     last = _load_last(config, name) if resume else None
-    schedule = config.student if len(tasks) > 1 else config.teacher
-
-    torch.manual_seed(config.seed)
-    architecture = Architecture(
-        backbone=config.model.backbone,
-        classes=class_names(config.data, config.data.train_split),
-        boxes_per_cell=config.model.boxes_per_cell,
-        tasks=tasks,
-    )
+    architecture = architecture_for(config, tasks)
     # A resumed run has its weights in the checkpoint and needs none from elsewhere.
-    pretrained = config.model.model_copy(update={"pretrained": config.model.pretrained and last is None})
-    model = build_pretrained(architecture, pretrained).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    budget = CacheBudget(config.data.cache_mb)
-    train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
-    val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
-
-    objective = Objective(
-        model=model,
-        task_weights=_task_weights(tasks, config).to(device),
-        normaliser=LossNormaliser(config.student.normalise_losses),
-        teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
-        config=config,
-        schedule=schedule,
-        num_detection_classes=len(architecture.classes[Task.DET]),
-        precision=precision,
-    )
-    evaluator = Evaluator(config.evaluation, device, precision)
-    teacher_scores = {task: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
-
-    def measure(averaged: OneHead) -> Validation:
-        return validate(
-            averaged, val, evaluator, cell_threshold=config.model.cell_threshold, teacher_scores=teacher_scores
-        )
-
-    loader = TrainLoader(
-        train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
-    )
-    loop = TrainingLoop(
-        objective,
-        loader,
-        batch_norm=config.model.batch_norm,
-        validate=measure,
-        weights_floor=config.student.weights_floor if len(tasks) > 1 else 0.0,
-    )
+    pretrained = config.model.pretrained and last is None
+    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
     if last is not None:
         loop.load_state_dict(last.training, last.weights)
         reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
-    writer = _Writer(name, architecture, model, config, loop)
+    writer = _Writer(name, architecture, config, loop)
     if loop.state.step < loop.total_steps:
-        _announce(name, loop, device, precision, reporter)
+        _announce(name, loop, reporter)
         _drive(loop, writer, last, reporter)
     best = load_checkpoint(best_path(config.output, name))
     return TrainingResult(
@@ -166,7 +116,6 @@ class _Writer:
 
     name: str
     architecture: Architecture
-    model: OneHead
     config: Config
     loop: TrainingLoop
 
@@ -181,7 +130,7 @@ class _Writer:
     def _checkpoint(
         self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int, training: dict[str, Any]
     ) -> Checkpoint:
-        preprocess = self.model.preprocess
+        preprocess = self.loop.objective.model.preprocess
         return Checkpoint(
             name=self.name,
             architecture=self.architecture,
@@ -208,45 +157,9 @@ def _check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OneheadError(f"output folder {folder} cannot be written ({error.strerror}); choose another with --output") from None
-
-
-def _load_splits(
-    config: Config, split: str, architecture: Architecture, model: OneHead, budget: CacheBudget, reporter: Reporter
-) -> dict[Task, TaskData]:
-    loaded = {}
-    for task in architecture.tasks:
-        loaded[task] = load_split(
-            task, split, config.data, interpolation=model.preprocess.interpolation, budget=budget
-        )
-        check_classes(loaded[task], architecture.classes, f"split {split}")
-        for warning in loaded[task].warnings:
-            reporter.warn(warning)
-    return loaded
-
-
-def _task_weights(tasks: tuple[Task, ...], config: Config) -> TaskWeights:
-    if len(tasks) == 1:
-        return TaskWeights(tasks, "equal")
-    fixed = config.student.fixed_weights
-    return TaskWeights(tasks, config.student.task_weights, [getattr(fixed, task.value) for task in tasks])
-
-
-def _frozen(
-    teachers: Mapping[Task, Checkpoint], architecture: Architecture, device: torch.device
-) -> dict[Task, OneHead]:
-    frozen = {}
-    for task, checkpoint in teachers.items():
-        wanted, found = list(architecture.classes[task]), list(checkpoint.architecture.classes[task])
-        if found != wanted:
-            raise CheckpointError(
-                f"teacher {checkpoint.name} knows the classes {', '.join(found)}; the data has {', '.join(wanted)}"
-            )
-        if checkpoint.architecture.channels[task] != architecture.channels[task]:
-            raise CheckpointError(f"teacher {checkpoint.name} has another number of boxes a cell than the student")
-        model = checkpoint.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        frozen[task] = model.requires_grad_(False)
-    return frozen
+        raise OneheadError(
+            f"output folder {folder} cannot be written ({error.strerror}); choose another with --output"
+        ) from None
 
 
 #: What may differ between a run and its continuation without changing what it computes.
@@ -259,11 +172,18 @@ def _load_last(config: Config, name: str) -> Checkpoint:
         raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
     last = load_checkpoint(path)
     mine = "student" if name == "all" else "teacher"
-    ignored = (*_FREE_KEYS, "distill.teachers", "evaluation.", "teacher." if mine == "student" else "student.")
+    ignored: tuple[str, ...] = (
+        *_FREE_KEYS,
+        "distill.teachers",
+        "evaluation.",
+        "teacher." if mine == "student" else "student.",
+    )
     if mine == "teacher":
         ignored = (*ignored, "distill.")
     before, now = _flat(last.config), _flat(config.model_dump(mode="json", by_alias=True))
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)]
+    changed = [
+        k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)
+    ]
     if changed:
         raise CheckpointError(
             f"{path} was trained with another config: "
@@ -273,15 +193,14 @@ def _load_last(config: Config, name: str) -> Checkpoint:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def _announce(
-    name: str, loop: TrainingLoop, device: torch.device, precision: torch.dtype, reporter: Reporter
-) -> None:
+def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
+    device, precision = loop.loader.device, loop.objective.precision
     estimate = estimate_training(loop)
     pictures = sum(len(split) for split in loop.loader.splits.values())
     reporter.note(

@@ -33,7 +33,9 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -76,7 +78,8 @@ def _lines_until(path: Path, step: int) -> list[str]:
 
 def _tensorboard(folder: Path, purge_step: int | None) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils import tensorboard
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+    writer: Any = tensorboard.SummaryWriter
+    return writer(str(folder), purge_step=purge_step)

@@ -207,7 +207,9 @@ def test_pictures_are_the_same_from_memory_and_from_disk(tiny_data, cache_mb):
 def test_the_cache_keeps_its_cap(tiny_data):
     budget = CacheBudget(0)
     budget.left = 64 * 64 * 3 * 2 + 10
-    data = load_split(Task.CLS, "train", DataConfig(root=tiny_data, image_size=64), interpolation="bicubic", budget=budget)
+    data = load_split(
+        Task.CLS, "train", DataConfig(root=tiny_data, image_size=64), interpolation="bicubic", budget=budget
+    )
     data.batch(range(6))
     assert len(data._store._kept) == 2 and budget.left == 10
 

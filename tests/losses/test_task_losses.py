@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from onehead_cli.decode import BoxMap, decode_boxes
 from onehead_cli.losses.boxes import generalised_iou, iou
 from onehead_cli.losses.classification import classification_loss
 from onehead_cli.losses.detection import assign, detection_loss
 from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.yolov1 import yolov1_loss
-from onehead_cli.decode import BoxMap, decode_boxes
 from onehead_cli.types import DetectionTarget
 
 S = 64

@@ -1,0 +1,129 @@
+"""Put a training together from its config: data, network, teachers, objective, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from onehead_cli.checkpoint import Checkpoint
+from onehead_cli.config import Config
+from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.sources import check_classes, class_names, load_split
+from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.errors import CheckpointError
+from onehead_cli.evaluation.evaluate import Evaluator
+from onehead_cli.evaluation.validation import Validation, validate
+from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.objective import Objective
+from onehead_cli.types import MAIN_METRIC, Reporter, Task
+
+
+def architecture_for(config: Config, tasks: tuple[Task, ...]) -> Architecture:
+    """The network for `tasks`, with the classes of the training split.
+
+    Raises:
+        DataError: a dataset is not there.
+    """
+    return Architecture(
+        backbone=config.model.backbone,
+        classes=class_names(config.data, config.data.train_split),
+        boxes_per_cell=config.model.boxes_per_cell,
+        tasks=tasks,
+    )
+
+
+def build_loop(
+    architecture: Architecture,
+    config: Config,
+    *,
+    teachers: Mapping[Task, Checkpoint],
+    pretrained: bool,
+    reporter: Reporter,
+) -> TrainingLoop:
+    """A loop at its first step: a student's for several tasks, a teacher's for one.
+
+    Args:
+        teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
+        pretrained: load ImageNet weights into the backbone.
+
+    Raises:
+        OneheadError: data, weights or teachers cannot be used.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.model.precision, device)
+    is_student = len(architecture.tasks) > 1
+    schedule = config.student if is_student else config.teacher
+    torch.manual_seed(config.seed)
+    settings = config.model.model_copy(update={"pretrained": pretrained})
+    model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    budget = CacheBudget(config.data.cache_mb)
+    train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
+    val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
+    objective = Objective(
+        model=model,
+        task_weights=_task_weights(architecture.tasks, config).to(device),
+        normaliser=LossNormaliser(config.student.normalise_losses),
+        teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
+        config=config,
+        schedule=schedule,
+        num_detection_classes=len(architecture.classes[Task.DET]),
+        precision=precision,
+    )
+    loader = TrainLoader(
+        train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
+    )
+    evaluator = Evaluator(config.evaluation, device, precision)
+    teacher_scores = {task: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
+
+    def measure(averaged: OneHead) -> Validation:
+        threshold = config.model.cell_threshold
+        return validate(averaged, val, evaluator, cell_threshold=threshold, teacher_scores=teacher_scores)
+
+    return TrainingLoop(
+        objective,
+        loader,
+        batch_norm=config.model.batch_norm,
+        validate=measure,
+        weights_floor=config.student.weights_floor if is_student else 0.0,
+    )
+
+
+def _load_splits(
+    config: Config, split: str, architecture: Architecture, model: OneHead, budget: CacheBudget, reporter: Reporter
+) -> dict[Task, TaskData]:
+    loaded = {}
+    for task in architecture.tasks:
+        loaded[task] = load_split(task, split, config.data, interpolation=model.preprocess.interpolation, budget=budget)
+        check_classes(loaded[task], architecture.classes, f"split {split}")
+        for warning in loaded[task].warnings:
+            reporter.warn(warning)
+    return loaded
+
+
+def _task_weights(tasks: tuple[Task, ...], config: Config) -> TaskWeights:
+    if len(tasks) == 1:
+        return TaskWeights(tasks, "equal")
+    fixed = config.student.fixed_weights
+    return TaskWeights(tasks, config.student.task_weights, [getattr(fixed, task.value) for task in tasks])
+
+
+def _frozen(
+    teachers: Mapping[Task, Checkpoint], architecture: Architecture, device: torch.device
+) -> dict[Task, OneHead]:
+    frozen = {}
+    for task, checkpoint in teachers.items():
+        wanted, found = list(architecture.classes[task]), list(checkpoint.architecture.classes[task])
+        if found != wanted:
+            raise CheckpointError(
+                f"teacher {checkpoint.name} knows the classes {', '.join(found)}; the data has {', '.join(wanted)}"
+            )
+        if checkpoint.architecture.channels[task] != architecture.channels[task]:
+            raise CheckpointError(f"teacher {checkpoint.name} has another number of boxes a cell than the student")
+        model = checkpoint.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        frozen[task] = model.requires_grad_(False)
+    return frozen
