@@ -56,9 +56,16 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
-        """The network in eval mode."""
+        """The network in eval mode.
+
+        Raises:
+            CheckpointError: the weights are not those of the architecture.
+        """
         model = build_model(self.architecture)
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"weights of '{self.name}' do not fit its architecture: {error}") from None
         return model.eval()
 
 
@@ -120,7 +127,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
+        raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
     except Exception as error:  # torch raises many types for damaged and for unsafe files
         raise CheckpointError(
             f"{path}: not a readable checkpoint: damaged, or holding more than tensors and plain values "

@@ -21,6 +21,8 @@ from onehead_cli.datasets.geometry import Fit
 BOX_CHANNELS = 5
 #: exp() of a size is kept below three times the picture, so that a wild logit stays finite.
 _MAX_LOG_SIZE = 1.1
+#: Pixels whose logits are upsampled at once when a mask is read.
+_BAND_PIXELS = 1_000_000
 
 
 @dataclass
@@ -100,11 +102,15 @@ def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
     size, device = fit.size, segmentation_map.device
     xs = (torch.arange(fit.width, device=device) + 0.5) * fit.scale_x + fit.offset_x
     ys = (torch.arange(fit.height, device=device) + 0.5) * fit.scale_y + fit.offset_y
-    grid_x = (xs * 2 / size - 1)[None, :].expand(fit.height, -1)
-    grid_y = (ys * 2 / size - 1)[:, None].expand(-1, fit.width)
-    grid = torch.stack([grid_x, grid_y], dim=-1)[None].float()  # [1, H, W, 2]
-    logits = F.grid_sample(segmentation_map[None].float(), grid, padding_mode="border", align_corners=False)
-    mask: NDArray[np.uint8] = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+    logits, bands = segmentation_map[None].float(), []
+    # In bands: the logits of all classes for a whole photo of 20 megapixels would take gigabytes.
+    for band in torch.split(ys, max(1, _BAND_PIXELS // fit.width)):
+        grid_x = (xs * 2 / size - 1)[None, :].expand(len(band), -1)
+        grid_y = (band * 2 / size - 1)[:, None].expand(-1, fit.width)
+        grid = torch.stack([grid_x, grid_y], dim=-1)[None].float()  # [1, rows, width, 2]
+        upsampled = F.grid_sample(logits, grid, padding_mode="border", align_corners=False)[0]
+        bands.append(upsampled.argmax(0).to(torch.uint8).cpu())
+    mask: NDArray[np.uint8] = torch.cat(bands).numpy()
     return mask
 
 
@@ -129,7 +135,7 @@ def read_boxes(
         kept_scores = scores[picture, box_index, label, row, column]
         boxes = decoded.boxes[picture, box_index, row, column] * fit.size
         # Clipped before NMS: what leaves the picture must not count as overlap.
-        boxes_np = fit.to_picture(boxes.double().cpu().numpy())
+        boxes_np = fit.to_picture(boxes.cpu().double().numpy())
         clipped = torch.from_numpy(boxes_np)
         solid = ((clipped[:, 2] - clipped[:, 0]) > 0) & ((clipped[:, 3] - clipped[:, 1]) > 0)
         clipped, kept_scores, label = clipped[solid], kept_scores.double().cpu()[solid], label.cpu()[solid]

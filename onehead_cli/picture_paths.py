@@ -17,7 +17,7 @@ def find_pictures(arguments: Sequence[str], *, skip: Path, warn: Callable[[str],
     Args:
         arguments: a file is taken whatever its name, and whether it is there or not; of a folder, what is in it and
             below and of a pattern (`*`, `?`, `[..]`, `**`), what it matches, hidden files and other suffixes left out.
-        skip: a folder that is not searched, unless it is named itself.
+        skip: a folder whose pictures are left out, unless it or they are arguments themselves.
         warn: called for an argument that has no picture and a folder that cannot be read.
 
     Raises:
@@ -66,7 +66,7 @@ def _expand(argument: str, skip: Path, warn: Callable[[str], None]) -> Iterator[
         yield path
     else:
         for match in sorted(glob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            if Path(match).is_file() and _is_picture(match):
+            if Path(match).is_file() and _is_picture(match) and Path(match).parent.resolve() != skip:
                 yield Path(match)
 
 

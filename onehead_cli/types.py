@@ -28,6 +28,9 @@ MAIN_METRIC = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
 #: The label of a mask pixel that belongs to no class ("void" in VOC).
 IGNORE_INDEX = 255
 
+#: A row of a table a class: its name, counts and scores.
+Row = dict[str, float | int | str | None]
+
 #: TaskOutputs[task] is the map of that task: float [B, channels of the task, S / 16, S / 16].
 TaskOutputs = dict[Task, "Tensor"]
 

@@ -16,9 +16,7 @@ from onehead_cli.errors import DataError
 def predict(
     pictures: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PATH...", help="Pictures, folders (with all below them) and quoted patterns ('*.jpg')."
-        ),
+        typer.Argument(metavar="PATH", help="Pictures, folders (with all below them) and quoted patterns ('*.jpg')."),
     ],
     checkpoint: Annotated[
         Path | None,

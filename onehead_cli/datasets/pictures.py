@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -39,7 +40,9 @@ def open_picture(path: Path) -> Image.Image:
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         deep = np.asarray(picture).astype(np.float32) / 257.0
         picture = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
-    turned = ImageOps.exif_transpose(picture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turned = ImageOps.exif_transpose(picture)
     return (turned or picture).convert("RGB")
 
 
@@ -71,7 +74,10 @@ def _decode(path: Path) -> Image.Image:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
-            picture.load()
+            with warnings.catch_warnings():
+                # Pillow warns about damaged metadata in many lines; the pixels are what counts.
+                warnings.simplefilter("ignore")
+                picture.load()
             return picture
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise _unreadable(path, error) from None

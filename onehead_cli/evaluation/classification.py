@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.errors import OneheadError
-from onehead_cli.evaluation.report import Row
-from onehead_cli.types import Task
+from onehead_cli.types import Row, Task
 
 
 @dataclass(frozen=True)

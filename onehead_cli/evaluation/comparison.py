@@ -18,8 +18,8 @@ from onehead_cli.device import resolve_device, resolve_precision
 from onehead_cli.errors import CheckpointError
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
-from onehead_cli.evaluation.report import Row, write_report
-from onehead_cli.types import TASKS, Reporter, Task
+from onehead_cli.evaluation.report import write_report
+from onehead_cli.types import TASKS, Reporter, Row, Task
 
 _SCORES = ("top1", "top5", "miou", "map", "map50")
 

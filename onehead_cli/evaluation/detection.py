@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from onehead_cli.evaluation.report import Row
-from onehead_cli.types import Task
+from onehead_cli.types import Row, Task
 
 if TYPE_CHECKING:
     from onehead_cli.decode import Detections

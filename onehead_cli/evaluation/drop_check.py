@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.errors import DataError
-from onehead_cli.evaluation.report import Row
-from onehead_cli.types import MAIN_METRIC, Task
+from onehead_cli.types import MAIN_METRIC, Row, Task
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onehead_cli.errors import OneheadError
-from onehead_cli.types import Task
+from onehead_cli.types import Row, Task
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.drop_check import Drop
 
-#: One line of a table a class: "name", "count", and the scores; None where there is nothing to score.
-Row = dict[str, float | int | str | None]
 
 MODELS = ("baseline", "unified")
 

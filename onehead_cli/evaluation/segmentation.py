@@ -10,8 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onehead_cli.evaluation.report import Row
-from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.types import IGNORE_INDEX, Row, Task
 
 
 def confusion_matrix(
