@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -203,19 +204,32 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def describe_fields(config: Config) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield (dotted key, type, value, unit, sentence) of every field, for --show-config."""
-    yield from _describe(config, "")
+@dataclass(frozen=True)
+class FieldDescription:
+    """One field of the config as --show-config shows it; `key` is dotted."""
+
+    key: str
+    type: str
+    value: str
+    default: str
+    unit: str
+    meaning: str
 
 
-def _describe(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
+def describe_fields(config: Config) -> list[FieldDescription]:
+    """Every field of a config, in the order of the sections."""
+    return list(_describe(config, Config(), ""))
+
+
+def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[FieldDescription]:
     for name, info in type(section).model_fields.items():
-        key, value = prefix + (info.alias or name), getattr(section, name)
+        key, value, default = prefix + (info.alias or name), getattr(section, name), getattr(defaults, name)
         if isinstance(value, BaseModel):
-            yield from _describe(value, f"{key}.")
+            yield from _describe(value, default, f"{key}.")
             continue
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        yield key, _type_name(info.annotation), str(value), str(extra.get("unit", "-")), info.description or ""
+        unit, meaning = str(extra.get("unit", "-")), info.description or ""
+        yield FieldDescription(key, _type_name(info.annotation), str(value), str(default), unit, meaning)
 
 
 def _type_name(annotation: Any) -> str:

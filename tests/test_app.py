@@ -89,10 +89,10 @@ def test_what_is_not_there_is_one_line_and_exit_1(args, capsys, tmp_path, monkey
 
 def test_show_config_as_text_and_json(capsys):
     assert run(["train-unified", "--show-config", "--epochs", "7"]) == 0
-    assert "student.epochs = 7  (int, epochs)" in capsys.readouterr().out
+    assert "student.epochs = 7  (int, epochs, default 20)" in capsys.readouterr().out
     assert run(["evaluate", "--show-config", "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)["fields"]
-    assert {"key", "type", "value", "unit", "meaning"} == set(fields[0])
+    assert {"key", "type", "value", "default", "unit", "meaning"} == set(fields[0])
 
 
 def test_a_pipe_gets_plain_lines(tiny_data, trained):

@@ -79,10 +79,11 @@ def test_assignments_are_read_as_yaml():
 
 
 def test_every_field_has_a_type_a_unit_and_a_sentence():
-    fields = list(describe_fields(Config()))
+    fields = describe_fields(Config())
     assert len(fields) > 60
-    for key, kind, _, unit, sentence in fields:
-        assert kind and unit and sentence.endswith("."), key
+    for field in fields:
+        assert field.type and field.unit and field.meaning.endswith("."), field.key
+        assert field.value == field.default
 
 
 def test_a_config_survives_being_written_down():

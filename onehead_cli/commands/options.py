@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,11 +60,11 @@ def build_config(file: Path | None, assignments: list[str] | None, flags: dict[s
 
 
 def show_config(config: Config, console: Console) -> None:
-    """Every field with its type, value, unit and sentence; as JSON, the fields as a list."""
-    names = ("key", "type", "value", "unit", "meaning")
-    fields = [dict(zip(names, field, strict=True)) for field in describe_fields(config)]
-    lines = [
-        f"{f['key']} = {f['value']}  ({f['type']}{'' if f['unit'] == '-' else ', ' + f['unit']})\n    {f['meaning']}"
-        for f in fields
-    ]
-    console.result({"command": "show-config", "fields": fields}, "\n".join(lines))
+    """Every field with its type, value, default, unit and sentence; as JSON, the fields as a list."""
+    fields = describe_fields(config)
+    lines = []
+    for field in fields:
+        details = [field.type, *([] if field.unit == "-" else [field.unit]), f"default {field.default}"]
+        lines.append(f"{field.key} = {field.value}  ({', '.join(details)})\n    {field.meaning}")
+    document = {"command": "show-config", "fields": [dataclasses.asdict(field) for field in fields]}
+    console.result(document, "\n".join(lines))

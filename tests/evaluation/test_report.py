@@ -11,7 +11,7 @@ import pytest
 
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.drop_check import Drop
-from onehead_cli.evaluation.report import Row, drop_table, write_report
+from onehead_cli.evaluation.report import drop_table, write_report
 from onehead_cli.types import Row, Task
 
 BASELINE: list[Row] = [
