@@ -82,7 +82,7 @@ class ScheduleConfig(_Section):
     """How long and how fast a network learns."""
 
     epochs: int = _field(15, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = _field(16, "Pictures of a task in one mini-batch.", unit="pictures", ge=1)
+    batch_size: int = _field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1)
     buffer_size: int = _field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="1/step", gt=0)
     backbone_lr_factor: float = _field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
@@ -111,7 +111,7 @@ class StudentConfig(ScheduleConfig):
 
     epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
     batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1)
-    buffer_size: int = _field(4, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    buffer_size: int = _field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
     normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")

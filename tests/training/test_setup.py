@@ -1,0 +1,94 @@
+"""A loop as the commands build it: the estimate leaves it alone, and signals end it between two steps."""
+
+import copy
+import os
+import signal
+
+import pytest
+import torch
+
+from onehead_cli.config import Config
+from onehead_cli.console import Console
+from onehead_cli.errors import ConfigError
+from onehead_cli.training.estimate import estimate_training
+from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.training.signals import StopRequest
+from onehead_cli.types import TASKS
+
+
+@pytest.fixture
+def loop(tiny_data, tmp_path):
+    config = Config.model_validate(
+        {
+            "data": {"root": tiny_data, "image_size": 64},
+            "model": {"backbone": "mobilenetv3_small_050", "pretrained": False},
+            "student": {"batch_size": 2, "epochs": 2},
+            "distill": {"lambda": 0},
+            "output": tmp_path,
+        }
+    )
+    architecture = architecture_for(config, TASKS)
+    return build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+
+
+def test_the_estimate_changes_nothing(loop):
+    before = copy.deepcopy(loop.state_dict())
+    random_state = torch.random.get_rng_state()
+    estimate = estimate_training(loop)
+    after = loop.state_dict()
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert all(torch.equal(before["model"][k], after["model"][k]) for k in before["model"])
+    assert before["normaliser"] == after["normaliser"] and before["step"] == after["step"] == 0
+    assert not any(p.grad is not None and p.grad.any() for p in loop.objective.model.parameters())
+    parameters = sum(p.numel() for p in loop.objective.model.parameters())
+    assert estimate.seconds > 0 and estimate.memory_bytes > 5 * 4 * parameters
+
+
+def test_the_weights_that_are_measured_are_the_averaged_ones(loop):
+    class Measured(Exception):
+        pass
+
+    def validate(model):
+        assert model is loop.average.model and not model.training
+        raise Measured
+
+    loop.validate = validate
+    steps = []
+    with pytest.raises(Measured):
+        for info in loop.run():
+            steps.append(info.step)
+    assert steps == list(range(1, loop.steps_per_epoch + 1))
+
+
+def test_the_first_signal_is_remembered_and_the_second_ends_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert stop.signal_number is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 0.1)  # lets the interpreter run the handler
+    assert ended.value.code == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_device_that_is_not_there_is_a_config_error():
+    from onehead_cli.device import resolve_device
+
+    missing = "cuda" if not torch.cuda.is_available() else "mps"
+    with pytest.raises(ConfigError, match=f"--device {missing}: not available"):
+        resolve_device(missing)
+
+
+def test_bf16_is_decided_by_features(monkeypatch):
+    from onehead_cli import device
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert device.resolve_precision("auto", cpu) is torch.float32
+    assert device.resolve_precision("bf16", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert device.resolve_precision("auto", cpu) is torch.bfloat16
+    assert device.resolve_precision("fp32", cpu) is torch.float32
