@@ -12,7 +12,7 @@ from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
-from onehead_cli.device import resolve_device, resolve_precision
+from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
 from onehead_cli.errors import CheckpointError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
@@ -56,6 +56,8 @@ def build_loop(
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.model.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     is_student = len(architecture.tasks) > 1
     schedule = config.student if is_student else config.teacher
     torch.manual_seed(config.seed)
