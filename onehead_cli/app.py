@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +22,6 @@ from onehead_cli.errors import OneheadError
 
 app = typer.Typer(
     name="onehead",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,18 +46,27 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (`args` defaults to sys.argv)."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(args))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Leave through every `finally`, so that nothing half-written stays; a training has its own handler."""
+    raise SystemExit(128 + number)
 
 
 def run(args: list[str] | None = None) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onehead_cli.atomic import write_atomically
+from onehead_cli.config import Config
 from onehead_cli.errors import CheckpointError
 from onehead_cli.model.onehead import Architecture, OneHead, build_model
 from onehead_cli.types import Task
@@ -78,7 +78,7 @@ def last_path(folder: Path, name: str) -> Path:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary file in the same folder, flush it to disk and rename: the old file stays whole until then.
+    """Write a checkpoint; the old file stays whole until the new one is.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -102,20 +102,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "seed": checkpoint.seed,
         "training": checkpoint.training,
     }
-    temporary: str | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        temporary = None
+        write_atomically(path, lambda file: torch.save(document, file))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CheckpointError(f"{path}: cannot be written ({error}); the file before it is untouched") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -154,11 +144,14 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
 
 
-def load_teachers(folder: Path) -> dict[Task, Checkpoint]:
-    """The teachers whose best checkpoints are in a folder.
+def load_teachers(config: Config) -> dict[Task, Checkpoint]:
+    """The teachers whose best checkpoints are in `config.teachers_folder`.
 
     Raises:
-        CheckpointError: one is there but cannot be used.
+        CheckpointError: the folder was named but is not there, or a checkpoint in it cannot be used.
     """
+    folder = config.teachers_folder
+    if config.distill.teachers is not None and not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder of teachers")
     paths = {task: best_path(folder, task.value) for task in Task}
     return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}

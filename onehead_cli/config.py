@@ -42,7 +42,7 @@ class DataConfig(_Section):
     cls_root: Path | None = _field(None, "Folder of {split}/<class folder>/ with pictures.", unit="path")
     train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
     val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
-    image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=32, le=2048)
+    image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
     fit: Literal["resize", "letterbox"] = _field(
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
@@ -82,7 +82,7 @@ class ScheduleConfig(_Section):
     """How long and how fast a network learns."""
 
     epochs: int = _field(15, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = _field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1)
+    batch_size: int = _field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1, le=1024)
     buffer_size: int = _field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="1/step", gt=0)
     backbone_lr_factor: float = _field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
@@ -105,12 +105,18 @@ class FixedWeights(_Section):
     seg: float = _field(1.0, "Weight of the segmentation loss.", ge=0)
     det: float = _field(1.0, "Weight of the detection loss.", ge=0)
 
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> FixedWeights:
+        if not self.cls + self.seg + self.det:
+            raise ValueError("student.fixed_weights must not all be 0")
+        return self
+
 
 class StudentConfig(ScheduleConfig):
     """The one network for all three tasks."""
 
     epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1)
+    batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
     buffer_size: int = _field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
@@ -151,7 +157,9 @@ class EvaluationConfig(_Section):
 class Config(_Section):
     """Everything a run depends on."""
 
-    seed: int = _field(0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0)
+    seed: int = _field(
+        0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0, lt=2**32
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
     output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
     data: DataConfig = DataConfig()
@@ -175,6 +183,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: the file cannot be read, or a key or value is not accepted; the nearest known key is named.
     """
     raw = _read_yaml(path) if path else {}
+    # An empty section is read as None; what is meant is its defaults.
+    raw = {key: {} if value is None else value for key, value in raw.items()}
     if path:
         _anchor_paths(raw, path.parent)
     for key, value in (overrides or {}).items():

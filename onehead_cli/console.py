@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 SCHEMA = 1
 
@@ -44,7 +45,7 @@ class Console:
                 BarColumn(bar_width=20),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
             )
             with Progress(*columns, console=self._err, transient=True) as progress:
                 bar = progress.add_task(label, total=total, detail="")
@@ -78,9 +79,11 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, l
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
     )
     for index, name in enumerate(header):
-        drawn.add_column(name, justify="left" if index < left else "right", no_wrap=True)
+        # A long name is folded rather than pushing the other columns out of the terminal.
+        is_left = index < left
+        drawn.add_column(name, justify="left" if is_left else "right", no_wrap=not is_left, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))  # as Text: a cell such as "[red]" is no markup
     return drawn
 
 

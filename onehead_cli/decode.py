@@ -138,7 +138,7 @@ def read_boxes(
         boxes_np = fit.to_picture(boxes.cpu().double().numpy())
         clipped = torch.from_numpy(boxes_np)
         solid = ((clipped[:, 2] - clipped[:, 0]) > 0) & ((clipped[:, 3] - clipped[:, 1]) > 0)
-        clipped, kept_scores, label = clipped[solid], kept_scores.double().cpu()[solid], label.cpu()[solid]
+        clipped, kept_scores, label = clipped[solid], kept_scores.cpu().double()[solid], label.cpu()[solid]
         keep = batched_nms(clipped.float(), kept_scores.float(), label, nms_iou)[:max_detections]
         found.append(Detections(clipped[keep].numpy(), kept_scores[keep].numpy(), label[keep].numpy()))
     return found

@@ -61,6 +61,17 @@ def prepare_local(
         )
 
 
+def verify_data(root: Path) -> list[str]:
+    """A line for each file of a prepared folder that is missing or differs from its manifest.
+
+    Raises:
+        DataError: there is no manifest that can be read.
+    """
+    from onehead_cli.datasets.prepare import verify_manifest
+
+    return verify_manifest(root)
+
+
 @contextmanager
 def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callable[[str, int, int], None]]:
     """One bar over the pictures of all tasks and splits."""
@@ -83,9 +94,13 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
 
     begun = [task for task in tasks if last_path(config.output, task.value).is_file()]
     results = []
-    for task in tasks:
+    for index, task in enumerate(tasks):
         go_on = resume and (task in begun or not begun)
-        results.append(train_network(task.value, (task,), config, teachers={}, resume=go_on, reporter=reporter))
+        # A new round over several tasks must not be resumed from what an older one left.
+        stale = () if resume else tuple(later.value for later in tasks[index:])
+        results.append(
+            train_network(task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter)
+        )
     return results
 
 
@@ -100,14 +115,15 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
     from onehead_cli.errors import CheckpointError
     from onehead_cli.training.run import train_network
 
-    teachers = load_teachers(config.teachers_folder)
+    teachers = load_teachers(config)
     missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
             "name its folder with --teachers, or train without distillation with --lambda-distill 0"
         )
-    return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, reporter=reporter)
+    stale = () if resume else (STUDENT,)
+    return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter)
 
 
 def evaluate(

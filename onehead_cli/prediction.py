@@ -23,6 +23,7 @@ from onehead_cli.config import Config
 from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.layout import voc_palette
 from onehead_cli.datasets.pictures import fit_picture, open_picture
+from onehead_cli.datasets.transforms import pictures_to_float
 from onehead_cli.decode import Detections, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast, resolve_device, resolve_precision
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
@@ -125,9 +126,9 @@ class Predictor:
             )
 
     def _forward(self, inputs: Sequence[NDArray[np.uint8]]) -> TaskOutputs:
-        images = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).to(self._device).float().div_(255)
+        images = pictures_to_float(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), self._device)
         with torch.inference_mode(), autocast(self._device, self._precision):
-            outputs = self._model(images.contiguous(memory_format=torch.channels_last))
+            outputs = self._model(images)
         maps = {task: output.float() for task, output in outputs.items()}
         if not all(bool(m.isfinite().all()) for m in maps.values()):
             raise CheckpointError(

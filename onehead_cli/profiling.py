@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.config import Config
-from onehead_cli.device import autocast, resolve_device, resolve_precision
+from onehead_cli.device import autocast, peak_resident_bytes, resolve_device, resolve_precision
 from onehead_cli.model.onehead import Architecture, OneHead, build_model, build_pretrained
 from onehead_cli.types import TASKS, Reporter, Task
 
@@ -413,17 +413,9 @@ def _measure_memory(model: OneHead, images: Tensor, precision: torch.dtype) -> M
         return Memory("cuda", torch.cuda.max_memory_allocated(images.device) / 1e6, before / 1e6)
     if sys.platform == "win32":
         return None
-    before = _peak_resident_bytes()
+    before = peak_resident_bytes()
     _forward(model, images, precision)
-    return Memory("process", _peak_resident_bytes() / 1e6, before / 1e6)
-
-
-def _peak_resident_bytes() -> int:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes on Linux, bytes on macOS.
-    return peak if sys.platform == "darwin" else peak * 1024
+    return Memory("process", peak_resident_bytes() / 1e6, before / 1e6)
 
 
 def processor_name(device: torch.device) -> str:

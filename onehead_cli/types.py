@@ -88,13 +88,17 @@ class StepInfo:
 
 @dataclass
 class EpochInfo:
-    """What one epoch ended with: scores on val of the averaged (EMA) weights, and whether they are the best so far."""
+    """What one epoch ended with.
+
+    scores: on val, of the averaged (EMA) weights; empty, and criterion None, after an epoch that was not evaluated.
+    best: whether the criterion is the largest so far.
+    """
 
     epoch: int
     total_epochs: int
     step: int
     scores: dict[str, float | None]
-    criterion: float
+    criterion: float | None
     best: bool
     seconds: float
     warnings: list[str] = field(default_factory=list)

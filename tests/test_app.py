@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from onehead_cli import __version__
 from onehead_cli.app import run
+from onehead_cli.console import Console, table
 
 COMMANDS = ["prepare-data", "train-teacher", "train-unified", "evaluate", "profile", "predict"]
 
@@ -44,6 +46,30 @@ def test_help_and_prepare_data_never_import_torch(tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
+def test_without_a_command_the_help_is_shown(capsys):
+    assert run([]) == 2
+    assert "train-unified" in capsys.readouterr().out
+
+
+def test_verify_finds_what_changed(tiny_data, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_data, root)
+    assert run(["prepare-data", "--verify", "--data", str(root)]) == 0
+    victims = sorted((root / "mini_coco_det" / "val").iterdir())[:2]
+    victims[0].unlink()
+    victims[1].write_bytes(victims[1].read_bytes() + b"x")
+    capsys.readouterr()
+    assert run(["prepare-data", "--verify", "--data", str(root), "--json"]) == 1
+    captured = capsys.readouterr()
+    problems = json.loads(captured.out)["problems"]
+    assert len(problems) == 2 and all(any(v.name in p for p in problems) for v in victims)
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(capsys):
+    Console().result({}, table("t", ["Name", "n"], [["holiday [red]x[/red].jpg", "1"]]))
+    assert "holiday [red]x[/red].jpg" in capsys.readouterr().out
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"onehead {__version__}"
@@ -67,6 +93,8 @@ def test_version(capsys):
         (["evaluate", "--split", "val,,test"], ["--split"]),
         (["prepare-data", "--source", "synthetic", "--sizes", "3"], ["--sizes"]),
         (["prepare-data", "--source", "local"], ["--coco"]),
+        (["prepare-data"], ["--source"]),
+        (["prepare-data", "--source", "synthetic", "--sizes", "12,5,5"], ["at least 10"]),
     ],
 )
 def test_usage_and_config_errors_are_one_line_and_exit_2(args, words, capsys):

@@ -31,6 +31,12 @@ def test_later_sources_win_and_none_is_left_out(tmp_path):
     assert (config.student.epochs, config.student.lr, config.seed, config.distill.lambda_) == (7, 0.1, 4, 0)
 
 
+def test_an_empty_section_means_its_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("student:\ndata:\n")
+    assert load_config(path, {"data.root": "x"}).student == Config().student
+
+
 def test_paths_in_a_file_are_relative_to_it(tmp_path):
     (tmp_path / "sub").mkdir()
     path = tmp_path / "sub" / "c.yaml"
@@ -54,6 +60,10 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
         ({"data.image_size": 100}, ["image_size", "multiple of 32"]),
         ({"model.detection_loss": "yolo"}, ["model.detection_loss", "quality"]),
         ({"data": 3}, ["data"]),
+        ({"seed": 2**64}, ["seed", "less than"]),
+        ({"data.image_size": 32}, ["image_size", "64"]),
+        ({"student.batch_size": 10**9}, ["student.batch_size"]),
+        ({f"student.fixed_weights.{t}": 0 for t in ("cls", "seg", "det")}, ["fixed_weights", "not all be 0"]),
     ],
 )
 def test_fault_53_bad_keys_and_values_are_one_line_that_names_them(overrides, words):

@@ -91,17 +91,27 @@ def test_a_teacher_alone_is_a_baseline(tiny_data, trained, tmp_path, capsys):
 
 def test_without_teachers_there_is_no_drop_check(tiny_data, trained, tmp_path, capsys):
     checkpoint = str(trained / "all_best.pth")
-    code, document = evaluate(capsys, tiny_data, tmp_path, "--checkpoint", checkpoint, "--strict")
+    code, document = evaluate(capsys, tiny_data, tmp_path, "--checkpoint", checkpoint)
     assert code == 0 and document["drop"]["det"]["verdict"] is None
     assert not (tmp_path / "drop_check.md").exists()
+    # What was not compared is not known to be unharmed.
+    assert evaluate(capsys, tiny_data, tmp_path, "--checkpoint", checkpoint, "--strict")[0] == 11
+    assert run(["evaluate", "--data", str(tiny_data), "--output", str(trained), "--teachers", "nowhere"]) == 1
+    assert "nowhere: no such folder of teachers" in capsys.readouterr().err
 
 
-def test_a_network_against_itself_loses_nothing_and_strict_tells_a_drop(tiny_data, trained, tmp_path, capsys):
-    _, document = evaluate(capsys, tiny_data, trained, "--split", "val,test")
-    verdicts = {d["verdict"] for d in document["drop"].values()}
-    expected = 10 if "FAIL" in verdicts else 11 if "INCONCLUSIVE" in verdicts else 0
-    assert evaluate(capsys, tiny_data, trained, "--split", "val,test", "--strict")[0] == expected
+def test_a_network_against_itself_loses_nothing(tiny_data, trained, tmp_path, capsys):
+    for task in ("cls", "seg", "det"):
+        # The student itself, passed off as each of its teachers.
+        shutil.copy(trained / "all_best.pth", tmp_path / f"{task}_best.pth")
+    shutil.copy(trained / "all_best.pth", tmp_path)
+    code, document = evaluate(capsys, tiny_data, tmp_path, "--strict")
+    assert code == 0 and document["baseline"] == document["unified"]
+    for drop in document["drop"].values():
+        assert drop == {"diff": 0, "low": 0, "high": 0, "within_limit": True, "verdict": "PASS"}
 
+
+def test_a_blind_student_fails_and_strict_says_so(tiny_data, trained, tmp_path, capsys):
     # A student whose segmentation output is blind must fail against the teacher, whatever that is worth.
     state = torch.load(trained / "all_best.pth", weights_only=True)
     bias = state["weights"]["identity.seg.bias"]
@@ -110,6 +120,26 @@ def test_a_network_against_itself_loses_nothing_and_strict_tells_a_drop(tiny_dat
     options = ["--teachers", str(trained), "--task", "seg", "--set", "evaluation.drop_limit=0.001", "--strict"]
     code, document = evaluate(capsys, tiny_data, tmp_path, *options)
     assert document["drop"]["seg"]["verdict"] == "FAIL" and code == 10
+
+
+def test_the_relative_limit_is_a_share_of_the_baseline(tiny_data, trained, capsys):
+    _, absolute = evaluate(capsys, tiny_data, trained, "--task", "seg", "--set", "evaluation.drop_limit=0.5")
+    _, relative = evaluate(
+        capsys, tiny_data, trained, "--task", "seg", "--set", "evaluation.drop_limit=0.5", "--relative"
+    )
+    diff, baseline = relative["drop"]["seg"]["diff"], relative["baseline"]["miou"]
+    assert absolute["drop"]["seg"]["within_limit"] == (diff > -0.5)
+    assert relative["drop"]["seg"]["within_limit"] == (diff > -0.5 * baseline)
+
+
+def test_a_split_without_a_box_leaves_the_other_tasks_their_report(tiny_data, trained, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_data, root)
+    path = root / "mini_coco_det" / "annotations" / "instances_test.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    code, document = evaluate(capsys, root, trained)
+    assert code == 0 and document["unified"]["map"] is None and document["drop"]["det"]["verdict"] is None
+    assert document["drop"]["seg"]["verdict"] and any("det" in w for w in document["warnings"])
 
 
 def test_the_table_of_the_reference(tiny_data, trained, capsys):

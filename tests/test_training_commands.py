@@ -12,7 +12,8 @@ import torch
 from conftest import TINY
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.checkpoint import load_checkpoint, save_checkpoint
+from onehead_cli.errors import CheckpointError
 from onehead_cli.types import TASKS, Task
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -212,6 +213,92 @@ def test_fault_42_resuming_with_another_config_lists_the_keys(tiny_data, trained
     assert run(["train-teacher", "--task", "cls", *where, "--epochs", "3", "--lr", "0.5", "--resume"]) == 1
     message = capsys.readouterr().err
     assert "teacher.epochs was 2, now 3" in message and "teacher.lr was 0.001, now 0.5" in message
+
+
+def test_a_run_is_not_resumed_on_other_classes_or_pictures(tiny_data, trained, tmp_path, capsys):
+    root, output = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_data, root)
+    output.mkdir()
+    shutil.copy(trained / "cls_last.pth", output)
+    command = ["train-teacher", "--task", "cls", "--data", str(root), "--output", str(output), "--epochs", "2", *TINY]
+    extra = next((root / "imagenette-160" / "train" / "arrow").iterdir())
+    shutil.copy(extra, extra.with_name("again.jpg"))
+    assert run([*command, "--resume"]) == 1
+    assert "trained on other data: {'cls': 12} pictures, now {'cls': 13}" in capsys.readouterr().err
+    for split in ("train", "val", "test"):
+        (root / "imagenette-160" / split / "arrow").rename(root / "imagenette-160" / split / "zebra")
+    assert run([*command, "--resume"]) == 1
+    message = capsys.readouterr().err
+    assert "trained on other cls classes: arrow, ball" in message and "zebra" in message
+
+
+def test_a_new_round_is_not_resumed_from_an_older_one(tiny_data, trained, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "out"
+    output.mkdir()
+    for task in TASKS:
+        shutil.copy(trained / f"{task}_last.pth", output)
+    from onehead_cli.training.runlog import RunLog
+
+    write = RunLog.write
+    monkeypatch.setattr(RunLog, "write", lambda self, info: (write(self, info), os.kill(os.getpid(), signal.SIGINT)))
+    where = ["--data", str(tiny_data), "--output", str(output), "--epochs", "2", *TINY]
+    assert run(["train-teacher", "--task", "all", *where]) == 130
+    assert [p.name for p in sorted(output.glob("*_last.pth"))] == ["cls_last.pth"]
+    capsys.readouterr()
+
+
+def test_a_best_file_is_not_taken_for_a_last_one(tiny_data, trained, tmp_path, capsys):
+    shutil.copy(trained / "cls_best.pth", tmp_path / "cls_last.pth")
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "2", *TINY]
+    assert run(["train-teacher", "--task", "cls", *where, "--resume"]) == 1
+    assert "holds no training state" in capsys.readouterr().err
+
+
+def test_every_epoch_is_saved_and_logged_also_without_an_evaluation(tiny_data, tmp_path, monkeypatch):
+    from onehead_cli.training import run as training_run
+
+    epochs, save = [], training_run.save_checkpoint
+    monkeypatch.setattr(
+        training_run, "save_checkpoint", lambda path, c: (epochs.append((path.name, c.epoch)), save(path, c))
+    )
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "3", *TINY]
+    assert run(["train-teacher", "--task", "cls", *where, "--set", "teacher.eval_every=2"]) == 0
+    assert [e for name, e in epochs if name == "cls_last.pth"] == [1, 2, 3]
+    assert 1 not in [e for name, e in epochs if name == "cls_best.pth"]
+    records = [r for r in lines(tmp_path / "cls.jsonl") if r["kind"] == "epoch"]
+    assert [bool(r["scores"]) for r in records] == [False, True, True] and records[0]["criterion"] is None
+
+
+def test_without_all_teachers_the_mean_score_chooses(tiny_data, trained, tmp_path):
+    shutil.copy(trained / "cls_best.pth", tmp_path)
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", "--lambda-distill", "0", *TINY]
+    assert run(["train-unified", *where]) == 0
+    record = [r for r in lines(tmp_path / "all.jsonl") if r["kind"] == "epoch"][-1]
+    scores = [record["scores"][name] for name in ("top1", "miou", "map")]
+    assert record["criterion"] == pytest.approx(sum(scores) / 3)
+
+
+def test_a_save_that_fails_keeps_the_old_file_and_leaves_no_other(trained, tmp_path, monkeypatch):
+    from onehead_cli import checkpoint as module
+
+    path = tmp_path / "cls_best.pth"
+    shutil.copy(trained / "cls_best.pth", path)
+    before, loaded = path.read_bytes(), load_checkpoint(path)
+
+    def half(document, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.torch, "save", half)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(path, loaded)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoints_can_be_read_by_others(trained):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (trained / "cls_best.pth").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_a_finished_run_resumed_has_nothing_left_to_do(tiny_data, trained, capsys):

@@ -80,7 +80,7 @@ def evaluate(
         reporter=console,
     )
     _show(result, console)
-    raise typer.Exit(exit_code(result.drops, strict=strict))
+    raise typer.Exit(exit_code(result.drops, complete=result.complete, strict=strict))
 
 
 def _show(result: EvaluateResult, console: Console) -> None:

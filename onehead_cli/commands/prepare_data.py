@@ -11,7 +11,10 @@ import typer
 from onehead_cli import engine
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, table
-from onehead_cli.errors import ConfigError
+from onehead_cli.errors import ConfigError, DataError
+
+#: Of the classification datasets of both sources.
+_CLASSES = 10
 
 
 class Source(StrEnum):
@@ -20,7 +23,9 @@ class Source(StrEnum):
 
 
 def prepare_data(
-    source: Annotated[Source, typer.Option("--source", help="Drawn pictures, or a draw of official datasets on disk.")],
+    source: Annotated[
+        Source | None, typer.Option("--source", help="Drawn pictures, or a draw of official datasets on disk.")
+    ] = None,
     data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="Folder to write into.")] = Path("data"),
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split.")
@@ -34,12 +39,20 @@ def prepare_data(
     imagenette: Annotated[
         Path | None, typer.Option("--imagenette", metavar="DIR", help="Imagenette, for --source local.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only check the files in ROOT against their manifest.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Write the three small datasets: classification, segmentation and detection."""
     console = Console(quiet=quiet, as_json=as_json)
+    if verify:
+        _verify(data, console)
+        return
+    if source is None:
+        raise ConfigError("give --source synthetic or --source local")
     counts = _parse_sizes(sizes)
     if source is Source.synthetic:
         result = engine.prepare_synthetic(
@@ -71,11 +84,23 @@ def prepare_data(
     console.result(document, table("Pictures", ["Task", *splits], rows), f"Manifest: {result.manifest}")
 
 
+def _verify(root: Path, console: Console) -> None:
+    problems = engine.verify_data(root)
+    for problem in problems:
+        console.warn(problem)
+    document = {"command": "prepare-data", "root": str(root), "problems": problems}
+    console.result(
+        document, f"{root}: {len(problems)} files missing or changed" if problems else f"{root}: as prepared"
+    )
+    if problems:
+        raise DataError(f"{root}: {len(problems)} files missing or changed since they were prepared")
+
+
 def _parse_sizes(text: str) -> tuple[int, int, int]:
     try:
         train, val, test = (int(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--sizes {text}: give three numbers, such as 240,60,60") from None
-    if min(train, val, test) < 1:
-        raise ConfigError(f"--sizes {text}: each split needs at least one picture")
+    if min(train, val, test) < _CLASSES:
+        raise ConfigError(f"--sizes {text}: each split needs at least {_CLASSES} pictures, one a class")
     return train, val, test

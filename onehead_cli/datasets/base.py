@@ -42,11 +42,11 @@ class TaskData(ABC):
         return len(self.paths)
 
     def fit(self, index: int) -> Fit:
-        return self._store.get(index)[1]
+        return self._store.fit(index)
 
     def batch(self, indices: Sequence[int]) -> TaskBatch:
         """Pictures uint8 [B, 3, S, S] with their targets, as they are on disk; `transforms` makes them float."""
-        pictures = np.stack([self._store.get(i)[0] for i in indices])
+        pictures = np.stack([self._store.get(i) for i in indices])
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         return TaskBatch(images, self._targets(indices), [self.paths[i].name for i in indices])
 

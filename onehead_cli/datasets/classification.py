@@ -10,8 +10,7 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.layout import PICTURE_SUFFIXES
-from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.pictures import CacheBudget, pictures_in
 from onehead_cli.errors import DataError
 from onehead_cli.types import Task
 
@@ -31,7 +30,7 @@ class ClassificationData(TaskData):
         paths: list[Path] = []
         self.labels: list[int] = []
         for label, name in enumerate(classes):
-            found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+            found = pictures_in(folder / name)
             if not found:
                 raise DataError(f"{folder / name}: class folder without a picture")
             paths += found
@@ -43,14 +42,14 @@ class ClassificationData(TaskData):
 
 
 def read_classes(folder: Path) -> list[str]:
-    """The class names of a split: its folders, sorted.
+    """The class names of a split: its folders, sorted; hidden ones are passed over.
 
     Raises:
         DataError: the folder is missing or holds no class folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of class folders (see `onehead prepare-data`)")
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
         raise DataError(f"{folder}: no class folders in it")
     return classes

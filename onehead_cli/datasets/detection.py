@@ -55,6 +55,7 @@ class DetectionData(TaskData):
         labels = torch.full((len(indices), most), -1)
         crowd = torch.zeros(len(indices), most, dtype=torch.bool)
         for row, index in enumerate(indices):
+            self._check_size(index)
             found = self._by_image[index]
             if not found:
                 continue
@@ -64,6 +65,14 @@ class DetectionData(TaskData):
             labels[row, : len(found)] = torch.tensor([self.category_ids.index(a["category_id"]) for a in found])
             crowd[row, : len(found)] = torch.tensor([bool(a["iscrowd"]) for a in found])
         return DetectionTarget(boxes, labels, crowd)
+
+    def _check_size(self, index: int) -> None:
+        fit, image = self.fit(index), self.ground_truth["images"][index]
+        if (fit.width, fit.height) != (image["width"], image["height"]):
+            raise DataError(
+                f"{self.paths[index]}: {fit.width} x {fit.height} pixels (turned as its EXIF orientation says), "
+                f"but its annotations are for {image['width']} x {image['height']}"
+            )
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -100,6 +109,17 @@ def read_coco(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _is_float(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold; NaN and infinity are, an integer of 400 digits is not."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
 def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     images = {image["id"]: image for image in raw["images"]}
     categories = {category["id"] for category in raw["categories"]}
@@ -107,7 +127,7 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
     kept = []
     for index, annotation in enumerate(raw["annotations"]):
         box = annotation["bbox"]
-        if len(box) != 4 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
+        if len(box) != 4 or not all(_is_float(v) for v in box):
             raise DataError(f"{path}: annotations[{index}].bbox must be four numbers: x, y, width, height")
         if annotation["image_id"] not in images:
             raise DataError(
@@ -133,12 +153,15 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
         if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
             clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
             dropped["clipped to their picture"] += 1
-        clean.setdefault("area", clean["bbox"][2] * clean["bbox"][3])
+        if not isinstance(clean.get("area"), int | float):
+            clean["area"] = clean["bbox"][2] * clean["bbox"][3]
         kept.append(clean)
     return kept, dropped
 
 
 def _inside(folder: Path, name: str, annotations: Path) -> Path:
+    if "\0" in name:
+        raise DataError(f"{annotations}: file_name {name!r} holds a NUL character")
     relative = PurePosixPath(name)
     if (
         relative.is_absolute()

@@ -51,11 +51,12 @@ class TrainLoader:
         return batch
 
     def _indices(self, task: Task, count: int, position: int) -> list[int]:
-        indices = []
-        for place in range(position * self.batch_size, (position + 1) * self.batch_size):
-            order = torch.randperm(count, generator=self._generator(task, "order", place // count))
-            indices.append(int(order[place % count]))
-        return indices
+        places = range(position * self.batch_size, (position + 1) * self.batch_size)
+        orders = {
+            passed: torch.randperm(count, generator=self._generator(task, "order", passed)).tolist()
+            for passed in {place // count for place in places}
+        }
+        return [orders[place // count][place % count] for place in places]
 
     def _generator(self, task: Task, purpose: str, number: int) -> torch.Generator:
         key = hashlib.sha256(f"{self.seed}/{TASKS.index(task)}/{purpose}/{number}".encode()).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from onehead_cli.datasets.geometry import Fit
+from onehead_cli.datasets.layout import PICTURE_SUFFIXES
 from onehead_cli.errors import DataError
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
@@ -30,20 +32,32 @@ _RESAMPLING = {
 }
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures right in a folder, sorted; hidden files are passed over."""
+    found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+    return sorted(found)
+
+
 def open_picture(path: Path) -> Image.Image:
     """A picture as RGB, turned as its EXIF orientation says; grey, palette, CMYK, alpha and 16-bit are converted.
 
     Raises:
         DataError: the file is missing, not a picture of a known format, damaged, or over MAX_PIXELS.
     """
-    picture = _decode(path)
+    picture = _turned(_decode(path))
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         deep = np.asarray(picture).astype(np.float32) / 257.0
         picture = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _turned(picture: Image.Image) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        turned = ImageOps.exif_transpose(picture)
-    return (turned or picture).convert("RGB")
+        try:
+            return ImageOps.exif_transpose(picture) or picture
+        except (SyntaxError, ValueError, KeyError, OSError, struct.error):
+            return picture  # broken metadata: the pixels are whole, and nothing says how to turn them
 
 
 def open_mask(path: Path) -> NDArray[np.uint8]:
@@ -56,17 +70,6 @@ def open_mask(path: Path) -> NDArray[np.uint8]:
     if mask.mode not in ("P", "L"):
         raise DataError(f"{path}: a mask must be a palette or 8-bit grey PNG of class indices, not {mask.mode}")
     return np.asarray(mask, dtype=np.uint8)
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height as `open_picture` would give them, from the header alone."""
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(path, error) from None
-    return (height, width) if turned else (width, height)
 
 
 def _decode(path: Path) -> Image.Image:
@@ -139,10 +142,11 @@ class PictureStore:
         self.mode = mode
         self.interpolation = interpolation
         self._budget = budget
-        self._kept: dict[int, tuple[NDArray[np.uint8], Fit]] = {}
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._fits: dict[int, Fit] = {}
 
-    def get(self, index: int) -> tuple[NDArray[np.uint8], Fit]:
-        """uint8 [S, S, 3] and how it was fitted.
+    def get(self, index: int) -> NDArray[np.uint8]:
+        """The fitted picture, uint8 [S, S, 3].
 
         Raises:
             DataError: the picture cannot be read.
@@ -151,7 +155,14 @@ class PictureStore:
             return self._kept[index]
         picture = open_picture(self.paths[index])
         fit = Fit.of(picture.width, picture.height, self.size, self.mode)
-        entry = fit_picture(picture, fit, self.interpolation), fit
-        if self._budget.take(entry[0].nbytes):
-            self._kept[index] = entry
-        return entry
+        fitted = fit_picture(picture, fit, self.interpolation)
+        self._fits[index] = fit
+        if self._budget.take(fitted.nbytes):
+            self._kept[index] = fitted
+        return fitted
+
+    def fit(self, index: int) -> Fit:
+        """How the picture is fitted; kept for every picture, so that it is decoded once for both."""
+        if index not in self._fits:
+            self.get(index)
+        return self._fits[index]

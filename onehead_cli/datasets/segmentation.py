@@ -13,8 +13,8 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, PICTURE_SUFFIXES, VOC_CLASSES
-from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask
+from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
+from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, pictures_in
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, Task
 
@@ -31,7 +31,7 @@ class SegmentationData(TaskData):
             raise DataError(
                 f"{root / split}: needs the folders {PICTURE_FOLDER} and {MASK_FOLDER} (see `onehead prepare-data`)"
             )
-        paths = sorted(p for p in pictures.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+        paths = pictures_in(pictures)
         if not paths:
             raise DataError(f"{pictures}: no picture in it")
         self.mask_paths = [masks / f"{p.stem}.png" for p in paths]
@@ -85,7 +85,7 @@ def read_classes(root: Path) -> list[str]:
         names = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         raise DataError(f"{path}: not valid YAML") from None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise DataError(f"{path}: expected a list of class names, background first")

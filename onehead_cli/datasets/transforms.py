@@ -44,8 +44,12 @@ class View:
 
 def to_float(batch: TaskBatch, device: torch.device) -> TaskBatch:
     """The batch on the device, pictures in 0..1."""
-    images = batch.images.to(device).float().div_(255)
-    return TaskBatch(images.contiguous(memory_format=torch.channels_last), _to(batch.target, device), batch.names)
+    return TaskBatch(pictures_to_float(batch.images, device), _to(batch.target, device), batch.names)
+
+
+def pictures_to_float(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 [B, 3, S, S] -> float in 0..1 on the device, channels last."""
+    return images.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def augment(batch: TaskBatch, task: Task, data: DataConfig, generator: torch.Generator, fill: Tensor) -> TaskBatch:

@@ -15,7 +15,7 @@ from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, load_split
 from onehead_cli.device import resolve_device, resolve_precision
-from onehead_cli.errors import CheckpointError
+from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
 from onehead_cli.evaluation.report import write_report
@@ -26,11 +26,15 @@ _SCORES = ("top1", "top5", "miou", "map", "map50")
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report."""
+    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report.
+
+    complete: every task that was evaluated could be compared.
+    """
 
     document: dict[str, Any]
     drops: list[Drop]
     files: list[Path]
+    complete: bool
 
 
 def compare(
@@ -60,27 +64,32 @@ def compare(
     if lacking := [task.value for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     is_student = len(known) > 1
-    baselines = load_teachers(config.teachers_folder) if is_student else {known[0]: checkpoint}
+    baselines = load_teachers(config) if is_student else {known[0]: checkpoint}
     missing = [task.value for task in wanted if task not in baselines]
     if missing:
-        reporter.note(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
+        reporter.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
 
     reader = _Reader(config, splits, reporter)
     unified = reader.measure("unified", dict.fromkeys(wanted, checkpoint)) if is_student else {}
     baseline = reader.measure("baseline", {task: baselines[task] for task in wanted if task in baselines})
     settings = config.evaluation
-    drops = [
-        check_drop(
-            baseline[task],
-            unified[task],
-            limit=settings.drop_limit,
-            relative=relative,
-            resamples=settings.resamples,
-            seed=config.seed,
-        )
-        for task in wanted
-        if task in baseline and task in unified
-    ]
+    drops = []
+    for task in wanted:
+        if task not in baseline or task not in unified:
+            continue
+        try:
+            drop = check_drop(
+                baseline[task],
+                unified[task],
+                limit=settings.drop_limit,
+                relative=relative,
+                resamples=settings.resamples,
+                seed=config.seed,
+            )
+        except DataError as error:  # nothing of this task is labelled; the others are still worth a report
+            reader.warn(str(error))
+        else:
+            drops.append(drop)
     document = {
         "command": "evaluate",
         "checkpoint": str(checkpoint_path),
@@ -97,7 +106,7 @@ def compare(
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
     files = write_report(config.output, {"schema": 1, **document}, per_class, drops=drops)
-    return EvaluateResult(document, drops, files)
+    return EvaluateResult(document, drops, files, complete=len(drops) == len(wanted))
 
 
 class _Reader:
@@ -137,6 +146,10 @@ class _Reader:
                         results[task] = evaluator.measure(model, task, parts, cell_threshold=threshold)
         return {task: results[task] for task in networks}
 
+    def warn(self, message: str) -> None:
+        self.reporter.warn(message)
+        self.warnings.append(message)
+
     def _load(self, task: Task, checkpoint: Checkpoint) -> list[TaskData]:
         stored = checkpoint.preprocess
         key = (task, stored["image_size"], stored["fit"], stored["interpolation"])
@@ -147,8 +160,7 @@ class _Reader:
                 for split in self.splits
             ]
             for warning in [warning for part in parts for warning in part.warnings]:
-                self.reporter.warn(warning)
-                self.warnings.append(warning)
+                self.warn(warning)
             self._loaded[key] = parts
         for split, part in zip(self.splits, self._loaded[key], strict=True):
             check_classes(part, checkpoint.architecture.classes, f"split {split}")

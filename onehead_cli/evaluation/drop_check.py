@@ -124,12 +124,15 @@ def check_drop(
     )
 
 
-def exit_code(drops: Iterable[Drop], *, strict: bool) -> int:
-    """The exit code of a check: with `strict` 10 for any FAIL, else 11 for any INCONCLUSIVE; else 0."""
+def exit_code(drops: Iterable[Drop], *, complete: bool, strict: bool) -> int:
+    """The exit code of a check: with `strict` 10 for any FAIL, else 11 for any INCONCLUSIVE; else 0.
+
+    Args: complete: False where a task could not be compared, which is inconclusive.
+    """
     verdicts = {drop.verdict for drop in drops}
     if strict and "FAIL" in verdicts:
         return EXIT_FAIL
-    if strict and "INCONCLUSIVE" in verdicts:
+    if strict and ("INCONCLUSIVE" in verdicts or not complete):
         return EXIT_INCONCLUSIVE
     return 0
 

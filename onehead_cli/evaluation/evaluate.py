@@ -65,9 +65,9 @@ class Evaluator:
         maps, labels = [], []
         for split in splits:
             assert isinstance(split, ClassificationData)
-            maps += [part for _, part in self._maps(model, split)]
+            maps += [part.cpu() for _, part in self._maps(model, split)]
             labels += split.labels
-        return torch.cat(maps).cpu(), labels
+        return torch.cat(maps), labels
 
     def _segmented(self, model: nn.Module, splits: Sequence[TaskData]) -> SegmentationResult:
         matrices = []

@@ -32,7 +32,8 @@ def validate(
 ) -> Validation:
     """Measure a network on val and choose its thresholds.
 
-    The criterion is the smallest, over the tasks, of score minus the teacher's score; without teachers, the mean score.
+    The criterion is the smallest, over the tasks, of score minus the teacher's score; without a teacher for
+    each of them, the mean score.
 
     Args:
         splits: val of each task.
@@ -52,8 +53,8 @@ def validate(
         if isinstance(result, DetectionResult):
             thresholds.boxes = best_f1_thresholds(result)
     main = {task: scores[MAIN_METRIC[task]] or 0.0 for task in splits}
-    if teacher_scores:
-        criterion = min(main[task] - teacher_scores[task] for task in splits if task in teacher_scores)
+    if teacher_scores and all(task in teacher_scores for task in splits):
+        criterion = min(main[task] - teacher_scores[task] for task in splits)
     else:
         criterion = sum(main.values()) / len(main)
     return Validation(scores, criterion, thresholds)

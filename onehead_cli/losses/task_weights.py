@@ -63,13 +63,15 @@ class LossNormaliser:
         """What to divide the loss by; on its very first use, its own value."""
         if not self.enabled:
             return 1.0
-        mean = self.mean.get(name, float(loss.detach()))
+        mean = self.mean[name] if name in self.mean else float(loss.detach())
         total, count = self.first_epoch.get(name, [mean, 1])
         return max(mean, _FLOOR * total / count, 1e-12)
 
     def update(self, losses: dict[str, float], *, first_epoch: bool) -> None:
         """Take in the mean of each loss over one buffer."""
         for name, value in losses.items():
+            if not value and name not in self.mean:
+                continue  # pictures without a label, before there is a mean: the next loss would be divided by 0
             if first_epoch:
                 total, count = self.first_epoch.get(name, [0.0, 0])
                 self.first_epoch[name] = [total + value, count + 1]

@@ -46,7 +46,11 @@ def create_backbone(name: str) -> Backbone:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
         raise ConfigError(f"model.backbone: timm has no '{name}'; did you mean '{near[0]}'?")
-    body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    try:
+        body = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:  # each family of models refuses its own way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"model.backbone: '{name}' cannot be built without its classifier ({reason})") from None
     cfg = resolve_data_config({}, model=body)  # type: ignore[no-untyped-call]
     out_channels = _probe_channels(name, body)
     replace_depthwise(body)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import urllib.request
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +41,10 @@ def load_pretrained(backbone: Backbone, name: str, weights_file: Path | None) ->
 
 
 def _packaged_file(name: str) -> Path | None:
-    if name not in _PACKAGED:
+    plain = name.split(".")[0]  # timm's names may carry the tag of the weights, as in tf_efficientnet_lite0.in1k
+    if plain not in _PACKAGED:
         return None
-    package, filename = _PACKAGED[name]
+    package, filename = _PACKAGED[plain]
     try:
         path = Path(str(resources.files(package))) / "models" / filename
     except ModuleNotFoundError:
@@ -70,7 +73,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _from_hub(name: str) -> dict[str, Tensor]:
     try:
-        if not _resolves("huggingface.co"):
+        elsewhere = os.environ.get("HF_ENDPOINT") or urllib.request.getproxies()
+        if not elsewhere and not _resolves("huggingface.co"):
             # Without this the hub's client retries for most of a minute; what it has cached still loads.
             huggingface_hub.constants.HF_HUB_OFFLINE = True
         model = timm.create_model(name, pretrained=True)

@@ -56,7 +56,7 @@ class TrainingLoop:
         self.total_steps = self.schedule.epochs * self.steps_per_epoch
 
     def run(self) -> Iterator[StepInfo | EpochInfo]:
-        """Yield a StepInfo after each optimizer step and an EpochInfo after each epoch that was evaluated.
+        """Yield a StepInfo after each optimizer step and an EpochInfo after each epoch.
 
         Raises:
             NonFiniteLossError: before the step; weights and state are those of the step before.
@@ -66,33 +66,33 @@ class TrainingLoop:
         while self.state.step < self.total_steps:
             info = self._step()
             yield info
-            epoch = info.epoch
-            if self.evaluation_is_next():
-                self.validation = self.validate(self.average.model)
-                best = self.validation.criterion > self.state.best
-                self.state.best = max(self.validation.criterion, self.state.best)
-                below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
-                floor_warned |= below
-                yield EpochInfo(
-                    epoch=epoch,
-                    total_epochs=self.schedule.epochs,
-                    step=self.state.step,
-                    scores=self.validation.scores,
-                    criterion=self.validation.criterion,
-                    best=best,
-                    seconds=time.perf_counter() - epoch_began,
-                    warnings=[
-                        f"weight of task {name} is {info.weights[name]:.3f}, below {self.weights_floor}: "
-                        "this task is hardly learned any more"
-                        for name in sorted(below)
-                    ],
-                )
-                epoch_began = time.perf_counter()
+            if not self.at_end_of_epoch():
+                continue
+            validation, best = None, False
+            if info.epoch % self.schedule.eval_every == 0 or info.epoch == self.schedule.epochs:
+                validation = self.validation = self.validate(self.average.model)
+                best = validation.criterion > self.state.best
+                self.state.best = max(validation.criterion, self.state.best)
+            below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
+            floor_warned |= below
+            yield EpochInfo(
+                epoch=info.epoch,
+                total_epochs=self.schedule.epochs,
+                step=self.state.step,
+                scores=validation.scores if validation else {},
+                criterion=validation.criterion if validation else None,
+                best=best,
+                seconds=time.perf_counter() - epoch_began,
+                warnings=[
+                    f"weight of task {name} is {info.weights[name]:.3f}, below {self.weights_floor}: "
+                    "this task is hardly learned any more"
+                    for name in sorted(below)
+                ],
+            )
+            epoch_began = time.perf_counter()
 
-    def evaluation_is_next(self) -> bool:
-        """Whether the steps done so far end an epoch that is evaluated."""
-        epoch, rest = divmod(self.state.step, self.steps_per_epoch)
-        return rest == 0 and (epoch % self.schedule.eval_every == 0 or epoch == self.schedule.epochs)
+    def at_end_of_epoch(self) -> bool:
+        return self.state.step % self.steps_per_epoch == 0
 
     def _step(self) -> StepInfo:
         """One buffer of mini-batches and one optimizer step."""
@@ -132,6 +132,7 @@ class TrainingLoop:
         """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
         return {
             "step": self.state.step,
+            "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -152,7 +153,8 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
     """Add up the gradients of a buffer of mini-batches; returns the mean total and the mean of each part.
 
     Each mini-batch runs backward at once, so that only one graph is held whatever the size. The gradient equals that
-    of the mean over the buffer in one graph: the normalisers and the task weights stay as they are within it.
+    of the mean over the buffer in one graph: the normalisers and the task weights stay as they are within it. (Only
+    in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.)
 
     Raises:
         NonFiniteLossError: see `Objective`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def train_network(
     *,
     teachers: Mapping[Task, Checkpoint],
     resume: bool,
+    supersedes: Sequence[str],
     reporter: Reporter,
 ) -> TrainingResult:
     """Train one network on train, choose its best checkpoint on val, and write both files into the output folder.
@@ -48,6 +49,7 @@ def train_network(
         name: of the checkpoints and the log.
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         resume: go on from {name}_last.pth.
+        supersedes: names of the networks whose _last files end with this run's beginning.
 
     Raises:
         OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
@@ -55,10 +57,20 @@ def train_network(
     _check_writable(config.output)
     last = _load_last(config, name) if resume else None
     architecture = architecture_for(config, tasks)
+    if last is not None:
+        _check_same_classes(last, architecture)
     # A resumed run has its weights in the checkpoint and needs none from elsewhere.
     pretrained = config.model.pretrained and last is None
     loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
+    for stale in supersedes:
+        last_path(config.output, stale).unlink(missing_ok=True)
     if last is not None:
+        pictures = {task.value: len(split) for task, split in loop.loader.splits.items()}
+        if last.training["pictures"] != pictures:
+            raise CheckpointError(
+                f"{last_path(config.output, name)} was trained on other data: {last.training['pictures']} pictures, "
+                f"now {pictures}"
+            )
         loop.load_state_dict(last.training, last.weights)
         reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
     writer = _Writer(name, architecture, config, loop)
@@ -91,8 +103,8 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
         for info in loop.run():
             log.write(info)
             if isinstance(info, EpochInfo):
-                assert loop.validation is not None
-                thresholds, scores = loop.validation.thresholds, loop.validation.scores
+                if loop.validation is not None:
+                    thresholds, scores = loop.validation.thresholds, loop.validation.scores
                 for warning in info.warnings:
                     reporter.warn(warning)
                 if info.best:
@@ -101,8 +113,8 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                 reporter.note(_epoch_line(name, info))
             else:
                 advance(info.step, _step_detail(info))
-            # At the end of an epoch the evaluation comes first: its result belongs to the epoch.
-            if stop.signal_number is not None and (isinstance(info, EpochInfo) or not loop.evaluation_is_next()):
+            # The last step of an epoch is followed by its EpochInfo: the evaluation still belongs to the epoch.
+            if stop.signal_number is not None and (isinstance(info, EpochInfo) or not loop.at_end_of_epoch()):
                 writer.save_last(thresholds, scores)
                 raise Interrupted(
                     f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
@@ -162,7 +174,8 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
-#: What may differ between a run and its continuation without changing what it computes.
+#: What may differ between a run and its continuation: where things are. Another device computes the same but for
+#: rounding.
 _FREE_KEYS = ("output", "device", "data.root", "data.det_", "data.seg_root", "data.cls_root", "data.cache_mb")
 
 
@@ -171,6 +184,8 @@ def _load_last(config: Config, name: str) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
     last = load_checkpoint(path)
+    if not last.training:
+        raise CheckpointError(f"{path}: holds no training state (a _best file?); it cannot be resumed")
     mine = "student" if name == "all" else "teacher"
     ignored: tuple[str, ...] = (
         *_FREE_KEYS,
@@ -192,6 +207,16 @@ def _load_last(config: Config, name: str) -> Checkpoint:
     return last
 
 
+def _check_same_classes(last: Checkpoint, architecture: Architecture) -> None:
+    for task, names in architecture.classes.items():
+        before = list(last.architecture.classes[task])
+        if before != list(names):
+            raise CheckpointError(
+                f"{last.name}_last.pth was trained on other {task} classes: {', '.join(before)}; "
+                f"the data now has {', '.join(names)}"
+            )
+
+
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
@@ -206,7 +231,7 @@ def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
     reporter.note(
         f"{name}: {pictures} pictures, {loop.total_steps - loop.state.step} steps on {device.type} in "
         f"{'bf16' if precision is torch.bfloat16 else 'fp32'}, {torch.get_num_threads()} threads; "
-        f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"
+        f"about {_duration(estimate.seconds)} besides evaluation, and {estimate.memory_bytes / 1e9:.1f} GB"
     )
 
 
@@ -224,6 +249,8 @@ def _step_detail(info: StepInfo) -> str:
 
 
 def _epoch_line(name: str, info: EpochInfo) -> str:
+    if not info.scores:
+        return f"{name}: epoch {info.epoch}/{info.total_epochs}"
     shown = {MAIN_METRIC[task]: info.scores.get(MAIN_METRIC[task]) for task in TASKS}
     scores = " ".join(f"{metric} {value:.4f}" for metric, value in shown.items() if value is not None)
     return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}" + (" (best)" if info.best else "")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.pictures import CacheBudget, open_picture, picture_size
+from onehead_cli.datasets.pictures import CacheBudget, open_picture
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
 from onehead_cli.errors import DataError
 from onehead_cli.types import TASKS, Task
@@ -78,6 +78,8 @@ def test_faults_11_to_16_boxes_are_dropped_or_clipped_and_counted(tmp_path, numb
         ({"annotations": [{"id": 1}]}, "needs 'image_id'"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "../x.jpg", "width": 4, "height": 4}]}, "leaves"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "/x.jpg", "width": 4, "height": 4}]}, "leaves"),
+        ({"annotations": [], "images": [{"id": 1, "file_name": "a\0.jpg", "width": 4, "height": 4}]}, "NUL"),
+        ({"annotations": [box(1, [1, 2, 10**400, 4])]}, r"annotations\[0\].bbox"),
     ],
 )
 def test_malformed_json_is_one_error(tmp_path, change, message):
@@ -168,8 +170,68 @@ def test_fault_05_modes_and_fault_06_exif_rotation(tmp_path):
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise: the left half comes to the top
     turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     shown = open_picture(tmp_path / "turned.jpg")
-    assert shown.size == picture_size(tmp_path / "turned.jpg") == (20, 40)
+    assert shown.size == (20, 40)
     assert shown.getpixel((10, 5))[2] > 200 and shown.getpixel((10, 35))[0] > 200
+
+
+def test_fault_06_a_turned_picture_whose_boxes_were_not_is_an_error(tmp_path):
+    root = write_coco(tmp_path, [box(1, [1, 1, 8, 8])])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 32)).save(root / "mini_coco_det" / "train" / "a.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"a\.jpg: 32 x 64 pixels .* annotations are for 64 x 32"):
+        load(Task.DET, root).batch([0])
+
+
+def test_fault_10_size_that_differs_from_the_json_is_an_error(tmp_path):
+    images = [{"id": 7, "file_name": "a.jpg", "width": 7, "height": 5}]
+    with pytest.raises(DataError, match="annotations are for 7 x 5"):
+        load(Task.DET, write_coco(tmp_path, [], images=images)).batch([0])
+
+
+def test_broken_metadata_does_not_cost_the_picture(tmp_path):
+    Image.new("RGB", (6, 4), (10, 200, 30)).save(tmp_path / "x.png", exif=b"Exif\0\0XX")
+    assert open_picture(tmp_path / "x.png").size == (6, 4)
+
+
+def test_a_deep_grey_picture_is_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((4, 9), 300, np.uint16)).save(tmp_path / "x.png", exif=exif)
+    assert open_picture(tmp_path / "x.png").size == (4, 9)
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    folder = tmp_path / "imagenette-160" / "train"
+    (folder / "cat").mkdir(parents=True)
+    (folder / ".ipynb_checkpoints").mkdir()
+    for name in ("a.jpg", "._a.jpg"):
+        Image.new("RGB", (8, 8)).save(folder / "cat" / name, "JPEG")
+    data = load(Task.CLS, tmp_path)
+    assert data.classes == ["cat"] and [p.name for p in data.paths] == ["a.jpg"]
+
+
+def test_area_that_is_no_number_is_worked_out(tmp_path):
+    data = load(Task.DET, write_coco(tmp_path, [box(1, [1, 1, 8, 4], area=None)]))
+    assert data.ground_truth["annotations"][0]["area"] == 32
+
+
+@pytest.mark.parametrize("names", ["0: background\nb: x\n", "a\n", "[a, 3]", "[a, a]", "{0: a, 2: b}"])
+def test_a_classes_file_that_is_no_list_of_names(tmp_path, names):
+    from onehead_cli.datasets.segmentation import read_classes
+
+    (tmp_path / "classes.yaml").write_text(names)
+    with pytest.raises(DataError, match=r"classes\.yaml"):
+        read_classes(tmp_path)
+
+
+def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
+    from onehead_cli.datasets import pictures
+
+    real, opened = pictures.open_picture, []
+    monkeypatch.setattr(pictures, "open_picture", lambda path: opened.append(path) or real(path))
+    load(Task.DET, tiny_data, cache_mb=0).batch([0, 1, 2])
+    assert len(opened) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", None])

@@ -179,5 +179,5 @@ def test_exit_codes() -> None:
         ([], 0),
     ]
     for drops, code in cases:
-        assert exit_code(drops, strict=True) == code
-        assert exit_code(drops, strict=False) == 0
+        assert exit_code(drops, complete=True, strict=True) == code
+        assert exit_code(drops, complete=False, strict=False) == 0

@@ -67,6 +67,12 @@ def test_normaliser_keeps_a_floor_of_its_first_epoch():
     assert normaliser.scale("cls", torch.tensor(9.0)) == pytest.approx(0.05 * 3.0)
 
 
+def test_a_first_loss_of_zero_is_not_divided_by():
+    normaliser = LossNormaliser()
+    normaliser.update({"seg": 0.0}, first_epoch=True)
+    assert normaliser.scale("seg", torch.tensor(3.0)) == 3.0
+
+
 def test_normaliser_starts_from_the_loss_itself_and_survives_a_checkpoint():
     normaliser = LossNormaliser()
     assert normaliser.scale("seg", torch.tensor(7.0)) == 7.0
