@@ -101,8 +101,9 @@ class TrainingLoop:
         set_training(objective.model, objective.model.backbone, self.batch_norm)
         factor = lr_factor(step, self.total_steps, self.schedule.warmup)
         set_lr(self.optimizer, factor)
-        # A run stopped within a buffer must not leave gradients behind, so they are cleared before, not after.
-        self.optimizer.zero_grad(set_to_none=True)
+        # Set to 0, not freed: with freed gradients the first mini-batch of a buffer would meet another heap than the
+        # rest, and the peak of memory would depend on the size of the buffer.
+        self.optimizer.zero_grad(set_to_none=False)
         total, losses = gather_buffer(objective, (self.loader.minibatch(step * size + i) for i in range(size)), size)
         weights = objective.task_weights.as_dict()
         norm = clip_gradients(objective.model, self.schedule.clip_norm)
