@@ -149,6 +149,9 @@ class EvaluationConfig(_Section):
     nms_iou: float = _field(
         0.6, "Overlap above which the lower of two boxes of a class is dropped.", unit="IoU", gt=0, le=1
     )
+    predict_nms_iou: float = _field(
+        0.4, "The same in predict, where a duplicate on the picture costs more than in AP.", unit="IoU", gt=0, le=1
+    )
     max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
     drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
     resamples: int = _field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)

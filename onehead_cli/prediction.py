@@ -113,7 +113,7 @@ class Predictor:
                 fits,
                 num_classes=len(self.classes[Task.DET]),
                 score_min=self.score_min,
-                nms_iou=self._evaluation.nms_iou,
+                nms_iou=self._evaluation.predict_nms_iou,
                 max_detections=self._evaluation.max_detections,
             )
         for index, fit in enumerate(fits):
