@@ -92,6 +92,7 @@ class ScheduleConfig(_Section):
     ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
     label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
     eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+    patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
 
 
 class TeacherConfig(ScheduleConfig):

@@ -1,5 +1,6 @@
 """evaluate through the real entry point, against scores worked out apart from it."""
 
+import csv
 import json
 import shutil
 
@@ -34,6 +35,15 @@ def test_the_pinned_paths_of_the_json(tiny_data, trained, capsys):
     for task in ("cls", "seg", "det"):
         for suffix in ("json", "csv", "md"):
             assert (trained / f"per_class_{task}.{suffix}").stat().st_size > 100
+    for network in ("baseline", "unified"):
+        with (trained / f"confusion_cls_{network}.csv").open() as file:
+            counts = [[int(n) for n in row[1:]] for row in list(csv.reader(file))[1:]]
+        right = sum(counts[i][i] for i in range(10))
+        assert sum(map(sum, counts)) == 20 and right / 20 == pytest.approx(document[network]["top1"])
+        with (trained / f"precision_recall_{network}.csv").open() as file:
+            rows = list(csv.reader(file))[1:]
+        columns = [[float(row[c]) for row in rows] for c in range(1, 11) if rows[0][c]]
+        assert np.mean(columns) == pytest.approx(document[network]["map50"])
 
 
 def test_scores_equal_a_plain_computation(tiny_data, trained, capsys):

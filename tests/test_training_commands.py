@@ -1,5 +1,6 @@
 """train-teacher and train-unified through the real entry point."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -267,6 +268,21 @@ def test_every_epoch_is_saved_and_logged_also_without_an_evaluation(tiny_data, t
     assert 1 not in [e for name, e in epochs if name == "cls_best.pth"]
     records = [r for r in lines(tmp_path / "cls.jsonl") if r["kind"] == "epoch"]
     assert [bool(r["scores"]) for r in records] == [False, True, True] and records[0]["criterion"] is None
+
+
+def test_patience_ends_a_training_that_no_longer_gains(tiny_data, tmp_path, monkeypatch, capsys):
+    from onehead_cli.training import setup
+
+    real, criteria = setup.validate, iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
+    monkeypatch.setattr(setup, "validate", lambda *a, **k: dataclasses.replace(real(*a, **k), criterion=next(criteria)))
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "6", *TINY[:-1]]
+    command = ["train-teacher", "--task", "cls", *where, "--set", "teacher.patience=3"]
+    assert run(command) == 0
+    assert "no new best in 3 evaluations" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "cls_best.pth").epoch == 2
+    assert load_checkpoint(tmp_path / "cls_last.pth").epoch == 5
+    assert run([*command, "--resume"]) == 0  # it stays ended
+    assert load_checkpoint(tmp_path / "cls_last.pth").epoch == 5
 
 
 def test_without_all_teachers_the_mean_score_chooses(tiny_data, trained, tmp_path):

@@ -11,14 +11,16 @@ import torch
 
 from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
 from onehead_cli.config import Config
+from onehead_cli.console import SCHEMA
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, load_split
 from onehead_cli.device import resolve_device, resolve_precision
 from onehead_cli.errors import CheckpointError, DataError
+from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
-from onehead_cli.evaluation.report import write_report
+from onehead_cli.evaluation.report import confusion_csv, precision_recall_csv, write_report
 from onehead_cli.types import TASKS, Reporter, Row, Task
 
 _SCORES = ("top1", "top5", "miou", "map", "map50")
@@ -105,7 +107,8 @@ def compare(
         "warnings": reader.warnings,
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
-    files = write_report(config.output, {"schema": 1, **document}, per_class, drops=drops)
+    curves = _curves("baseline", baseline) | _curves("unified", unified)
+    files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
     return EvaluateResult(document, drops, files, complete=len(drops) == len(wanted))
 
 
@@ -165,6 +168,20 @@ class _Reader:
         for split, part in zip(self.splits, self._loaded[key], strict=True):
             check_classes(part, checkpoint.architecture.classes, f"split {split}")
         return self._loaded[key]
+
+
+def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:
+    """Confusion matrices and precision-recall curves by file name."""
+    files = {}
+    for task, result in results.items():
+        if isinstance(result, DetectionResult):
+            precision = result.precision[0]
+            files[f"precision_recall_{label}.csv"] = precision_recall_csv(
+                precision, result.recall_steps, result.class_names
+            )
+        else:
+            files[f"confusion_{task}_{label}.csv"] = confusion_csv(result.confusion, result.class_names)
+    return files
 
 
 def _rows(results: Mapping[Task, TaskResult], task: Task) -> list[Row] | None:

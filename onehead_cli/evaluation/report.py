@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onehead_cli.atomic import write_atomically
 from onehead_cli.errors import OneheadError
 from onehead_cli.types import Row, Task
@@ -40,8 +43,9 @@ def write_report(
     per_class: Mapping[Task, Mapping[str, Sequence[Row] | None]],
     *,
     drops: Sequence[Drop],
+    curves: Mapping[str, str],
 ) -> list[Path]:
-    """Write evaluate.json, per_class_{task}.{json,csv,md} and drop_check.md; each whole or not at all.
+    """Write evaluate.json, per_class_{task}.{json,csv,md}, the curves and drop_check.md; each whole or not at all.
 
     Args:
         folder: made where it is missing.
@@ -49,6 +53,7 @@ def write_report(
         per_class: task -> {"baseline": rows, "unified": rows}, None for a network that was not evaluated; a task
             without rows gets no files.
         drops: one a task that was compared; without any there is no drop_check.md.
+        curves: file name -> CSV; see `confusion_csv` and `precision_recall_csv`.
 
     Returns:
         The files, in the order of writing.
@@ -63,11 +68,29 @@ def write_report(
             files[f"per_class_{task}.json"] = _json({"task": task, **{model: present.get(model) for model in MODELS}})
             files[f"per_class_{task}.csv"] = _class_csv(present)
             files[f"per_class_{task}.md"] = _class_markdown(task, present)
+    files |= curves
     if drops:
         files["drop_check.md"] = drop_table(drops)
     for name, text in files.items():
         _write(folder / name, text)
     return [folder / name for name in files]
+
+
+def confusion_csv(matrix: NDArray[np.int64], class_names: Sequence[str]) -> str:
+    """A confusion matrix [C, C] as CSV: a row a true class, a column a predicted one."""
+    rows: list[list[Any]] = [["true class", *class_names]]
+    rows += [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
+    return _csv(rows)
+
+
+def precision_recall_csv(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], class_names: Sequence[str]
+) -> str:
+    """Precision at IoU .50, float [R, C], against recall, float [R], as CSV; a class without truth stays empty."""
+    rows: list[list[Any]] = [["recall", *class_names]]
+    for at, values in zip(recall.tolist(), precision.tolist(), strict=True):
+        rows.append([f"{at:.2f}", *("" if value != value else value for value in values)])
+    return _csv(rows)
 
 
 def drop_table(drops: Sequence[Drop]) -> str:
@@ -97,13 +120,17 @@ def drop_table(drops: Sequence[Drop]) -> str:
 
 def _class_csv(tables: Mapping[str, Sequence[Row]]) -> str:
     scores = _score_keys(tables)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "count", *(f"{model}_{score}" for model, score in scores)])
+    table: list[list[Any]] = [["name", "count", *(f"{model}_{score}" for model, score in scores)]]
     for rows in _by_class(tables):
         first = next(iter(rows.values()))
         numbers = [_finite(rows[model][score]) for model, score in scores]
-        writer.writerow([first["name"], first["count"], *("" if number is None else number for number in numbers)])
+        table.append([first["name"], first["count"], *("" if number is None else number for number in numbers)])
+    return _csv(table)
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

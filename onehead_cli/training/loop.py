@@ -24,10 +24,11 @@ from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 @dataclass
 class LoopState:
-    """Where a run is: optimizer steps done, and the best criterion so far."""
+    """Where a run is: optimizer steps done, the best criterion so far, and evaluations since then."""
 
     step: int = 0
     best: float = float("-inf")
+    since_best: int = 0
 
 
 class TrainingLoop:
@@ -63,7 +64,7 @@ class TrainingLoop:
         """
         epoch_began = time.perf_counter()
         floor_warned: set[str] = set()
-        while self.state.step < self.total_steps:
+        while not self.finished():
             info = self._step()
             yield info
             if not self.at_end_of_epoch():
@@ -73,6 +74,7 @@ class TrainingLoop:
                 validation = self.validation = self.validate(self.average.model)
                 best = validation.criterion > self.state.best
                 self.state.best = max(validation.criterion, self.state.best)
+                self.state.since_best = 0 if best else self.state.since_best + 1
             below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
             floor_warned |= below
             yield EpochInfo(
@@ -90,6 +92,11 @@ class TrainingLoop:
                 ],
             )
             epoch_began = time.perf_counter()
+
+    def finished(self) -> bool:
+        """Whether all steps are done, or `patience` evaluations brought no new best."""
+        patience = self.schedule.patience
+        return self.state.step >= self.total_steps or (0 < patience <= self.state.since_best)
 
     def at_end_of_epoch(self) -> bool:
         return self.state.step % self.steps_per_epoch == 0
@@ -135,6 +142,7 @@ class TrainingLoop:
             "step": self.state.step,
             "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
+            "since_best": self.state.since_best,
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "task_weights": self.objective.task_weights.state_dict(),
@@ -142,7 +150,7 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
-        self.state = LoopState(step=int(state["step"]), best=float(state["best"]))
+        self.state = LoopState(step=int(state["step"]), best=float(state["best"]), since_best=int(state["since_best"]))
         self.objective.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])

@@ -74,7 +74,7 @@ def train_network(
         loop.load_state_dict(last.training, last.weights)
         reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
     writer = _Writer(name, architecture, config, loop)
-    if loop.state.step < loop.total_steps:
+    if not loop.finished():
         _announce(name, loop, reporter)
         _drive(loop, writer, last, reporter)
     best = load_checkpoint(best_path(config.output, name))
@@ -120,6 +120,8 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                     f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
                     signal_number=stop.signal_number,
                 )
+    if loop.state.step < loop.total_steps:
+        reporter.note(f"{name}: no new best in {loop.schedule.patience} evaluations, stopped early")
 
 
 @dataclass

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
+from onehead_cli.app import run
 from onehead_cli.datasets.layout import VOC_CLASSES
 from onehead_cli.datasets.prepare import prepare_local, prepare_synthetic, verify_manifest
 from onehead_cli.datasets.synthetic import CLASSES, SEGMENTED_CLASSES
@@ -416,3 +418,29 @@ def test_voc_may_be_given_as_the_inner_folder(official, tmp_path):
     inner = prepare_local(tmp_path / "inner", **arguments, sizes=(2, 1, 1))
     outer = prepare_local(tmp_path / "outer", **official.arguments(), sizes=(2, 1, 1))
     assert files_of(inner.root) == files_of(outer.root)
+
+
+def test_local_through_the_command(tmp_path, capsys):
+    official = Official(tmp_path / "official", pictures=30)
+    arguments = [part for key, path in official.arguments().items() for part in (f"--{key}", str(path))]
+    command = ["prepare-data", "--source", "local", "--data", str(tmp_path / "data"), *arguments, "--json", "--quiet"]
+    assert run([*command, "--sizes", "12,10,10"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"] == {key: {"train": 12, "val": 10, "test": 10} for key in ("cls", "seg", "det")}
+    assert verify_manifest(tmp_path / "data") == []
+    assert run([*command, "--sizes", "12,10,10"]) == 1  # it is there already
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run([*command, "--sizes", "5000,10,10", "--overwrite"]) == 1
+    assert "5000" in capsys.readouterr().err
+    assert verify_manifest(tmp_path / "data") == []  # what stood there still stands
+
+
+def test_a_stopped_command_leaves_nothing_behind(tmp_path):
+    root = tmp_path / "data"
+    command = [sys.executable, "-m", "onehead_cli", "prepare-data", "--source", "synthetic", "--data", str(root), "-q"]
+    with subprocess.Popen(command) as process:
+        while process.poll() is None and not list(root.rglob("*.jpg")):
+            time.sleep(0.02)
+        process.terminate()
+    assert process.returncode == 143
+    assert not root.exists() or not list(root.iterdir())

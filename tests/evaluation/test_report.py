@@ -11,7 +11,7 @@ import pytest
 
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.drop_check import Drop
-from onehead_cli.evaluation.report import drop_table, write_report
+from onehead_cli.evaluation.report import confusion_csv, drop_table, precision_recall_csv, write_report
 from onehead_cli.types import Row, Task
 
 BASELINE: list[Row] = [
@@ -55,6 +55,7 @@ def _write(folder: Path, **changes: Any) -> list[Path]:
         "document": {"schema": 1},
         "per_class": {Task.SEG: {"baseline": BASELINE, "unified": UNIFIED}},
         "drops": DROPS,
+        "curves": {},
     }
     return write_report(folder, **(arguments | changes))
 
@@ -148,3 +149,13 @@ def test_a_folder_that_is_a_file_is_an_error_of_one_line(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(OneheadError, match="cannot be written"):
         _write(tmp_path / "file")
+
+
+def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
+    confusion = confusion_csv(np.array([[3, 1], [0, 2]]), ["a", "b, c"])
+    curve = precision_recall_csv(np.array([[1.0, np.nan], [0.5, np.nan]]), np.array([0.0, 1.0]), ["a", "b"])
+    _write(tmp_path, curves={"confusion.csv": confusion, "curve.csv": curve})
+    with (tmp_path / "confusion.csv").open() as file:
+        assert list(csv.reader(file)) == [["true class", "a", "b, c"], ["a", "3", "1"], ["b, c", "0", "2"]]
+    with (tmp_path / "curve.csv").open() as file:
+        assert list(csv.reader(file)) == [["recall", "a", "b"], ["0.00", "1.0", ""], ["1.00", "0.5", ""]]
