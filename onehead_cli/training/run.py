@@ -233,7 +233,7 @@ def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
     reporter.note(
         f"{name}: {pictures} pictures, {loop.total_steps - loop.state.step} steps on {device.type} in "
         f"{'bf16' if precision is torch.bfloat16 else 'fp32'}, {torch.get_num_threads()} threads; "
-        f"about {_duration(estimate.seconds)} besides evaluation, and {estimate.memory_bytes / 1e9:.1f} GB"
+        f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"
     )
 
 
@@ -244,10 +244,8 @@ def _duration(seconds: float) -> str:
 
 
 def _step_detail(info: StepInfo) -> str:
-    losses = " ".join(f"{name} {info.losses[name]:.3f}" for name in info.weights if name in info.losses)
-    if len(info.weights) == 1:
-        return f"epoch {info.epoch} loss {losses}"
-    return f"epoch {info.epoch} loss {losses} weights {'/'.join(f'{w:.2f}' for w in info.weights.values())}"
+    losses = " ".join(f"{name} {info.losses[name]:.2f}" for name in info.weights if name in info.losses)
+    return f"epoch {info.epoch} loss {losses}"
 
 
 def _epoch_line(name: str, info: EpochInfo) -> str:
@@ -255,4 +253,4 @@ def _epoch_line(name: str, info: EpochInfo) -> str:
         return f"{name}: epoch {info.epoch}/{info.total_epochs}"
     shown = {MAIN_METRIC[task]: info.scores.get(MAIN_METRIC[task]) for task in TASKS}
     scores = " ".join(f"{metric} {value:.4f}" for metric, value in shown.items() if value is not None)
-    return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}" + (" (best)" if info.best else "")
+    return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}{' (best)' if info.best else ''}"
