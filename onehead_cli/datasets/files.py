@@ -1,0 +1,69 @@
+"""What preparing reads and writes: JSON, checksums, and the folders of a segmentation split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER
+from onehead_cli.errors import DataError
+
+#: Called with a label, the pictures done and the pictures in all.
+Progress = Callable[[str, int, int], None]
+
+T = TypeVar("T")
+
+
+def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) -> tuple[Path, Path]:
+    """The folders of a split's pictures and masks, and the names of the classes beside the splits."""
+    picture_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
+    picture_folder.mkdir(parents=True)
+    mask_folder.mkdir()
+    (folder / CLASSES_FILE).write_text("".join(f"- {name}\n" for name in classes), encoding="utf-8")
+    return picture_folder, mask_folder
+
+
+def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterator[T]:
+    """Hand out the items and report each once its user comes back for the next."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress:
+            progress(label, done, len(items))
+
+
+def sha256_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise DataError(f"{path}: not valid JSON") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object")
+    return content
+
+
+def entries_of(content: dict[str, Any], key: str, fields: set[str], path: Path) -> list[dict[str, Any]]:
+    """A list of a JSON file, each entry an object with at least these fields."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: has no list '{key}'")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not fields <= entry.keys():
+            raise DataError(f"{path}: {key}[{index}] must have {', '.join(sorted(fields))}")
+    return entries
+
+
+def write_json(content: Mapping[str, Any], path: Path, *, indent: int | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
