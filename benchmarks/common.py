@@ -33,19 +33,24 @@ BATCH_SIZE = 4
 
 @dataclass(frozen=True)
 class Options:
-    """quick: tiny pictures and few rounds, to see that the benchmark runs; it is then not judged."""
+    """quick: tiny pictures and few rounds, to see that the benchmark runs; it is then not judged.
+
+    full_size: pixels a side otherwise.
+    """
 
     rounds: int
     quick: bool
     json: Path | None
     device: str
 
+    full_size: int
+
     @property
     def image_size(self) -> int:
-        return 96 if self.quick else IMAGE_SIZE
+        return 96 if self.quick else self.full_size
 
 
-def parse_options(description: str | None, *, rounds: int) -> Options:
+def parse_options(description: str | None, *, rounds: int, image_size: int = IMAGE_SIZE) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=None, help=f"timed rounds (default {rounds})")
     parser.add_argument("--quick", action="store_true", help="tiny and not judged: only to see that it runs")
@@ -53,7 +58,11 @@ def parse_options(description: str | None, *, rounds: int) -> Options:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     given = parser.parse_args()
     return Options(
-        rounds=given.rounds or (2 if given.quick else rounds), quick=given.quick, json=given.json, device=given.device
+        rounds=given.rounds or (2 if given.quick else rounds),
+        quick=given.quick,
+        json=given.json,
+        device=given.device,
+        full_size=image_size,
     )
 
 

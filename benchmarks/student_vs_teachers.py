@@ -43,4 +43,4 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_options(__doc__, rounds=50)))
+    sys.exit(main(parse_options(__doc__, rounds=50, image_size=512)))

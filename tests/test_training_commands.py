@@ -233,6 +233,18 @@ def test_a_run_is_not_resumed_on_other_classes_or_pictures(tiny_data, trained, t
     assert "trained on other cls classes: arrow, ball" in message and "zebra" in message
 
 
+def test_a_student_is_not_resumed_with_other_teachers(tiny_data, trained, tmp_path, capsys):
+    shutil.copy(trained / "all_last.pth", tmp_path)
+    for task in TASKS:
+        shutil.copy(trained / f"{task}_best.pth", tmp_path)
+    state = read(tmp_path / "seg_best.pth")
+    state["scores"]["miou"] += 0.25
+    torch.save(state, tmp_path / "seg_best.pth")
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "2", *TINY]
+    assert run(["train-unified", *where, "--resume"]) == 1
+    assert "trained with other teachers" in capsys.readouterr().err
+
+
 def test_a_new_round_is_not_resumed_from_an_older_one(tiny_data, trained, tmp_path, capsys, monkeypatch):
     output = tmp_path / "out"
     output.mkdir()

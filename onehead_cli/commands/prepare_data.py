@@ -28,7 +28,7 @@ def prepare_data(
     ] = None,
     data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="Folder to write into.")] = Path("data"),
     sizes: Annotated[
-        str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split.")
+        str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split, at least 10.")
     ] = "240,60,60",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     image_size: Annotated[

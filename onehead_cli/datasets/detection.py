@@ -101,7 +101,8 @@ def read_coco(path: Path) -> dict[str, Any]:
         seen: set[int] = set()
         for index, entry in enumerate(entries):
             for field, kind in fields.items():
-                if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
+                value = entry.get(field) if isinstance(entry, dict) else None
+                if not isinstance(value, kind) or (kind is int and not _is_float(value)):
                     raise DataError(f"{path}: {section}[{index}] needs '{field}' ({kind.__name__})")
             if entry["id"] in seen:
                 raise DataError(f"{path}: {section}[{index}] repeats the id {entry['id']}")
@@ -153,7 +154,7 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
         if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
             clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
             dropped["clipped to their picture"] += 1
-        if not isinstance(clean.get("area"), int | float):
+        if not _is_float(clean.get("area")):
             clean["area"] = clean["bbox"][2] * clean["bbox"][3]
         kept.append(clean)
     return kept, dropped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.layout import PICTURE_SUFFIXES
@@ -23,6 +22,18 @@ MAX_PIXELS = 100_000_000
 
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
+
+_ORIENTATION = 0x0112
+#: What turns a picture upright, by EXIF orientation; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,12 +63,17 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _turned(picture: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says; as it is where the metadata cannot be read."""
     with warnings.catch_warnings():
+        # Pillow warns about damaged metadata in many lines; the pixels are what counts.
         warnings.simplefilter("ignore")
         try:
-            return ImageOps.exif_transpose(picture) or picture
-        except (SyntaxError, ValueError, KeyError, OSError, struct.error):
-            return picture  # broken metadata: the pixels are whole, and nothing says how to turn them
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+        except Exception:  # damaged metadata raises whatever the parser stumbles over
+            return picture
+    # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def open_mask(path: Path) -> NDArray[np.uint8]:
@@ -78,7 +94,6 @@ def _decode(path: Path) -> Image.Image:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
             with warnings.catch_warnings():
-                # Pillow warns about damaged metadata in many lines; the pixels are what counts.
                 warnings.simplefilter("ignore")
                 picture.load()
             return picture

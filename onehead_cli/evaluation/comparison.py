@@ -30,7 +30,7 @@ _SCORES = ("top1", "top5", "miou", "map", "map50")
 class EvaluateResult:
     """document: what evaluate.json holds. drops: one a task with a baseline. files: the report.
 
-    complete: every task that was evaluated could be compared.
+    complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
     """
 
     document: dict[str, Any]
@@ -67,11 +67,11 @@ def compare(
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     is_student = len(known) > 1
     baselines = load_teachers(config) if is_student else {known[0]: checkpoint}
+    reader = _Reader(config, splits, reporter)
     missing = [task.value for task in wanted if task not in baselines]
     if missing:
-        reporter.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
+        reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
 
-    reader = _Reader(config, splits, reporter)
     unified = reader.measure("unified", dict.fromkeys(wanted, checkpoint)) if is_student else {}
     baseline = reader.measure("baseline", {task: baselines[task] for task in wanted if task in baselines})
     settings = config.evaluation
@@ -109,7 +109,7 @@ def compare(
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
     curves = _curves("baseline", baseline) | _curves("unified", unified)
     files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
-    return EvaluateResult(document, drops, files, complete=len(drops) == len(wanted))
+    return EvaluateResult(document, drops, files, complete=not is_student or len(drops) == len(wanted))
 
 
 class _Reader:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 MODELS = ("baseline", "unified")
+_PATTERNS = ("per_class_???.*", "confusion_???_*.csv", "precision_recall_*.csv", "drop_check.md")
 
 _TASK_LABELS = {Task.CLS: "Classification", Task.SEG: "Segmentation", Task.DET: "Detection"}
 _COUNT_LABELS = {Task.CLS: "Pictures", Task.SEG: "Pixels", Task.DET: "Boxes"}
@@ -46,6 +47,8 @@ def write_report(
     curves: Mapping[str, str],
 ) -> list[Path]:
     """Write evaluate.json, per_class_{task}.{json,csv,md}, the curves and drop_check.md; each whole or not at all.
+
+    Files of an earlier report that this one does not have are removed.
 
     Args:
         folder: made where it is missing.
@@ -73,6 +76,11 @@ def write_report(
         files["drop_check.md"] = drop_table(drops)
     for name, text in files.items():
         _write(folder / name, text)
+    # What an earlier evaluation of other tasks left would pass for a part of this one.
+    for pattern in _PATTERNS:
+        for path in folder.glob(pattern):
+            if path.name not in files:
+                path.unlink()
     return [folder / name for name in files]
 
 

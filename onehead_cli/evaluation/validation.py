@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,11 +51,19 @@ def validate(
             continue
         result = evaluator.measure(model, task, [split], cell_threshold=thresholds.cells)
         scores |= result.scores()
-        if isinstance(result, DetectionResult):
-            thresholds.boxes = best_f1_thresholds(result)
+        if task is Task.DET:
+            thresholds.boxes = _drawing_thresholds(model, split, evaluator)
     main = {task: scores[MAIN_METRIC[task]] or 0.0 for task in splits}
     if teacher_scores and all(task in teacher_scores for task in splits):
         criterion = min(main[task] - teacher_scores[task] for task in splits)
     else:
         criterion = sum(main.values()) / len(main)
     return Validation(scores, criterion, thresholds)
+
+
+def _drawing_thresholds(model: OneHead, split: TaskData, evaluator: Evaluator) -> list[float]:
+    """The score of each class from which `predict` shows a box, chosen on boxes read as `predict` reads them."""
+    config = evaluator.config.model_copy(update={"nms_iou": evaluator.config.predict_nms_iou})
+    result = dataclasses.replace(evaluator, config=config).measure(model, Task.DET, [split], cell_threshold=0.0)
+    assert isinstance(result, DetectionResult)
+    return best_f1_thresholds(result)

@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _from_hub(name: str) -> dict[str, Tensor]:
     try:
-        elsewhere = os.environ.get("HF_ENDPOINT") or urllib.request.getproxies()
+        elsewhere = os.environ.get("HF_ENDPOINT") or {"http", "https", "all"} & urllib.request.getproxies().keys()
         if not elsewhere and not _resolves("huggingface.co"):
             # Without this the hub's client retries for most of a minute; what it has cached still loads.
             huggingface_hub.constants.HF_HUB_OFFLINE = True

@@ -18,7 +18,8 @@ from onehead_cli.training.loop import TrainingLoop
 class Estimate:
     """seconds: of all remaining steps, without evaluation.
 
-    memory_bytes: peak of the process (of the GPU, where there is one) once the optimizer and all pictures are in it.
+    memory_bytes: peak of the process (of the GPU, where there is one) with the optimizer and the training pictures;
+    too high where the process has trained another network before.
     """
 
     seconds: float

@@ -17,7 +17,7 @@ from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.runlog import RunLog
-from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.training.setup import architecture_for, build_loop, scores_of
 from onehead_cli.training.signals import StopRequest
 from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
 
@@ -71,9 +71,14 @@ def train_network(
                 f"{last_path(config.output, name)} was trained on other data: {last.training['pictures']} pictures, "
                 f"now {pictures}"
             )
+        if last.training["teachers"] != scores_of(teachers):
+            raise CheckpointError(
+                f"{last_path(config.output, name)} was trained with other teachers: their scores on val were "
+                f"{last.training['teachers']}, now {scores_of(teachers)}"
+            )
         loop.load_state_dict(last.training, last.weights)
         reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
-    writer = _Writer(name, architecture, config, loop)
+    writer = _Writer(name, architecture, config, loop, scores_of(teachers))
     if not loop.finished():
         _announce(name, loop, reporter)
         _drive(loop, writer, last, reporter)
@@ -132,13 +137,15 @@ class _Writer:
     architecture: Architecture
     config: Config
     loop: TrainingLoop
+    teachers: dict[str, float]
 
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
 
     def save_last(self, thresholds: Thresholds, scores: dict[str, float | None]) -> None:
         epoch = self.loop.state.step // self.loop.steps_per_epoch
-        state = self._checkpoint(thresholds, scores, epoch, self.loop.state_dict())
+        training = {**self.loop.state_dict(), "teachers": self.teachers}
+        state = self._checkpoint(thresholds, scores, epoch, training)
         save_checkpoint(last_path(self.config.output, self.name), state)
 
     def _checkpoint(
@@ -192,7 +199,6 @@ def _load_last(config: Config, name: str) -> Checkpoint:
     ignored: tuple[str, ...] = (
         *_FREE_KEYS,
         "distill.teachers",
-        "evaluation.",
         "teacher." if mine == "student" else "student.",
     )
     if mine == "teacher":

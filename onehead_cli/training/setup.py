@@ -80,7 +80,7 @@ def build_loop(
         train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
     )
     evaluator = Evaluator(config.evaluation, device, precision)
-    teacher_scores = {task: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
+    teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
     def measure(averaged: OneHead) -> Validation:
         threshold = config.model.cell_threshold
@@ -93,6 +93,11 @@ def build_loop(
         validate=measure,
         weights_floor=config.student.weights_floor if is_student else 0.0,
     )
+
+
+def scores_of(teachers: Mapping[Task, Checkpoint]) -> dict[str, float]:
+    """Main score of each teacher on val, by task."""
+    return {task.value: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
 
 
 def _load_splits(

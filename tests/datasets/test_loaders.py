@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.loaders import TrainLoader
@@ -192,6 +192,17 @@ def test_fault_10_size_that_differs_from_the_json_is_an_error(tmp_path):
 def test_broken_metadata_does_not_cost_the_picture(tmp_path):
     Image.new("RGB", (6, 4), (10, 200, 30)).save(tmp_path / "x.png", exif=b"Exif\0\0XX")
     assert open_picture(tmp_path / "x.png").size == (6, 4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
+    picture.save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as saved:
+        expected = np.asarray(ImageOps.exif_transpose(saved))
+    assert (np.asarray(open_picture(tmp_path / "x.png")) == expected).all()
 
 
 def test_a_deep_grey_picture_is_turned_too(tmp_path):

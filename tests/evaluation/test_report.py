@@ -159,3 +159,10 @@ def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
         assert list(csv.reader(file)) == [["true class", "a", "b, c"], ["a", "3", "1"], ["b, c", "0", "2"]]
     with (tmp_path / "curve.csv").open() as file:
         assert list(csv.reader(file)) == [["recall", "a", "b"], ["0.00", "1.0", ""], ["1.00", "0.5", ""]]
+
+
+def test_a_report_removes_what_an_earlier_one_left_but_nothing_else(tmp_path: Path) -> None:
+    _write(tmp_path, curves={"confusion_seg_unified.csv": "x"})
+    (tmp_path / "seg_best.pth").write_text("a checkpoint")
+    _write(tmp_path, per_class={}, drops=[])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate.json", "seg_best.pth"]
