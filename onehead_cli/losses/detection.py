@@ -6,6 +6,7 @@ arXiv 2006.04388). `yolov1.py` holds the other form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,14 @@ class Assignment:
     truth: Tensor
 
 
-def detection_loss(detection_map: Tensor, target: DetectionTarget, *, num_classes: int, image_size: int) -> Tensor:
+def detection_loss(
+    detection_map: Tensor,
+    target: DetectionTarget,
+    *,
+    num_classes: int,
+    image_size: int,
+    labelled: Sequence[int] | None = None,
+) -> Tensor:
     """Confidence + 2 GIoU + class loss a picture, float [B].
 
     Each term is divided by the number of positives of its picture (at least 1), so that a buffer of small batches
@@ -49,6 +57,9 @@ def detection_loss(detection_map: Tensor, target: DetectionTarget, *, num_classe
         target: boxes in pixels of the input, padded.
         num_classes: C.
         image_size: S, the side of the input in pixels.
+        labelled: the classes that these pictures are labelled for, None for all. Where nothing is labelled and the
+            network sees a class that is not among them, it is not told that there is nothing: a cell is a negative
+            as much as it believes in the labelled classes.
     """
     decoded = decode_boxes(detection_map, num_classes)
     truth = target.boxes.to(decoded.boxes.dtype) / image_size
@@ -61,8 +72,10 @@ def detection_loss(detection_map: Tensor, target: DetectionTarget, *, num_classe
     quality = torch.zeros_like(decoded.confidence)
     quality[at] = iou(predicted.detach(), true_boxes)
     counted = ~crowd_cells(target, quality.shape[-2:], image_size)[:, None].expand_as(quality)
-    counted = counted.clone()
-    counted[at] = True
+    counted = counted.float()
+    if labelled is not None:
+        counted *= decoded.classes.detach().softmax(1)[:, list(labelled)].sum(1, keepdim=True)
+    counted[at] = 1.0
 
     probability = decoded.confidence.sigmoid()
     focal = (probability - quality).abs().square()

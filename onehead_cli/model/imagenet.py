@@ -1,0 +1,68 @@
+"""The backbone's own ImageNet classifier, cut to the classes of a dataset: a teacher that comes with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from timm.data.config import resolve_data_config
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor, nn
+
+from onehead_cli.errors import ConfigError
+from onehead_cli.model.weights import load_pretrained
+
+
+class ImageNetClassifier(nn.Module):
+    """float [B, 3, S, S] in 0..1 -> logits of the chosen rows, float [B, len(rows)]; frozen, in eval mode."""
+
+    mean: Tensor
+    std: Tensor
+    rows: Tensor
+
+    def __init__(self, body: nn.Module, rows: Sequence[int], *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("rows", torch.tensor(rows))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body((images - self.mean) / self.std)
+        return logits[:, self.rows]
+
+
+def imagenet_rows(classes: Sequence[str]) -> list[int]:
+    """The rows of ImageNet-1k's 1,000 outputs that stand for these classes.
+
+    Args:
+        classes: WordNet ids, such as n01440764, as ImageNet and Imagenette name their folders.
+
+    Raises:
+        ConfigError: a class is not one of ImageNet's.
+    """
+    names = ImageNetInfo("imagenet-1k").label_names()
+    row = {name: index for index, name in enumerate(names)}
+    if unknown := [name for name in classes if name not in row]:
+        raise ConfigError(
+            f"distill.imagenet: {unknown[0]} is no ImageNet class; name the class folders by their WordNet ids "
+            "(n01440764), or set distill.imagenet=false"
+        )
+    return [row[name] for name in classes]
+
+
+def imagenet_classifier(backbone: str, classes: Sequence[str], weights_file: Path | None) -> ImageNetClassifier:
+    """The pretrained network that the backbone was cut from, with the outputs of these classes.
+
+    Raises:
+        ConfigError: a class is not one of ImageNet's.
+        CheckpointError: there are no weights for the backbone.
+    """
+    rows = imagenet_rows(classes)
+    body = timm.create_model(backbone, pretrained=False)
+    load_pretrained(body, backbone, weights_file)
+    cfg = resolve_data_config({}, model=body)  # type: ignore[no-untyped-call]
+    return ImageNetClassifier(body, rows, mean=cfg["mean"], std=cfg["std"])
