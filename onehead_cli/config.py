@@ -93,6 +93,12 @@ class ScheduleConfig(_Section):
     label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
     eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
     patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
+    boxes_from_masks: bool = _field(
+        False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
+    )
+    imagenet_teacher: bool = _field(
+        False, "Classification learns from the backbone's own ImageNet classifier too; class folders are WordNet ids."
+    )
 
 
 class TeacherConfig(ScheduleConfig):
@@ -139,6 +145,9 @@ class DistillConfig(_Section):
     )
     teachers: Path | None = _field(None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path")
     temperature: float = _field(2.0, "Softening of the class and pixel scores.", gt=0)
+    gate_masks: bool = _field(
+        False, "On detection pictures, classes that the boxes rule out are struck from the segmentation teacher's mask."
+    )
     images: Literal["own", "all"] = _field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
 
 

@@ -56,11 +56,13 @@ class TaskBatch:
     images: float [B, 3, S, S] in 0..1 (the model normalises).
     target: int64 [B] (cls), int64 [B, S, S] (seg), or a DetectionTarget (det).
     names: the B pictures, for messages.
+    mask_boxes: of segmentation pictures, the boxes read out of their masks; None where detection does not ask.
     """
 
     images: Tensor
     target: Tensor | DetectionTarget
     names: list[str]
+    mask_boxes: DetectionTarget | None = None
 
 
 #: One mini-batch of each task; a task may be absent.

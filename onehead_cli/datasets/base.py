@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
@@ -48,8 +49,29 @@ class TaskData(ABC):
         """Pictures uint8 [B, 3, S, S] with their targets, as they are on disk; `transforms` makes them float."""
         pictures = np.stack([self._store.get(i) for i in indices])
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        return TaskBatch(images, self._targets(indices), [self.paths[i].name for i in indices])
+        names = [self.paths[i].name for i in indices]
+        return TaskBatch(images, self._targets(indices), names, self._mask_boxes(indices))
+
+    def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
+        return None
 
     @abstractmethod
     def _targets(self, indices: Sequence[int]) -> Tensor | DetectionTarget:
         """The targets of the pictures, in the coordinates of the input."""
+
+
+def detection_target(
+    pictures: Sequence[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]],
+) -> DetectionTarget:
+    """Boxes, labels and crowd flags of several pictures, padded to the largest count."""
+    most = max([len(labels) for _, labels, _ in pictures] + [1])
+    target = DetectionTarget(
+        boxes=torch.zeros(len(pictures), most, 4),
+        labels=torch.full((len(pictures), most), -1),
+        crowd=torch.zeros(len(pictures), most, dtype=torch.bool),
+    )
+    for row, (boxes, labels, crowd) in enumerate(pictures):
+        target.boxes[row, : len(boxes)] = torch.from_numpy(boxes).float()
+        target.labels[row, : len(labels)] = torch.from_numpy(labels)
+        target.crowd[row, : len(crowd)] = torch.from_numpy(crowd)
+    return target

@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 
 from onehead_cli.config import DataConfig
-from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.base import TaskData, detection_target
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.errors import DataError
 from onehead_cli.types import DetectionTarget, Task
@@ -50,21 +49,16 @@ class DetectionData(TaskData):
         self.warnings = [f"{annotations}: {count} boxes {why}" for why, count in sorted(dropped.items())]
 
     def _targets(self, indices: Sequence[int]) -> DetectionTarget:
-        most = max([len(self._by_image[i]) for i in indices] + [1])
-        boxes = torch.zeros(len(indices), most, 4)
-        labels = torch.full((len(indices), most), -1)
-        crowd = torch.zeros(len(indices), most, dtype=torch.bool)
-        for row, index in enumerate(indices):
+        pictures = []
+        for index in indices:
             self._check_size(index)
             found = self._by_image[index]
-            if not found:
-                continue
-            xywh = np.array([a["bbox"] for a in found], dtype=np.float64)
+            xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
             corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-            boxes[row, : len(found)] = torch.from_numpy(self.fit(index).to_input(corners)).float()
-            labels[row, : len(found)] = torch.tensor([self.category_ids.index(a["category_id"]) for a in found])
-            crowd[row, : len(found)] = torch.tensor([bool(a["iscrowd"]) for a in found])
-        return DetectionTarget(boxes, labels, crowd)
+            labels = np.array([self.category_ids.index(a["category_id"]) for a in found], dtype=np.int64)
+            crowd = np.array([bool(a["iscrowd"]) for a in found], dtype=np.bool_)
+            pictures.append((self.fit(index).to_input(corners), labels, crowd))
+        return detection_target(pictures)
 
     def _check_size(self, index: int) -> None:
         fit, image = self.fit(index), self.ground_truth["images"][index]

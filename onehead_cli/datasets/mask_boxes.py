@@ -79,7 +79,7 @@ def boxes_from_mask(mask: NDArray[np.uint8], shared: Mapping[int, int]) -> MaskB
         merged = [_falls_apart(components[where] == number) for number, where in enumerate(found, start=1)]
         unsure = _doubtful(extents, areas, mask.size) | np.array(merged)
         height, width = mask.shape
-        grown = extents + [-_BORDER, -_BORDER, _BORDER, _BORDER]
+        grown = extents + np.array([-_BORDER, -_BORDER, _BORDER, _BORDER])
         boxes.append(grown.clip(0, [width, height, width, height]))
         labels += [index] * count
         doubtful += unsure.tolist()
@@ -92,14 +92,14 @@ def boxes_from_mask(mask: NDArray[np.uint8], shared: Mapping[int, int]) -> MaskB
 
 def _doubtful(extents: NDArray[np.float64], areas: NDArray[np.int64], pixels: int) -> NDArray[np.bool_]:
     sides = extents[:, 2:] - extents[:, :2]  # [n, 2]
-    unsure: NDArray[np.bool_] = (areas < _MIN_SHARE * pixels) | (areas < _MIN_FILL * sides.prod(1))
+    unsure = (areas < _MIN_SHARE * pixels) | (areas < _MIN_FILL * sides.prod(1))
     gap = np.maximum(extents[:, None, :2] - extents[None, :, 2:], extents[None, :, :2] - extents[:, None, 2:])
     gap = gap.max(-1)  # [n, n], negative where the boxes overlap
     near = gap < _MAX_GAP * np.maximum(sides.max(1)[:, None], sides.max(1)[None])
     np.fill_diagonal(near, False)
     # A scrap casts no doubt on the object that it was cut from.
     near &= areas[:, None] < _SCRAP * areas[None]
-    return unsure | near.any(1)
+    return np.asarray(unsure | near.any(1))
 
 
 def _falls_apart(component: NDArray[np.bool_]) -> bool:
@@ -110,7 +110,7 @@ def _falls_apart(component: NDArray[np.bool_]) -> bool:
     return int(large.sum()) > 1
 
 
-def _box(where: tuple[slice, slice]) -> list[float]:
+def _box(where: tuple[slice, ...]) -> list[float]:
     rows, columns = where
     return [columns.start, rows.start, columns.stop, rows.stop]
 

@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
-from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.base import TaskData, detection_target
 from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
+from onehead_cli.datasets.mask_boxes import MaskBoxes, boxes_from_mask
 from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, pictures_in
 from onehead_cli.errors import DataError
-from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task
 
 
 class SegmentationData(TaskData):
-    """mask_paths: one mask a picture, class indices with 255 = void."""
+    """mask_paths: one mask a picture, class indices with 255 = void.
+
+    shared: mask label -> detection class; set, each batch carries the boxes that its masks hold.
+    """
 
     task = Task.SEG
 
@@ -38,7 +42,9 @@ class SegmentationData(TaskData):
         missing = [m for m in self.mask_paths if not m.is_file()]
         if missing:
             raise DataError(f"{missing[0]}: mask missing ({len(missing)} in all)")
+        self.shared: dict[int, int] = {}
         self._masks: dict[int, NDArray[np.uint8]] = {}
+        self._boxes: dict[int, MaskBoxes] = {}
         super().__init__(paths, read_classes(root), data, interpolation, budget)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -62,6 +68,17 @@ class SegmentationData(TaskData):
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
+
+    def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
+        if not self.shared:
+            return None
+        for index in indices:
+            if index not in self._boxes:
+                self._boxes[index] = boxes_from_mask(self.mask(index), self.shared)
+        found = [self._boxes[index] for index in indices]
+        return detection_target(
+            [(self.fit(i).to_input(f.boxes), f.labels, f.doubtful) for i, f in zip(indices, found, strict=True)]
+        )
 
     def _fitted_mask(self, index: int) -> NDArray[np.uint8]:
         if index in self._masks:

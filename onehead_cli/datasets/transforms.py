@@ -44,7 +44,8 @@ class View:
 
 def to_float(batch: TaskBatch, device: torch.device) -> TaskBatch:
     """The batch on the device, pictures in 0..1."""
-    return TaskBatch(pictures_to_float(batch.images, device), _to(batch.target, device), batch.names)
+    boxes = None if batch.mask_boxes is None else _boxes_to(batch.mask_boxes, device)
+    return TaskBatch(pictures_to_float(batch.images, device), _to(batch.target, device), batch.names, boxes)
 
 
 def pictures_to_float(images: Tensor, device: torch.device) -> Tensor:
@@ -70,7 +71,8 @@ def augment(batch: TaskBatch, task: Task, data: DataConfig, generator: torch.Gen
     elif task is Task.DET:
         assert isinstance(target, DetectionTarget)
         target = view_boxes(target, view, batch.images.shape[-1])
-    return TaskBatch(images.contiguous(memory_format=torch.channels_last), target, batch.names)
+    boxes = None if batch.mask_boxes is None else view_boxes(batch.mask_boxes, view, batch.images.shape[-1])
+    return TaskBatch(images.contiguous(memory_format=torch.channels_last), target, batch.names, boxes)
 
 
 def view_masks(masks: Tensor, grid: Tensor) -> Tensor:
@@ -111,9 +113,11 @@ def recolour(images: Tensor, strength: float, generator: torch.Generator) -> Ten
 
 
 def _to(target: Tensor | DetectionTarget, device: torch.device) -> Tensor | DetectionTarget:
-    if isinstance(target, DetectionTarget):
-        return DetectionTarget(target.boxes.to(device), target.labels.to(device), target.crowd.to(device))
-    return target.to(device)
+    return _boxes_to(target, device) if isinstance(target, DetectionTarget) else target.to(device)
+
+
+def _boxes_to(target: DetectionTarget, device: torch.device) -> DetectionTarget:
+    return DetectionTarget(target.boxes.to(device), target.labels.to(device), target.crowd.to(device))
 
 
 def _grid(view: View, size: int, device: torch.device) -> Tensor:

@@ -44,7 +44,7 @@ def imagenet_rows(classes: Sequence[str]) -> list[int]:
     Raises:
         ConfigError: a class is not one of ImageNet's.
     """
-    names = ImageNetInfo("imagenet-1k").label_names()
+    names = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
     row = {name: index for index, name in enumerate(names)}
     if unknown := [name for name in classes if name not in row]:
         raise ConfigError(

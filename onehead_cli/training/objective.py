@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from onehead_cli.device import autocast
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.losses.classification import classification_loss
 from onehead_cli.losses.detection import detection_loss
-from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks
+from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks, gate_masks
 from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.losses.yolov1 import yolov1_loss
@@ -27,10 +28,13 @@ class Objective:
 
     total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t
 
-    m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0.
+    m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0. The backbone's
+    ImageNet classifier counts as one more teacher.
 
     model: the network that learns.
     teachers: frozen networks in eval mode, one a task; empty without distillation.
+    imagenet: the backbone's own classifier, [B, 3, S, S] -> [B, classes], or None.
+    shared: mask label -> detection class, of the classes that both datasets know.
     precision: of the forward pass; losses are float32.
     """
 
@@ -38,6 +42,8 @@ class Objective:
     task_weights: TaskWeights
     normaliser: LossNormaliser
     teachers: Mapping[Task, nn.Module]
+    imagenet: nn.Module | None
+    shared: Mapping[int, int]
     config: Config
     schedule: ScheduleConfig
     num_detection_classes: int
@@ -53,8 +59,7 @@ class Objective:
         with autocast(images.device, self.precision):
             outputs = self.model(images)
         parts = self._task_losses(outputs, batch)
-        if self.teachers:
-            parts |= self._distillation(outputs, batch, images)
+        parts |= self._distillation(outputs, batch, images)
         for name, part in parts.items():
             _check_finite(name, part, batch)
 
@@ -66,24 +71,29 @@ class Objective:
                     task.value, parts[task.value]
                 )
         for name in [name for name in parts if name.startswith("kd_")]:
-            share = self.config.distill.lambda_ / len(self.teachers)
+            share = self.config.distill.lambda_ / (len(self.teachers) + (self.imagenet is not None))
             total = total + share * parts[name] / self.normaliser.scale(name, parts[name])
         return total, {name: part.detach() for name, part in parts.items()}
 
     def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
-        losses, start = {}, 0
-        for task, part in batch.items():
-            rows = slice(start, start + len(part.images))
-            start = rows.stop
-            losses[task.value] = self._task_loss(task, outputs[task][rows], part).mean()
+        losses, rows = {}, _rows(batch)
+        for task in outputs:
+            found = []
+            if task in batch:
+                found.append(self._task_loss(task, outputs[task][rows[task]], batch[task]))
+            if task is Task.DET:
+                for other, part in batch.items():
+                    if part.mask_boxes is not None:
+                        labelled, size = sorted(self.shared.values()), part.images.shape[-1]
+                        found.append(self._detection_loss(outputs[task][rows[other]], part.mask_boxes, size, labelled))
+            if found:
+                losses[task.value] = torch.cat(found).mean()
         return losses
 
     def _task_loss(self, task: Task, task_map: Tensor, part: TaskBatch) -> Tensor:
         """Loss a picture, float [B]."""
         if isinstance(part.target, DetectionTarget):
-            loss = yolov1_loss if self.config.model.detection_loss == "yolov1" else detection_loss
-            size = part.images.shape[-1]
-            return loss(task_map, part.target, num_classes=self.num_detection_classes, image_size=size)
+            return self._detection_loss(task_map, part.target, part.images.shape[-1], None)
         if task is Task.SEG:
             return segmentation_loss(task_map, part.target)
         return classification_loss(
@@ -93,25 +103,39 @@ class Objective:
             label_smoothing=self.schedule.label_smoothing,
         )
 
+    def _detection_loss(
+        self, task_map: Tensor, target: DetectionTarget, size: int, labelled: Sequence[int] | None
+    ) -> Tensor:
+        sizes = {"num_classes": self.num_detection_classes, "image_size": size}
+        if self.config.model.detection_loss == "yolov1":
+            return yolov1_loss(task_map, target, **sizes)
+        return detection_loss(task_map, target, labelled=labelled, **sizes)
+
     def _distillation(self, outputs: TaskOutputs, batch: Batch, images: Tensor) -> dict[str, Tensor]:
         """A term a teacher, on the same augmented views that the student sees."""
-        losses, start = {}, 0
-        rows = {}
-        for task, part in batch.items():
-            rows[task] = slice(start, start + len(part.images))
-            start = rows[task].stop
+        losses, rows = {}, _rows(batch)
+        own = self.config.distill.images == "own"
         for task, teacher in self.teachers.items():
-            if self.config.distill.images == "own":
-                if task not in rows:
-                    continue
-                seen = rows[task]
-            else:
-                seen = slice(0, start)
-            with torch.inference_mode(), autocast(images.device, self.precision):
-                said = teacher(images[seen])[task].float()
-            # An inference tensor cannot be saved for backward; its clone can.
-            losses[f"kd_{task.value}"] = self._distil(task, outputs[task][seen], said.clone()).mean()
+            if own and task not in rows:
+                continue
+            seen = rows[task] if own else slice(0, len(images))
+            said = self._ask(teacher, images[seen])[task].float().clone()
+            if task is Task.SEG and Task.DET in rows and not own and self.config.distill.gate_masks:
+                said[rows[Task.DET]] = self._gated(said[rows[Task.DET]], batch[Task.DET])
+            losses[f"kd_{task.value}"] = self._distil(task, outputs[task][seen], said).mean()
+        if self.imagenet is not None and Task.CLS in rows:
+            said = self._ask(self.imagenet, images[rows[Task.CLS]]).float().clone()[..., None, None]
+            losses["kd_imagenet"] = self._distil(Task.CLS, outputs[Task.CLS][rows[Task.CLS]], said).mean()
         return losses
+
+    def _ask(self, teacher: nn.Module, images: Tensor) -> Any:
+        """What a frozen network says. An inference tensor cannot be saved for backward; its clone can."""
+        with torch.inference_mode(), autocast(images.device, self.precision):
+            return teacher(images)
+
+    def _gated(self, said: Tensor, part: TaskBatch) -> Tensor:
+        assert isinstance(part.target, DetectionTarget)
+        return gate_masks(said, part.target, shared=self.shared, image_size=part.images.shape[-1])
 
     def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         temperature = self.config.distill.temperature
@@ -124,10 +148,19 @@ class Objective:
         return distil_boxes(student_map, teacher_map, num_classes=classes, temperature=temperature)
 
 
+def _rows(batch: Batch) -> dict[Task, slice]:
+    """Where each task's pictures stand in the concatenated batch."""
+    rows, start = {}, 0
+    for task, part in batch.items():
+        rows[task] = slice(start, start + len(part.images))
+        start = rows[task].stop
+    return rows
+
+
 def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
     if torch.isfinite(loss):
         return
-    task = Task(name.removeprefix("kd_"))
+    task = Task.CLS if name == "kd_imagenet" else Task(name.removeprefix("kd_"))
     pictures = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
     raise NonFiniteLossError(
         f"loss '{name}' is {float(loss.detach())} on the batch {', '.join(pictures)}: stopped before the step; "

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 import torch
 
 from onehead_cli.checkpoint import Checkpoint
-from onehead_cli.config import Config
+from onehead_cli.config import Config, ScheduleConfig
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.datasets.mask_boxes import shared_classes
 from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
 from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
-from onehead_cli.errors import CheckpointError
+from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.model.imagenet import imagenet_classifier
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
@@ -65,12 +68,17 @@ def build_loop(
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     budget = CacheBudget(config.data.cache_mb)
     train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
+    shared = shared_classes(architecture.classes[Task.SEG], architecture.classes[Task.DET])
+    if schedule.boxes_from_masks and Task.DET in architecture.tasks:
+        train |= _mask_boxes(config, train, shared, model, budget)
     val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
         normaliser=LossNormaliser(config.student.normalise_losses),
         teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
+        imagenet=_imagenet_teacher(architecture, config, schedule, device),
+        shared=shared,
         config=config,
         schedule=schedule,
         num_detection_classes=len(architecture.classes[Task.DET]),
@@ -110,6 +118,33 @@ def _load_splits(
         for warning in loaded[task].warnings:
             reporter.warn(warning)
     return loaded
+
+
+def _mask_boxes(
+    config: Config, train: Mapping[Task, TaskData], shared: dict[int, int], model: OneHead, budget: CacheBudget
+) -> dict[Task, TaskData]:
+    """The segmentation pictures with the boxes that their masks hold; a detection teacher learns from these alone."""
+    if not shared:
+        raise ConfigError("boxes_from_masks: segmentation and detection have no class of the same name")
+    if config.model.detection_loss == "yolov1":
+        raise ConfigError("boxes_from_masks: needs model.detection_loss=quality, which knows regions to ignore")
+    masks = train.get(Task.SEG) or load_split(
+        Task.SEG, config.data.train_split, config.data, interpolation=model.preprocess.interpolation, budget=budget
+    )
+    assert isinstance(masks, SegmentationData)
+    masks.shared = shared
+    return {Task.SEG: masks}
+
+
+def _imagenet_teacher(
+    architecture: Architecture, config: Config, schedule: ScheduleConfig, device: torch.device
+) -> torch.nn.Module | None:
+    if not schedule.imagenet_teacher or Task.CLS not in architecture.tasks:
+        return None
+    classes = architecture.classes[Task.CLS]
+    classifier = imagenet_classifier(architecture.backbone, classes, config.model.backbone_weights)
+    classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return classifier
 
 
 def _task_weights(tasks: tuple[Task, ...], config: Config) -> TaskWeights:

@@ -31,7 +31,7 @@ def make_objective(dtype, teachers=True):
     with torch.no_grad():
         weights.r.copy_(torch.tensor([0.3, -0.4, 1.0]))
     config = Config()
-    return Objective(model, weights, normaliser, frozen, config, config.student, 2, torch.float32)
+    return Objective(model, weights, normaliser, frozen, None, {}, config, config.student, 2, torch.float32)
 
 
 def make_batches(count, dtype):
