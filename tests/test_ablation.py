@@ -1,0 +1,86 @@
+"""The comparison of recipes: by hand, and through the real script on tiny data."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "ablation.py"
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    spec = importlib.util.spec_from_file_location("ablation", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablation"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _result(name, network, seed, **scores):
+    return {"name": name, "network": network, "seed": seed, "scores": scores}
+
+
+def test_mean_deviation_and_paired_difference_by_hand(ablation):
+    results = [
+        _result("base", "det", 0, det={"map": 0.10}),
+        _result("base", "det", 1, det={"map": 0.20}),
+        _result("other", "det", 0, det={"map": 0.13}),
+        _result("other", "det", 1, det={"map": 0.21}),
+        _result("other", "det", 2, det={"map": 0.99}),  # the base has no seed 2: not in the difference
+    ]
+    base, other = ablation.compare(results)
+    assert (base["mean"], base["deviation"]) == pytest.approx((0.15, 0.1 / 2**0.5))
+    assert base["difference"] is None and base["minus_teacher"] is None
+    assert other["seeds"] == [0, 1, 2] and other["mean"] == pytest.approx(1.33 / 3)
+    # +0.03 and +0.01: mean 0.02, deviation 0.01 * sqrt(2).
+    assert (other["difference"], other["difference_deviation"]) == pytest.approx((0.02, 0.01 * 2**0.5))
+
+
+def test_a_student_is_also_compared_with_its_own_teachers(ablation):
+    scores = {"cls": {"top1": 0.9}, "seg": {"miou": 0.5}, "det": {"map": 0.1}}
+    rows = ablation.compare([_result("base", "all", 0, **scores, all={"top1": 0.95, "miou": 0.48, "map": 0.1})])
+    assert [row["minus_teacher"] for row in rows] == pytest.approx([0.05, -0.02, 0.0])
+
+
+@pytest.mark.parametrize(
+    "plan", ["runs: 3", "base: x.yaml\nruns: [{name: a}]", "base: x\nruns: [{name: a, network: dog}]", "["]
+)
+def test_a_bad_plan_is_one_line(plan, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan)
+    result = subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and str(path) in result.stderr
+
+
+def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(
+        "data: {image_size: 64}\nmodel: {backbone: mobilenetv3_small_050, pretrained: false}\n"
+        "teacher: {epochs: 1, batch_size: 6}\nstudent: {epochs: 1, batch_size: 6}\n"
+    )
+    (tmp_path / "plan.yaml").write_text(
+        "base: tiny.yaml\nruns:\n"
+        "  - {name: base, network: all}\n"
+        "  - {name: masks gated, network: all, set: {distill.images: all, distill.gate_masks: true}}\n"
+    )
+    command = [sys.executable, SCRIPT, tmp_path / "plan.yaml", "--data", tiny_data]
+    command += ["--output", tmp_path / "out", "--results", tmp_path / "results"]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    done = sorted(path.name for path in (tmp_path / "results").glob("all-*.json"))
+    assert done == ["all-base-seed0.json", "all-masks-gated-seed0.json"]
+    # One folder of teachers serves both: their settings are the same.
+    assert len(list((tmp_path / "out").glob("teachers-*"))) == 1
+    rows = json.loads((tmp_path / "results" / "comparison.json").read_text())
+    base = json.loads((tmp_path / "results" / done[0]).read_text())["scores"]["all"]
+    assert [row["mean"] for row in rows[:3]] == [base["top1"], base["miou"], base["map"]]
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0 and second.stdout == first.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
