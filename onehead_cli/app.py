@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -40,6 +41,12 @@ app.command("predict")(predict)
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_OUT_OF_MEMORY = "out of memory: lower --batch-size or --image-size"
+#: A full disk, a quota, a file too large, a disk that fails.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"onehead {__version__}")
@@ -60,11 +67,12 @@ def _root(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (`args` defaults to sys.argv)."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
     sys.exit(run(args))
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     """Leave through every `finally`, so that nothing half-written stays; a training has its own handler."""
     raise SystemExit(128 + number)
 
@@ -83,16 +91,32 @@ def run(args: list[str] | None = None) -> int:
     except typer.Exit as done:
         return int(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped", 130)
+        return _fail("stopped by SIGINT", 130)
+    except SystemExit as stopped:  # by a signal: `_stop`, or the second one that a training gets
+        names = {128 + number: number.name for number in _SIGNALS}
+        if stopped.code not in names:
+            raise
+        return _fail(f"stopped by {names[stopped.code]}", stopped.code)
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        return _fail(f"{error.filename or 'output'}: cannot be written ({error.strerror})", 1)
     except MemoryError:
-        return _fail("out of memory: lower --batch-size or --image-size", 1)
-    except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
-            return _fail("out of memory: lower --batch-size or --image-size", 1)
+        return _fail(_OUT_OF_MEMORY, 1)
+    except RuntimeError as error:  # torch has no types for these
+        message = str(error)
+        if "out of memory" in message or "can't allocate memory" in message:
+            return _fail(_OUT_OF_MEMORY, 1)
+        if "does not have a deterministic implementation" in message:
+            return _fail(
+                f"--deterministic: {message.split(' does not have')[0]} has no deterministic implementation "
+                "on this device; leave --deterministic out, or train with --device cpu",
+                1,
+            )
         raise
 
 

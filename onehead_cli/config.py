@@ -92,6 +92,7 @@ class ScheduleConfig(_Section):
     ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
     label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
     eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+    save_every: int = _field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
     patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
 
 
@@ -165,6 +166,7 @@ class Config(_Section):
         0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
+    deterministic: bool = _field(False, "Train with operations only that give the same bits each time, or fail.")
     output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

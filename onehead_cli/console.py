@@ -29,7 +29,11 @@ class Console:
     def note(self, message: str) -> None:
         """A line about what is going on; not with --quiet."""
         if not self.quiet:
-            self._err.print(message, markup=False, soft_wrap=True)
+            self.say(message)
+
+    def say(self, message: str) -> None:
+        """A line that --quiet shows as well."""
+        self._err.print(message, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         self._err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)

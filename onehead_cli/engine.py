@@ -89,19 +89,25 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
     Raises:
         OneheadError: see `training.run.train_network`.
     """
-    from onehead_cli.checkpoint import last_path
+    from onehead_cli.checkpoint import can_resume
+    from onehead_cli.device import deterministic_algorithms
+    from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
-    begun = [task for task in tasks if last_path(config.output, task.value).is_file()]
-    results = []
-    for index, task in enumerate(tasks):
-        go_on = resume and (task in begun or not begun)
-        # A new round over several tasks must not be resumed from what an older one left.
-        stale = () if resume else tuple(later.value for later in tasks[index:])
-        results.append(
-            train_network(task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter)
-        )
-    return results
+    names = [task.value for task in tasks]
+    with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
+        begun = [task for task in tasks if can_resume(config.output, task.value)]
+        results = []
+        for index, task in enumerate(tasks):
+            go_on = resume and (task in begun or not begun)
+            # A new round over several tasks must not be resumed from what an older one left.
+            stale = [] if resume else names[index:]
+            results.append(
+                train_network(
+                    task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter
+                )
+            )
+        return results
 
 
 def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
@@ -112,7 +118,9 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
+    from onehead_cli.device import deterministic_algorithms
     from onehead_cli.errors import CheckpointError
+    from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
     teachers = load_teachers(config)
@@ -123,7 +131,10 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
             "name its folder with --teachers, or train without distillation with --lambda-distill 0"
         )
     stale = () if resume else (STUDENT,)
-    return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter)
+    with hold_runs(config.output, [STUDENT], reporter), deterministic_algorithms(config.deterministic):
+        return train_network(
+            STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter
+        )
 
 
 def evaluate(

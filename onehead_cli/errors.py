@@ -21,6 +21,10 @@ class CheckpointError(OneheadError):
     """A checkpoint or backbone file that cannot be used."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
 class NonFiniteLossError(OneheadError):
     """A loss that is NaN or infinite; raised before the optimizer step."""
 

@@ -109,6 +109,10 @@ class Reporter(Protocol):
 
     def note(self, message: str) -> None: ...
 
+    def say(self, message: str) -> None:
+        """What is no warning and yet to be seen with --quiet too."""
+        ...
+
     def warn(self, message: str) -> None: ...
 
     def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:

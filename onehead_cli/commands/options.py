@@ -44,6 +44,10 @@ Pretrained = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option("--deterministic", help="Only operations that give the same bits each time; fail on any other."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]

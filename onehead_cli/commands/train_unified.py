@@ -30,6 +30,7 @@ def train_unified(
     resume: o.Resume = False,
     device: o.Device = None,
     seed: o.Seed = None,
+    deterministic: o.Deterministic = None,
     show_config: o.ShowConfig = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -50,6 +51,7 @@ def train_unified(
         "model.pretrained": pretrained,
         "device": device,
         "seed": seed,
+        "deterministic": deterministic,
     }
     settings = o.build_config(config, assignments, flags)
     if show_config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -24,11 +24,13 @@ from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 @dataclass
 class LoopState:
-    """Where a run is: optimizer steps done, the best criterion so far, and evaluations since then."""
+    """Where a run is: optimizer steps done, the best criterion so far, evaluations since then, and the tasks whose
+    weight was warned about."""
 
     step: int = 0
     best: float = float("-inf")
     since_best: int = 0
+    warned: list[str] = field(default_factory=list)
 
 
 class TrainingLoop:
@@ -63,7 +65,6 @@ class TrainingLoop:
             NonFiniteLossError: before the step; weights and state are those of the step before.
         """
         epoch_began = time.perf_counter()
-        floor_warned: set[str] = set()
         while not self.finished():
             info = self._step()
             yield info
@@ -75,8 +76,8 @@ class TrainingLoop:
                 best = validation.criterion > self.state.best
                 self.state.best = max(validation.criterion, self.state.best)
                 self.state.since_best = 0 if best else self.state.since_best + 1
-            below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
-            floor_warned |= below
+            below = {name for name, w in info.weights.items() if w < self.weights_floor} - set(self.state.warned)
+            self.state.warned += sorted(below)
             yield EpochInfo(
                 epoch=info.epoch,
                 total_epochs=self.schedule.epochs,
@@ -143,6 +144,7 @@ class TrainingLoop:
             "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
             "since_best": self.state.since_best,
+            "warned": list(self.state.warned),
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "task_weights": self.objective.task_weights.state_dict(),
@@ -150,7 +152,12 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
-        self.state = LoopState(step=int(state["step"]), best=float(state["best"]), since_best=int(state["since_best"]))
+        self.state = LoopState(
+            step=int(state["step"]),
+            best=float(state["best"]),
+            since_best=int(state["since_best"]),
+            warned=list(state["warned"]),
+        )
         self.objective.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])

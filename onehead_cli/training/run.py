@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,23 @@ from typing import Any
 
 import torch
 
-from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, load_checkpoint, save_checkpoint
+from onehead_cli.checkpoint import (
+    Checkpoint,
+    Thresholds,
+    best_path,
+    can_resume,
+    forget_run,
+    last_path,
+    load_checkpoint,
+    previous_path,
+    save_checkpoint,
+)
 from onehead_cli.config import Config
-from onehead_cli.errors import CheckpointError, Interrupted, OneheadError
+from onehead_cli.errors import CheckpointError, DamagedCheckpointError, Interrupted
 from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.random_state import random_states, restore_random_states
 from onehead_cli.training.runlog import RunLog
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
 from onehead_cli.training.signals import StopRequest
@@ -48,14 +58,13 @@ def train_network(
     Args:
         name: of the checkpoints and the log.
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
-        resume: go on from {name}_last.pth.
-        supersedes: names of the networks whose _last files end with this run's beginning.
+        resume: go on from {name}_last.pth, or from {name}_previous.pth where that is damaged or missing.
+        supersedes: names of the networks that can no longer be resumed once this run begins.
 
     Raises:
         OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
     """
-    _check_writable(config.output)
-    last = _load_last(config, name) if resume else None
+    last = _load_last(config, name, reporter) if resume else None
     architecture = architecture_for(config, tasks)
     if last is not None:
         _check_same_classes(last, architecture)
@@ -63,7 +72,7 @@ def train_network(
     pretrained = config.model.pretrained and last is None
     loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
     for stale in supersedes:
-        last_path(config.output, stale).unlink(missing_ok=True)
+        forget_run(config.output, stale)
     if last is not None:
         pictures = {task.value: len(split) for task, split in loop.loader.splits.items()}
         if last.training["pictures"] != pictures:
@@ -77,10 +86,14 @@ def train_network(
                 f"{last.training['teachers']}, now {scores_of(teachers)}"
             )
         loop.load_state_dict(last.training, last.weights)
-        reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
+        reporter.say(f"{name}: resumed from step {loop.state.step} of {loop.total_steps} (epoch {last.epoch})")
+        _warn_of_other_threads(name, last, reporter)
+        _check_best(config.output, name, loop, reporter)
     writer = _Writer(name, architecture, config, loop, scores_of(teachers))
     if not loop.finished():
         _announce(name, loop, reporter)
+        if last is not None:
+            restore_random_states(last.training["random"], loop.loader.device)
         _drive(loop, writer, last, reporter)
     best = load_checkpoint(best_path(config.output, name))
     return TrainingResult(
@@ -114,12 +127,17 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                     reporter.warn(warning)
                 if info.best:
                     writer.save_best(thresholds, scores, info.epoch)
+                log.sync()
                 writer.save_last(thresholds, scores)
                 reporter.note(_epoch_line(name, info))
             else:
                 advance(info.step, _step_detail(info))
+                if writer.is_due():
+                    log.sync()
+                    writer.save_last(thresholds, scores)
             # The last step of an epoch is followed by its EpochInfo: the evaluation still belongs to the epoch.
             if stop.signal_number is not None and (isinstance(info, EpochInfo) or not loop.at_end_of_epoch()):
+                log.sync()
                 writer.save_last(thresholds, scores)
                 raise Interrupted(
                     f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
@@ -131,7 +149,7 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
 
 @dataclass
 class _Writer:
-    """Writes the two checkpoint files of a run."""
+    """Writes the checkpoint files of a run: the best, the last, and the last but one."""
 
     name: str
     architecture: Architecture
@@ -139,14 +157,24 @@ class _Writer:
     loop: TrainingLoop
     teachers: dict[str, float]
 
+    def is_due(self) -> bool:
+        """Whether to save after this step of the middle of an epoch; its end is saved in any case."""
+        every = self.loop.schedule.save_every
+        return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
+
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
 
     def save_last(self, thresholds: Thresholds, scores: dict[str, float | None]) -> None:
         epoch = self.loop.state.step // self.loop.steps_per_epoch
-        training = {**self.loop.state_dict(), "teachers": self.teachers}
-        state = self._checkpoint(thresholds, scores, epoch, training)
-        save_checkpoint(last_path(self.config.output, self.name), state)
+        training = {
+            **self.loop.state_dict(),
+            "teachers": self.teachers,
+            "random": random_states(self.loop.loader.device),
+            "threads": torch.get_num_threads(),
+        }
+        folder, state = self.config.output, self._checkpoint(thresholds, scores, epoch, training)
+        save_checkpoint(last_path(folder, self.name), state, keep=previous_path(folder, self.name))
 
     def _checkpoint(
         self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int, training: dict[str, Any]
@@ -172,27 +200,27 @@ class _Writer:
         )
 
 
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OneheadError(
-            f"output folder {folder} cannot be written ({error.strerror}); choose another with --output"
-        ) from None
+#: What may differ between a run and its continuation: where things are, and when to save. Another device computes the
+#: same but for rounding, and so do deterministic operations.
+_FREE_KEYS = (
+    "output",
+    "device",
+    "deterministic",
+    "data.root",
+    "data.det_",
+    "data.seg_root",
+    "data.cls_root",
+    "data.cache_mb",
+    "teacher.save_every",
+    "student.save_every",
+)
 
 
-#: What may differ between a run and its continuation: where things are. Another device computes the same but for
-#: rounding.
-_FREE_KEYS = ("output", "device", "data.root", "data.det_", "data.seg_root", "data.cls_root", "data.cache_mb")
-
-
-def _load_last(config: Config, name: str) -> Checkpoint:
+def _load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
     path = last_path(config.output, name)
-    if not path.is_file():
+    if not can_resume(config.output, name):
         raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
-    last = load_checkpoint(path)
+    last = _last_or_previous(config.output, name, reporter)
     if not last.training:
         raise CheckpointError(f"{path}: holds no training state (a _best file?); it cannot be resumed")
     mine = "student" if name == "all" else "teacher"
@@ -213,6 +241,49 @@ def _load_last(config: Config, name: str) -> Checkpoint:
             + ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
         )
     return last
+
+
+def _last_or_previous(folder: Path, name: str, reporter: Reporter) -> Checkpoint:
+    """The last checkpoint; where it is damaged or missing, the one before, which then takes its place."""
+    path, previous = last_path(folder, name), previous_path(folder, name)
+    try:
+        if path.is_file() or not previous.is_file():
+            return load_checkpoint(path)
+        problem = f"{path}: missing"
+    except DamagedCheckpointError as error:
+        problem = str(error)
+        if not previous.is_file():
+            raise
+    try:
+        last = load_checkpoint(previous)
+    except DamagedCheckpointError as error:
+        raise CheckpointError(f"{problem}; {error}; neither can be resumed, leave --resume out to start anew") from None
+    reporter.warn(f"{problem}; going on from the one before, {previous.name}, of step {last.training.get('step')}")
+    # The next save moves the last file to the place of the one before; a damaged one must not get there.
+    previous.replace(path)
+    return last
+
+
+def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> None:
+    before, now = last.training["threads"], torch.get_num_threads()
+    if before != now:
+        reporter.warn(
+            f"{name}: begun with {before} threads, resumed with {now}: the result will differ in the last bits from "
+            f"that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
+        )
+
+
+def _check_best(folder: Path, name: str, loop: TrainingLoop, reporter: Reporter) -> None:
+    """Where the best file was lost or damaged meanwhile, let the next evaluation write a new one."""
+    if loop.state.best == float("-inf"):
+        return
+    try:
+        load_checkpoint(best_path(folder, name))
+    except CheckpointError as error:
+        if loop.finished():
+            raise
+        reporter.warn(f"{error}; the next evaluation counts as the best so far")
+        loop.state.best = float("-inf")
 
 
 def _check_same_classes(last: Checkpoint, architecture: Architecture) -> None:
