@@ -1,15 +1,31 @@
-"""Fixtures: tiny datasets made on the spot, a tiny trained chain, and one thread a test process."""
+"""Fixtures: tiny datasets made on the spot, tiny trained chains, and one thread and no network a test process."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 # Several test processes share the cores; threads of theirs that wait for each other would slow all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path
+# No test reaches beyond this machine, nor do the processes that it starts.
+_NO_NETWORK = str(Path(__file__).parent / "no_network")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, _NO_NETWORK)
+sys.modules.pop("sitecustomize", None)  # the installation's own, if it has one
+import sitecustomize  # noqa: E402, F401
 
-import pytest
+import pytest  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="many more interrupted and killed runs: `make soak`")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--soak"))
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +40,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY = ["--image-size", "64", "--set", "teacher.batch_size=4", "--set", "student.batch_size=2", "--quiet"]
 
+#: The same with a small network from random weights, for tests that need no good one.
+SMALL = [*TINY, "--backbone", "mobilenetv3_small_050", "--no-pretrained"]
+
 
 @pytest.fixture(scope="session")
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,4 +53,15 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = ["--data", str(tiny_data), "--output", str(output), "--epochs", "2", *TINY]
     assert run(["train-teacher", "--task", "all", *where]) == 0
     assert run(["train-unified", *where]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def small_teachers(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with three small teachers, trained for one epoch."""
+    from onehead_cli.app import run
+
+    output = tmp_path_factory.mktemp("teachers")
+    where = ["--data", str(tiny_data), "--output", str(output), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "all", *where]) == 0
     return output
