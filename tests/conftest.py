@@ -41,7 +41,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TINY = ["--image-size", "64", "--set", "teacher.batch_size=4", "--set", "student.batch_size=2", "--quiet"]
 
 #: The same with a small network from random weights, for tests that need no good one.
-SMALL = [*TINY, "--backbone", "mobilenetv3_small_050", "--no-pretrained"]
+SMALL = ["--backbone", "mobilenetv3_small_050", "--no-pretrained", *TINY]
 
 
 @pytest.fixture(scope="session")

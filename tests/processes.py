@@ -18,6 +18,7 @@ def start(*args: object, stderr: Path | str = os.devnull):
 def _run(args: list[str], stderr: str) -> None:
     for descriptor, path in ((1, os.devnull), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY), descriptor)
+    os.environ["TERM"] = "xterm"  # for where stderr is a terminal
     from onehead_cli.app import main
 
     main(args)

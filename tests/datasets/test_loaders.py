@@ -312,6 +312,6 @@ def test_a_minibatch_depends_on_seed_and_position_alone(tiny_data):
         assert not torch.equal(a.images, c.images)
 
 
-def test_fault_34_batch_larger_than_the_dataset(tiny_data):
+def test_a_batch_larger_than_the_dataset_is_filled_from_the_next_round(tiny_data):
     batch = make_loader(tiny_data, batch_size=30).minibatch(0)
     assert len(batch[Task.CLS].names) == 30

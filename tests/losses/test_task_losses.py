@@ -82,6 +82,7 @@ def test_quality_loss_by_hand():
 
 
 def test_fault_33_no_positive_in_a_batch_gives_a_finite_loss():
+    """A batch without a single box gives the finite loss of a picture that is all background."""
     loss = detection_loss(one_cell_map(), target(), num_classes=2, image_size=S)
     assert loss.item() == pytest.approx(0.25 * math.log(2))
     plain = yolov1_loss(one_cell_map(), target(), num_classes=2, image_size=S)

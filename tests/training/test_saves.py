@@ -15,8 +15,9 @@ from runs import assert_same_run, lines
 from onehead_cli.app import run
 from onehead_cli.checkpoint import can_resume, last_path, load_checkpoint, previous_path
 from onehead_cli.console import Console
-from onehead_cli.errors import CheckpointError, DamagedCheckpointError
+from onehead_cli.errors import CheckpointError, DamagedCheckpointError, OneheadError
 from onehead_cli.training import run as training_run
+from onehead_cli.training import runlog
 from onehead_cli.training.runlog import RunLog
 from onehead_cli.types import EpochInfo
 
@@ -196,18 +197,22 @@ def test_fault_38_a_full_disk_leaves_the_old_save_intact(teacher_command, stoppe
     assert_same_run(undisturbed, output, "cls")
 
 
-def test_a_log_that_no_longer_fits_is_one_error_and_is_cut_back_on_resume(tmp_path):
-    from onehead_cli.errors import OneheadError
-
+def test_a_log_that_no_longer_fits_is_one_error_and_is_cut_back_on_resume(tmp_path, monkeypatch):
+    monkeypatch.setattr(runlog, "_tensorboard", lambda *args: None)
     info = EpochInfo(1, 3, 3, {"top1": 0.5}, 0.5, True, 1.0)
     with RunLog(tmp_path, "cls", resumed_step=None) as log:
         log.write(info)
-        size = (tmp_path / "cls.jsonl").stat().st_size
-        with no_file_over(size + 10), pytest.raises(OneheadError, match=r"cls\.jsonl: cannot be written \(File too"):
-            log.write(info)
+    path = tmp_path / "cls.jsonl"
+    with (
+        no_file_over(path.stat().st_size + 10),
+        pytest.raises(OneheadError, match=r"cls\.jsonl: cannot be written \(File too large"),
+        RunLog(tmp_path, "cls", resumed_step=3) as log,
+    ):
+        log.write(info)
+    assert not path.read_text().endswith("\n")
     with RunLog(tmp_path, "cls", resumed_step=3):
         pass
-    assert len(lines(tmp_path / "cls.jsonl")) == 1
+    assert len(lines(path)) == 1
 
 
 def test_the_damage_of_any_checkpoint_is_noticed(stopped, tmp_path):
