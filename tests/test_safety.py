@@ -99,8 +99,7 @@ def test_yaml_makes_no_objects(tmp_path):
 
 def test_json_makes_plain_values_only(tmp_path):
     path = tmp_path / "x.json"
-    content = {"__class__": "os.system", "py/object": "os.system", "__reduce__": ["touch x"], "n": 1e400}
-    path.write_text(json.dumps({k: v for k, v in content.items() if k != "n"}))
+    path.write_text(json.dumps({"__class__": "os.system", "py/object": "os.system", "__reduce__": ["touch x"]}))
     assert {type(value) for value in read_json(path).values()} == {str, list}
 
 

@@ -26,7 +26,7 @@ def terminate():
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["cls", "all"])
 def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
-    name, request, teacher_command, small_teachers, tiny_data, tmp_path, capsys, soak
+    name, request, teacher_command, small_teachers, tiny_data, tmp_path, capsys, soak, record_property
 ):
     """Stopped at any step and resumed, a run ends with the weights, states and log of one that was never stopped."""
     if name == "cls":
@@ -57,6 +57,7 @@ def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
         assert_same_run(straight, output, name)
         shutil.rmtree(output)
         done += len(chosen)
+    record_property("stops", done)
 
 
 def test_a_run_killed_in_mid_buffer_repeats_the_buffer_and_draws_the_same_numbers(tiny_data, tmp_path, monkeypatch):

@@ -81,7 +81,9 @@ def kill_at_any_moment(process, folder, draw):
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_fault_37_a_run_killed_at_any_moment_goes_on_from_a_whole_save(teacher_command, undisturbed, tmp_path, soak):
+def test_fault_37_a_run_killed_at_any_moment_goes_on_from_a_whole_save(
+    teacher_command, undisturbed, tmp_path, soak, record_property
+):
     """Killed at any moment, also within a save, a run loses the steps since its last save and nothing else."""
     draw = random.Random(37)
     killed, folder = {"within a save": 0, "at any moment": 0}, tmp_path / "0"
@@ -115,6 +117,8 @@ def test_fault_37_a_run_killed_at_any_moment_goes_on_from_a_whole_save(teacher_c
             assert not temporary(folder)
             finished += 1
             folder = tmp_path / str(finished)
+    for kind, count in killed.items():
+        record_property(f"kills {kind}", count)
 
 
 @pytest.mark.parametrize("how", ["flipped bit", "truncated", "missing"])
