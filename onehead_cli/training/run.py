@@ -127,21 +127,19 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                     reporter.warn(warning)
                 if info.best:
                     writer.save_best(thresholds, scores, info.epoch)
-                log.sync()
-                writer.save_last(thresholds, scores)
                 reporter.note(_epoch_line(name, info))
             else:
                 advance(info.step, _step_detail(info))
-                if writer.is_due():
-                    log.sync()
-                    writer.save_last(thresholds, scores)
-            # The last step of an epoch is followed by its EpochInfo: the evaluation still belongs to the epoch.
-            if stop.signal_number is not None and (isinstance(info, EpochInfo) or not loop.at_end_of_epoch()):
+                if loop.at_end_of_epoch():
+                    continue  # what follows is the EpochInfo; the evaluation still belongs to the epoch
+            signalled = stop.signal_number
+            if signalled is not None or isinstance(info, EpochInfo) or writer.is_due():
                 log.sync()
                 writer.save_last(thresholds, scores)
+            if signalled is not None:
                 raise Interrupted(
                     f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
-                    signal_number=stop.signal_number,
+                    signal_number=signalled,
                 )
     if loop.state.step < loop.total_steps:
         reporter.note(f"{name}: no new best in {loop.schedule.patience} evaluations, stopped early")
@@ -158,9 +156,9 @@ class _Writer:
     teachers: dict[str, float]
 
     def is_due(self) -> bool:
-        """Whether to save after this step of the middle of an epoch; its end is saved in any case."""
+        """Whether `save_every` asks for a save after this step; the end of an epoch is saved in any case."""
         every = self.loop.schedule.save_every
-        return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
+        return every > 0 and self.loop.state.step % every == 0
 
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
