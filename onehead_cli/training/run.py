@@ -130,19 +130,24 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                 reporter.note(_epoch_line(name, info))
             else:
                 advance(info.step, _step_detail(info))
-                if loop.at_end_of_epoch():
-                    continue  # what follows is the EpochInfo; the evaluation still belongs to the epoch
-            signalled = stop.signal_number
-            if signalled is not None or isinstance(info, EpochInfo) or writer.is_due():
+            signal_number = _stops_here(stop, loop, info)
+            if signal_number or isinstance(info, EpochInfo) or writer.is_due():
                 log.sync()
                 writer.save_last(thresholds, scores)
-            if signalled is not None:
+            if signal_number:
                 raise Interrupted(
                     f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
-                    signal_number=signalled,
+                    signal_number=signal_number,
                 )
     if loop.state.step < loop.total_steps:
         reporter.note(f"{name}: no new best in {loop.schedule.patience} evaluations, stopped early")
+
+
+def _stops_here(stop: StopRequest, loop: TrainingLoop, info: StepInfo | EpochInfo) -> int:
+    """The number of the signal that ends the run here, or 0."""
+    # The last step of an epoch is followed by its EpochInfo: the evaluation still belongs to the epoch.
+    ends_here = isinstance(info, EpochInfo) or not loop.at_end_of_epoch()
+    return (stop.signal_number or 0) if ends_here else 0
 
 
 @dataclass
@@ -156,9 +161,9 @@ class _Writer:
     teachers: dict[str, float]
 
     def is_due(self) -> bool:
-        """Whether `save_every` asks for a save after this step; the end of an epoch is saved in any case."""
+        """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""
         every = self.loop.schedule.save_every
-        return every > 0 and self.loop.state.step % every == 0
+        return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
 
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))

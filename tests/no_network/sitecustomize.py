@@ -3,12 +3,13 @@
 Only Unix sockets and the machine itself can be reached. An audit hook sees every socket of Python's, whoever opens it.
 """
 
+import socket
 import sys
 
 
 def _is_this_machine(host: object) -> bool:
     name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
-    return name in ("localhost", "::1") or name.startswith("127.")
+    return name in ("localhost", "::1", socket.gethostname()) or name.startswith("127.")
 
 
 def _block(event: str, args: tuple) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import SMALL
-from processes import start
+from killable import start
 from runs import at_step, lines, read
 
 from onehead_cli import app
