@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +18,7 @@ from onehead_cli.commands.profile import profile
 from onehead_cli.commands.train_teacher import train_teacher
 from onehead_cli.commands.train_unified import train_unified
 from onehead_cli.errors import OneheadError
+from onehead_cli.training.signals import SIGNALS, leave_on_signals
 
 app = typer.Typer(
     name="onehead",
@@ -41,7 +40,6 @@ app.command("predict")(predict)
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OUT_OF_MEMORY = "out of memory: lower --batch-size or --image-size"
 #: A full disk, a quota, a file too large, a disk that fails.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -67,21 +65,14 @@ def _root(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (`args` defaults to sys.argv)."""
-    for number in _SIGNALS:
-        signal.signal(number, _stop)
+    leave_on_signals()
     sys.exit(run(args))
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Leave through every `finally`, so that nothing half-written stays; a training has its own handler."""
-    raise SystemExit(128 + number)
 
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    command = typer.main.get_command(app)
     try:
-        code = command.main(args, prog_name="onehead", standalone_mode=False)
+        code = typer.main.get_command(app).main(args, prog_name="onehead", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except OneheadError as error:
@@ -92,8 +83,8 @@ def run(args: list[str] | None = None) -> int:
         return int(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("stopped by SIGINT", 130)
-    except SystemExit as stopped:  # by a signal: `_stop`, or the second one that a training gets
-        names = {128 + number: number.name for number in _SIGNALS}
+    except SystemExit as stopped:  # by a signal
+        names = {128 + number: number.name for number in SIGNALS}
         if stopped.code not in names:
             raise
         return _fail(f"stopped by {names[stopped.code]}", stopped.code)

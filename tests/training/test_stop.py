@@ -4,6 +4,8 @@ import os
 import pty
 import select
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -123,6 +125,28 @@ def test_a_signal_anywhere_else_is_one_line_too(
     assert main(args) == 128 + number
     assert reached and capsys.readouterr().err == f"error: stopped by {number.name}\n"
     assert not list(tmp_path.glob(".*.tmp")) and not list(tmp_path.glob("*.pth"))
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: n.name)
+def test_a_signal_within_an_import_is_one_line_too(number, tmp_path):
+    """An exception there can be swallowed, or leave half a module behind; the process must end all the same."""
+    script = f"""
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), {int(number)})
+                for _ in range(100): pass
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Finder())
+from onehead_cli.__main__ import main
+sys.argv = ["onehead", "train-teacher", "--task", "cls", "--output", {str(tmp_path)!r}]
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (128 + number, f"error: stopped by {number.name}\n")
 
 
 def test_a_signal_during_validation_saves_the_epoch(teacher_command, tmp_path, monkeypatch, main, capsys):
