@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a training after the step it is in; a second one, or one elsewhere, ends the process at once."""
+"""SIGINT and SIGTERM end a training after the step it is in; a second one, or one elsewhere, ends the process then."""
 
 from __future__ import annotations
 
