@@ -42,6 +42,7 @@ class Checkpoint:
     scores: on val, by metric.
     config: the config it was trained with.
     epoch: epochs done. training: optimizer, raw weights, ... of a `_last` file, else empty.
+    data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Checkpoint:
     epoch: int
     seed: int
     training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
         """The network in eval mode.
@@ -101,6 +103,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
         "training": checkpoint.training,
+        "data": checkpoint.data,
     }
     try:
         write_atomically(path, lambda file: torch.save(document, file))
@@ -140,7 +143,7 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
         tasks=tuple(Task(task) for task in stored["tasks"]),
     )
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
-    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
+    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training", "data")
     return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
 
 

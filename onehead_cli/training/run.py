@@ -12,6 +12,7 @@ import torch
 
 from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, load_checkpoint, save_checkpoint
 from onehead_cli.config import Config
+from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, Interrupted, OneheadError
 from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
@@ -78,7 +79,7 @@ def train_network(
             )
         loop.load_state_dict(last.training, last.weights)
         reporter.note(f"{name}: resumed from epoch {last.epoch} (step {loop.state.step} of {loop.total_steps})")
-    writer = _Writer(name, architecture, config, loop, scores_of(teachers))
+    writer = _Writer(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data.root))
     if not loop.finished():
         _announce(name, loop, reporter)
         _drive(loop, writer, last, reporter)
@@ -138,6 +139,7 @@ class _Writer:
     config: Config
     loop: TrainingLoop
     teachers: dict[str, float]
+    manifest: str | None
 
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
@@ -169,6 +171,7 @@ class _Writer:
             epoch=epoch,
             seed=self.config.seed,
             training=training,
+            data={"manifest": self.manifest},
         )
 
 

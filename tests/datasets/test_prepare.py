@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from official_data import Official
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -204,82 +205,6 @@ def test_preparing_does_not_import_torch():
 
 
 # --- official datasets, made up -------------------------------------------------------------------------------------
-
-
-class Official:
-    """Tiny datasets in the official layouts; every picture has its own grey value and size."""
-
-    def __init__(self, root: Path, *, pictures: int = 12, backwards: bool = False) -> None:
-        self.coco, self.voc, self.imagenette = root / "coco", root / "voc", root / "imagenette"
-        self.pictures, self.backwards = pictures, backwards
-        for official, offset in (("train", 0), ("val", 100)):
-            self._coco(official, offset)
-            self._voc(official, offset)
-            self._imagenette(official, offset)
-
-    def arguments(self) -> dict[str, Path]:
-        return {"coco": self.coco, "voc": self.voc, "imagenette": self.imagenette}
-
-    def _numbers(self, offset: int) -> list[int]:
-        numbers = list(range(offset + 1, offset + self.pictures + 1))
-        return numbers[::-1] if self.backwards else numbers
-
-    def _picture(self, path: Path, number: int, kind: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16 + number % 16, 16 + number // 16), (number, 80 * kind, 0)).save(path, quality=100)
-
-    def _coco(self, official: str, offset: int) -> None:
-        annotations = []
-        images = []
-        for number in self._numbers(offset):
-            name = f"{number:012d}.jpg"
-            self._picture(self.coco / f"{official}2017" / name, number, 0)
-            size = {"width": 16 + number % 16, "height": 16 + number // 16}
-            images.append({"id": number, "file_name": name, **size, "license": number % 3})
-            # 1 has no box, 2 only one of the eleventh category, 3 only a crowd.
-            kinds = {1: [], 2: [(13, 0)], 3: [(1, 1)]}.get(number - offset, [(1 + number % 10, 0), (13, 0), (2, 1)])
-            annotations += [
-                {
-                    "id": number * 10 + position,
-                    "image_id": number,
-                    "category_id": category,
-                    "bbox": [1, 2, 5, 6],
-                    "area": 30,
-                    "iscrowd": crowd,
-                }
-                for position, (category, crowd) in enumerate(kinds)
-            ]
-        # Ids with a gap, out of order: the first ten by id are 1 to 9 and 10.
-        categories = [{"id": n, "name": f"c{n}", "supercategory": "s"} for n in (13, *range(10, 0, -1), 14)]
-        content = {
-            "info": {"year": 2017},
-            "licenses": [{"id": 0, "name": "free"}],
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
-        path = self.coco / "annotations" / f"instances_{official}2017.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
-
-    def _voc(self, official: str, offset: int) -> None:
-        base = self.voc / "VOCdevkit" / "VOC2012"
-        names = [f"2007_{number:06d}" for number in self._numbers(offset)]
-        for name, number in zip(names, self._numbers(offset), strict=True):
-            self._picture(base / "JPEGImages" / f"{name}.jpg", number, 1)
-            (base / "SegmentationClass").mkdir(exist_ok=True)
-            Image.new("L", (4, 4), number).save(base / "SegmentationClass" / f"{name}.png")
-        lists = base / "ImageSets" / "Segmentation"
-        lists.mkdir(parents=True, exist_ok=True)
-        (lists / f"{official}.txt").write_text("\n".join(names) + "\n")
-
-    def _imagenette(self, official: str, offset: int) -> None:
-        for position, folder in enumerate(("n02", "n01", "n03")):
-            for number in self._numbers(offset):
-                path = self.imagenette / official / folder / f"{folder}_{number}.JPEG"
-                self._picture(path, number, 2)
-                path.write_bytes(path.read_bytes() + bytes([position]))
-            (self.imagenette / official / folder / "readme.txt").write_text("not a picture")
 
 
 @pytest.fixture
