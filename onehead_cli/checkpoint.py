@@ -143,8 +143,10 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
         tasks=tuple(Task(task) for task in stored["tasks"]),
     )
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
-    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training", "data")
-    return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
+    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
+    stored_fields = {key: document[key] for key in fields}
+    data = document.get("data", {})
+    return Checkpoint(architecture=architecture, thresholds=thresholds, data=data, **stored_fields)
 
 
 def load_teachers(config: Config) -> dict[Task, Checkpoint]:

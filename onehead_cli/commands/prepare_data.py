@@ -145,15 +145,15 @@ def _show_plan(draw: OfficialDraw, cache_folder: Path, base_urls: dict[str, str]
     }
     rows = []
     for part in planned:
-        guess = part.what == "pictures" and not exact
-        files = part.what if part.what == "archive" else f"{'about ' if guess else ''}{part.files} pictures"
-        about = "about " if part.what == "pictures" else ""
-        rows.append([part.dataset, files, part.url, f"{about}{decimal(part.bytes)}", decimal(part.cached_bytes)])
-    header = ["Dataset", "What", "From", "Size", "Cached"]
+        about = "" if part.what == "archive" else "about "
+        pictures = f"{part.files} pictures" if exact else f"about {part.files} pictures"
+        what = part.what if part.what == "archive" else pictures
+        rows.append([part.dataset, what, about + decimal(part.bytes), decimal(part.cached_bytes)])
     console.result(
         document,
-        table("Downloads", header, rows, left=3),
-        f"To fetch: about {decimal(missing)} into {cache_folder}; nothing was written",
+        table("Downloads", ["Dataset", "What", "Size", "In the cache"], rows, left=2),
+        "\n".join(f"{part.dataset} {part.what}: {part.url}" for part in planned),
+        f"To fetch: about {decimal(missing)}, into {cache_folder}; nothing was written",
     )
 
 

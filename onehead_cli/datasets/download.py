@@ -145,6 +145,8 @@ class Downloader:
     ) -> None:
         if sha256 is None:
             part.unlink(missing_ok=True)
+        elif size is None and part.is_file() and _what_is_wrong(part, sha256, check) is None:
+            return  # a run was killed between the last byte and the rename
         while True:
             resumed = _size_of(part) > 0
             self._receive_all(url, part, size, advance)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from onehead_cli.datasets.addresses import COCO, COCO_PICTURE_BYTES, OFFICIAL_SOURCES, OfficialSource
 from onehead_cli.datasets.download import Downloader
 from onehead_cli.datasets.files import locked, sha256_of
@@ -98,6 +100,8 @@ class DownloadCache:
         size, sha256 = self._expected(source)
         urls = [base + source.archive for base in self._bases(source)]
         held = _part_bytes(path)
+        gone_on = f", {decimal(held)} are there" if held else ""
+        self._reporter.note(f"fetching {urls[0]} ({decimal(size) if size else 'size not known'}{gone_on})")
         with self._reporter.track(path.name, size or source.bytes, unit="bytes") as advance:
 
             def show(received: int) -> None:

@@ -77,7 +77,9 @@ def prepare_synthetic(
         return {}
 
     arguments = {"seed": seed, "sizes": list(sizes), "image_size": image_size}
-    return write_datasets(root, source="synthetic", arguments=arguments, overwrite=overwrite, write=write)
+    return write_datasets(
+        root, source="synthetic", arguments=arguments, overwrite=overwrite, repeatable=True, write=write
+    )
 
 
 def prepare_local(
@@ -116,7 +118,9 @@ def prepare_local(
         }
         return _copy(files.__getitem__, draw, Copier(staging, progress))
 
-    return write_datasets(root, source="local", arguments=draw.arguments(), overwrite=overwrite, write=write)
+    return write_datasets(
+        root, source="local", arguments=draw.arguments(), overwrite=overwrite, repeatable=False, write=write
+    )
 
 
 def prepare_official(
@@ -154,7 +158,9 @@ def prepare_official(
 
             return _copy(fetched, draw, Copier(staging, progress))
 
-    return write_datasets(root, source="official", arguments=draw.arguments(), overwrite=overwrite, write=write)
+    return write_datasets(
+        root, source="official", arguments=draw.arguments(), overwrite=overwrite, repeatable=True, write=write
+    )
 
 
 def plan_official(

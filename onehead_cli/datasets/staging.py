@@ -15,7 +15,7 @@ from typing import Any
 
 from onehead_cli.datasets.files import locked, read_json
 from onehead_cli.datasets.layout import DATASET_FOLDERS, MANIFEST_FILE, SPLITS
-from onehead_cli.datasets.manifest import Origins, write_manifest
+from onehead_cli.datasets.manifest import Origins, verify_manifest, write_manifest
 from onehead_cli.errors import DataError
 from onehead_cli.types import TASKS, Task
 
@@ -40,6 +40,7 @@ def write_datasets(
     source: str,
     arguments: dict[str, Any],
     overwrite: bool,
+    repeatable: bool,
     write: Callable[[Path], Origins],
 ) -> PrepareResult:
     """Let `write` write the three dataset folders into a folder, and put them into the root with their manifest.
@@ -47,20 +48,22 @@ def write_datasets(
     Args:
         arguments: of the draw, with at least seed and sizes; they stand in the manifest.
         overwrite: replace datasets that stand there already.
+        repeatable: source and arguments say all: where just these datasets stand, whole, nothing is left to do.
         write: gives what the manifest is to say about single files.
 
     Raises:
-        DataError: datasets stand there already, another run is at work there, or the folder cannot be written.
+        DataError: other datasets stand there already, another run is at work there, or the folder cannot be written.
     """
     counts = {task: dict(zip(SPLITS, arguments["sizes"], strict=True)) for task in TASKS}
     result = PrepareResult(root, source, arguments["seed"], counts, root / MANIFEST_FILE)
     new_root = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root):
-            for left in root.glob(f"{_PREFIX}*"):
+        with locked(root) as held:
+            for left in root.glob(f"{_PREFIX}*") if held else ():
                 shutil.rmtree(left)
-            if _move_into_place(root) and _is_of(root, source, arguments):
+            moved = _move_into_place(root)
+            if (moved or (repeatable and not overwrite)) and _holds(root, source, arguments):
                 return result
             standing = [name for name in (*DATASET_FOLDERS.values(), MANIFEST_FILE) if (root / name).exists()]
             if standing and not overwrite:
@@ -98,6 +101,10 @@ def _move_into_place(root: Path) -> bool:
     return found
 
 
-def _is_of(root: Path, source: str, arguments: dict[str, Any]) -> bool:
+def _holds(root: Path, source: str, arguments: dict[str, Any]) -> bool:
+    """Whether the root holds the datasets of these arguments, every file as it was written."""
+    if not (root / MANIFEST_FILE).is_file():
+        return False
     manifest = read_json(root / MANIFEST_FILE)
-    return (manifest.get("source"), manifest.get("arguments")) == (source, arguments)
+    same = (manifest.get("source"), manifest.get("arguments")) == (source, arguments)
+    return same and not verify_manifest(root)

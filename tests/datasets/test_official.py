@@ -204,6 +204,21 @@ def test_a_stated_checksum_that_is_none_or_wrong_is_named(own, tmp_path, capsys)
     assert f"{own.url}/{VOC_ARCHIVE}: wrong checksum" in error_of(capsys)
 
 
+def test_the_same_command_again_has_nothing_to_do(own, tmp_path, capsys):
+    root = tmp_path / "data"
+    assert run(command(own, root)) == 0
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    own.log.clear()
+    assert run(command(own, root)) == 0
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before and own.log == []
+    assert run(command(own, root, "--seed", "1")) == 1  # another draw does not replace this one
+    assert "already holds" in error_of(capsys)
+    victim = next((root / "mini_coco_det/val").iterdir())
+    victim.write_bytes(b"")
+    assert run(command(own, root)) == 1  # nor is a damaged one taken for whole
+    assert run(command(own, root, "--overwrite")) == 0 and verify_manifest(root) == [] and own.log == []
+
+
 def test_mirrors_are_tried_in_order(server, tmp_path, monkeypatch, capsys):
     """Without --base-url: the facts are those of the tiny archives, the first address of each is dead."""
     for name in ARCHIVES:
@@ -274,7 +289,9 @@ def test_a_full_disk_is_said_before_anything_is_fetched(server, tmp_path, monkey
 )
 def test_wrong_arguments_are_explained(server, tmp_path, capsys, arguments, code, message):
     redirects = server.redirects() if message.startswith("no category") else []
-    assert run(["prepare-data", "--data", str(tmp_path / "data"), "--sizes", SIZES, *redirects, *arguments]) == code
+    assert (
+        run(["prepare-data", "--data", str(tmp_path / "data"), "--sizes", SIZES, "-q", *redirects, *arguments]) == code
+    )
     assert message in error_of(capsys)
     # Nothing but what tells the categories was fetched.
     assert {path for path, _, _ in server.log} <= {COCO_ARCHIVE, COCO_ARCHIVE + ".sha256"}
@@ -338,11 +355,9 @@ def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, capsys):
                 finished.setdefault(name, len(own.asked(name)))
         assert {name: len(own.asked(name)) for name in finished} == finished
         if (root / "manifest.json").exists() or kills == 20:
-            if not (root / "manifest.json").exists():
-                assert run(command(own, root)) == 0
-            assert files_of(root) == calm
-            if not killed or kills == 20:
-                assert not {path.name for path in root.iterdir() if path.name.startswith(".")} - {".cache"}
+            assert run(command(own, root)) == 0
+            assert files_of(root) == calm and {name: len(own.asked(name)) for name in finished} == finished
+            assert not {path.name for path in root.iterdir() if path.name.startswith(".")} - {".cache"}
             cycles += 1
             resumed += any(first > 0 for name in ARCHIVES for first, _ in own.asked(name))
             shutil.rmtree(root)
@@ -366,7 +381,7 @@ def test_a_kill_between_the_moves_is_mended_by_the_next_run(tmp_path, monkeypatc
             return {}
 
         arguments = {"seed": seed, "sizes": [1, 1, 1]}
-        write_datasets(root, source="synthetic", arguments=arguments, overwrite=old, write=write_into)
+        write_datasets(root, source="local", arguments=arguments, overwrite=old, repeatable=False, write=write_into)
 
     root = tmp_path / "calm"
     write(1)
