@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
 from urllib3.util import Retry, Timeout
 
 from onehead_cli import __version__
@@ -25,6 +33,8 @@ Check = Callable[[Path], str | None]
 _CHUNK = 1 << 16
 #: Of a file whose size is not known; nothing here that is fetched without one is larger.
 _MAX_UNKNOWN_BYTES = 8_000_000_000
+#: Waits longer than this are announced.
+_NOTICED_SECONDS = 1.5
 #: Statuses that may be over in a moment; any other from 400 on is final for its address.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -58,6 +68,7 @@ class Downloader:
         attempts: failures in a row, none of them bringing the file further, after which an address is given up.
         backoff: seconds of the first wait, doubled each time, of which up to half is taken off at random.
         longest_wait: seconds of the longest wait, one that a server asks for in Retry-After included.
+        notify: called with a line before each wait that a user would wonder about.
     """
 
     def __init__(
@@ -68,11 +79,13 @@ class Downloader:
         attempts: int = 6,
         backoff: float = 1.0,
         longest_wait: float = 60.0,
+        notify: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._timeout = Timeout(connect=connect_timeout, read=stall_timeout)
         self._attempts = attempts
         self._backoff = backoff
         self._longest_wait = longest_wait
+        self._notify = notify
         self._stopped = threading.Event()
         self._pools: dict[str | None, urllib3.PoolManager] = {}
 
@@ -173,7 +186,11 @@ class Downloader:
             furthest = max(reached, furthest)
             if failures >= self._attempts:
                 raise _GiveUp(f"{reason}, {failures} times in a row")
-            self._wait(failures, retry_after)
+            seconds = self._pause(failures, retry_after)
+            if seconds > _NOTICED_SECONDS:
+                self._notify(f"{url}: {reason}; trying again in {seconds:.0f} s")
+            if self._stopped.wait(seconds):
+                raise _GiveUp("stopped")
 
     def _receive(self, url: str, part: Path, size: int | None, advance: Callable[[int], None]) -> None:
         """One request: the file from where the part ends, or from its beginning if the server sends that."""
@@ -234,10 +251,10 @@ class Downloader:
             raise _WrongFile(f"has {total:,} bytes instead of {size:,}")
         return total
 
-    def _wait(self, failures: int, retry_after: float | None) -> None:
+    def _pause(self, failures: int, retry_after: float | None) -> float:
+        """Seconds until the next attempt."""
         seconds = min(self._backoff * 2 ** (failures - 1), self._longest_wait) * random.uniform(0.5, 1)
-        if self._stopped.wait(min(max(seconds, retry_after or 0), self._longest_wait)):
-            raise _GiveUp("stopped")
+        return min(max(seconds, retry_after or 0), self._longest_wait)
 
     def _explain(self, error: HTTPError) -> str:
         reason = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
@@ -247,6 +264,10 @@ class Downloader:
             return f"no data for {self._timeout.read_timeout:g} s"
         if isinstance(reason, NewConnectionError):
             return "no connection"
+        if isinstance(reason, ProtocolError):
+            return "connection dropped"
+        if isinstance(reason, SSLError):
+            return f"no safe connection ({reason})"
         return f"connection failed ({type(reason).__name__})"
 
     def _pool(self, url: str) -> urllib3.PoolManager:

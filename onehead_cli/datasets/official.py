@@ -69,7 +69,7 @@ def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
     """Equally many pictures of each class folder."""
     folder = copier.folder / DATASET_FOLDERS[Task.CLS]
     classes = {official: _class_folders(files, official) for official in ("train", "val")}
-    if classes["train"].keys() != classes["val"].keys():
+    if not classes["train"] or classes["train"].keys() != classes["val"].keys():
         raise DataError("imagenette: train/ and val/ must hold the same class folders, at least one")
     for official, splits in (("train", _FROM_TRAIN), ("val", _FROM_VAL)):
         shares = {split: equal_shares(draw.sizes[split], classes[official]) for split in splits}
@@ -178,7 +178,7 @@ class CocoSplit:
         content["annotations"] = [a for a in annotations if a["category_id"] in ids]
         images = entries_of(content, "images", {"id", "file_name", "width", "height"}, name)
         for index, image in enumerate(images):
-            if PurePosixPath(image["file_name"]).name != image["file_name"]:
+            if PurePosixPath(str(image["file_name"])).name != image["file_name"]:
                 raise DataError(f"{name}: images[{index}] has the file_name {image['file_name']!r}, which is no name")
         return cls(name, content, {f"{official}/{image['file_name']}": image for image in images})
 
@@ -197,7 +197,7 @@ class CocoSplit:
         """{"license": {"name": ..., "url": ...}} for the manifest, or nothing where the JSON gives none."""
         wanted = self.images[picture].get("license")
         for entry in self.content.get("licenses", []):
-            if wanted is not None and entry.get("id") == wanted:
+            if wanted is not None and isinstance(entry, dict) and entry.get("id") == wanted:
                 return {"license": {key: entry[key] for key in ("name", "url") if key in entry}}
         return {}
 

@@ -130,7 +130,6 @@ def prepare_official(
     cache_folder: Path,
     base_urls: Mapping[str, str],
     overwrite: bool = False,
-    downloader: Downloader | None = None,
     reporter: Reporter,
     progress: Progress | None = None,
 ) -> PrepareResult:
@@ -146,7 +145,7 @@ def prepare_official(
         DataError, ConfigError: as for `prepare_local`.
     """
     _check_arguments(draw.sizes, draw.seed)
-    downloader = downloader or Downloader()
+    downloader = Downloader(notify=reporter.note)
     cache = DownloadCache(cache_folder, base_urls=base_urls, downloader=downloader, reporter=reporter)
 
     def write(staging: Path) -> Origins:

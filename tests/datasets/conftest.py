@@ -9,6 +9,13 @@ import pytest
 from official_data import Official, Server
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment must not come between a test and its server."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
+
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the official servers have, tiny: 25 pictures in each official split, of Imagenette in each class."""

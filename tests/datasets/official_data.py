@@ -10,6 +10,7 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -165,7 +166,7 @@ class Server:
         return [(start, whole) for name, start, whole in self.log if name == path]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.lstrip("/")
+        path = urlsplit(request.path).path.lstrip("/")  # a proxy is asked for the whole address
         queue = self.answers.get(path, [])
         answer = queue.pop(0) if len(queue) > 1 or (queue and not isinstance(queue[0], tuple)) else None
         if answer is None:

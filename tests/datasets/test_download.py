@@ -164,11 +164,14 @@ def test_pauses_grow_and_keep_to_what_the_server_asks_for(server, target, monkey
     pauses: list[float] = []
     downloader = quick(attempts=7, backoff=1.0, longest_wait=20.0)
     monkeypatch.setattr(downloader._stopped, "wait", lambda seconds: pauses.append(seconds))
+    lines: list[str] = []
+    monkeypatch.setattr(downloader, "_notify", lines.append)
     server.answers[NAME] = [(500,)]
     with pytest.raises(DownloadError, match="7 times in a row"):
         fetch(server, target, downloader=downloader)
     for pause, full in zip(pauses, (1, 2, 4, 8, 16, 20), strict=True):
         assert full / 2 <= pause <= full
+    assert len(lines) >= 4 and lines[-1] == f"{server.url}/{NAME}: HTTP 500; trying again in {pauses[-1]:.0f} s"
     for header, expected in (("7", 7.0), ("3600", 20.0)):
         pauses.clear()
         server.retry_after = header
@@ -208,3 +211,16 @@ def test_stopping_ends_a_download_in_another_thread(server, target):
     downloader.stop()
     thread.join(1)
     assert not thread.is_alive() and "stopped" in str(errors[0]) and not target.exists()
+
+
+def test_the_proxy_of_the_environment_is_used(server, target, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    quick(attempts=1).fetch([f"http://example.invalid/{NAME}"], target, sha256=DIGEST)
+    assert only_the_file(target)
+
+
+def test_a_part_that_is_complete_is_known_by_its_checksum_where_the_size_is_not(server, target):
+    target.parent.mkdir()
+    target.with_name(NAME + ".part").write_bytes(BODY)
+    fetch(server, target, size=None)
+    assert only_the_file(target) and server.log == []

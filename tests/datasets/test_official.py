@@ -50,8 +50,8 @@ def error_of(capsys):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     class Quick(download.Downloader):
-        def __init__(self):
-            super().__init__(connect_timeout=2.0, stall_timeout=1.0, attempts=3, backoff=0.001)
+        def __init__(self, **more):
+            super().__init__(connect_timeout=2.0, stall_timeout=1.0, attempts=3, backoff=0.001, **more)
 
     monkeypatch.setattr(prepare, "Downloader", Quick)
 
@@ -63,6 +63,21 @@ def own(packed, tmp_path):
     server = Server(tmp_path / "served")
     yield server
     server.close()
+
+
+@contextlib.contextmanager
+def changed_annotations(own, split):
+    """The annotations of a split, packed anew with what the body changes in them."""
+    name = f"annotations/instances_{split}.json"
+    with zipfile.ZipFile(own.folder / COCO_ARCHIVE) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    coco = json.loads(contents[name])
+    yield coco
+    contents[name] = json.dumps(coco).encode()
+    with zipfile.ZipFile(own.folder / COCO_ARCHIVE, "w") as archive:
+        for each, content in contents.items():
+            archive.writestr(each, content)
+    state_checksum(own.folder / COCO_ARCHIVE)
 
 
 def test_official_draws_what_local_draws(server, tmp_path, capsys):
@@ -163,17 +178,9 @@ def test_a_picture_of_another_size_than_its_annotations_is_dead(own, tmp_path, c
 
 def test_pictures_with_the_same_content_are_drawn_once(own, tmp_path, capsys):
     """Content is known only once fetched: the repeated ones are struck and others drawn, the same ones each time."""
-    annotations = "annotations/instances_val2017.json"
-    with zipfile.ZipFile(own.folder / COCO_ARCHIVE) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    coco = json.loads(contents[annotations])
-    first, second = (image for image in coco["images"] if image["id"] in (110, 111))
-    second |= {"width": first["width"], "height": first["height"]}
-    contents[annotations] = json.dumps(coco).encode()
-    with zipfile.ZipFile(own.folder / COCO_ARCHIVE, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    state_checksum(own.folder / COCO_ARCHIVE)
+    with changed_annotations(own, "val2017") as coco:
+        first, second = (image for image in coco["images"] if image["id"] in (110, 111))
+        second |= {"width": first["width"], "height": first["height"]}
     pictures = own.folder / "coco/val2017"
     shutil.copyfile(pictures / first["file_name"], pictures / second["file_name"])
     for root in ("one", "two"):
@@ -183,6 +190,15 @@ def test_pictures_with_the_same_content_are_drawn_once(own, tmp_path, capsys):
     assert len(digests) == len(set(digests)) and one == files_of(tmp_path / "two")
     assert run(command(own, tmp_path / "three", "--sizes", "12,12,10")) == 1
     assert "val and test: found 21 unused pictures in val2017" in error_of(capsys)
+
+
+@pytest.mark.parametrize("name", ["../../../evil.jpg", "/tmp/evil.jpg", "a/b.jpg", 7])
+def test_annotations_cannot_write_outside_the_cache(own, tmp_path, capsys, name):
+    with changed_annotations(own, "val2017") as coco:
+        coco["images"][5]["file_name"] = name
+    assert run(command(own, tmp_path / "data")) == 1
+    assert f"instances_val2017.json: images[5] has the file_name {name!r}" in error_of(capsys)
+    assert not list(tmp_path.rglob("evil.jpg"))
 
 
 def test_without_a_stated_checksum_the_official_one_holds(own, tmp_path, capsys):
