@@ -44,6 +44,7 @@ class Checkpoint:
     scores: on val, by metric.
     config: the config it was trained with.
     epoch: epochs done. training: optimizer, raw weights, random states, ... of a `_last` file, else empty.
+    data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Checkpoint:
     epoch: int
     seed: int
     training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
         """The network in eval mode.
@@ -121,6 +123,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
         "training": checkpoint.training,
+        "data": checkpoint.data,
     }
     # Into memory first: torch turns whatever goes wrong while it writes to a file, a full disk or a signal, into an
     # error that no longer says what it was.
@@ -178,7 +181,9 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
     )
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
     fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
-    return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
+    stored_fields = {key: document[key] for key in fields}
+    data = document.get("data", {})
+    return Checkpoint(architecture=architecture, thresholds=thresholds, data=data, **stored_fields)
 
 
 def load_teachers(config: Config) -> dict[Task, Checkpoint]:

@@ -6,7 +6,7 @@ Each function imports what it needs: `prepare_data` must not wait for torch, whi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,9 @@ from onehead_cli.config import Config
 from onehead_cli.types import TASKS, Reporter, Task
 
 if TYPE_CHECKING:
-    from onehead_cli.datasets.prepare import PrepareResult
+    from onehead_cli.datasets.download_cache import Planned
+    from onehead_cli.datasets.draw import OfficialDraw
+    from onehead_cli.datasets.staging import PrepareResult
     from onehead_cli.evaluation.comparison import EvaluateResult
     from onehead_cli.prediction import PredictResult
     from onehead_cli.profiling import ProfileResult
@@ -36,29 +38,54 @@ def prepare_synthetic(
 
 def prepare_local(
     root: Path,
+    draw: OfficialDraw,
     *,
     coco: Path,
     voc: Path,
     imagenette: Path,
-    sizes: tuple[int, int, int],
-    seed: int,
     overwrite: bool,
     reporter: Reporter,
 ) -> PrepareResult:
     """Copy a draw of the official datasets on disk; see `datasets.prepare.prepare_local`."""
     from onehead_cli.datasets import prepare
 
-    with _drawing(reporter, sizes) as progress:
+    with _drawing(reporter, draw.sizes) as progress:
         return prepare.prepare_local(
+            root, draw, coco=coco, voc=voc, imagenette=imagenette, overwrite=overwrite, progress=progress
+        )
+
+
+def prepare_official(
+    root: Path,
+    draw: OfficialDraw,
+    *,
+    cache_folder: Path,
+    base_urls: Mapping[str, str],
+    overwrite: bool,
+    reporter: Reporter,
+) -> PrepareResult:
+    """Fetch the official datasets and copy a draw of them; see `datasets.prepare.prepare_official`."""
+    from onehead_cli.datasets import prepare
+
+    with _drawing(reporter, draw.sizes) as progress:
+        return prepare.prepare_official(
             root,
-            coco=coco,
-            voc=voc,
-            imagenette=imagenette,
-            sizes=sizes,
-            seed=seed,
+            draw,
+            cache_folder=cache_folder,
+            base_urls=base_urls,
             overwrite=overwrite,
+            reporter=reporter,
             progress=progress,
         )
+
+
+def plan_official(
+    draw: OfficialDraw, *, cache_folder: Path, base_urls: Mapping[str, str], reporter: Reporter
+) -> tuple[list[Planned], bool]:
+    """What `prepare_official` would fetch; see `datasets.prepare.plan_official`."""
+    from onehead_cli.datasets import prepare
+
+    return prepare.plan_official(draw, cache_folder=cache_folder, base_urls=base_urls, reporter=reporter)
 
 
 def verify_data(root: Path) -> list[str]:
@@ -67,7 +94,7 @@ def verify_data(root: Path) -> list[str]:
     Raises:
         DataError: there is no manifest that can be read.
     """
-    from onehead_cli.datasets.prepare import verify_manifest
+    from onehead_cli.datasets.manifest import verify_manifest
 
     return verify_manifest(root)
 

@@ -17,6 +17,10 @@ class DataError(OneheadError):
     """A dataset, picture, mask or annotation that cannot be used."""
 
 
+class DownloadError(OneheadError):
+    """A file that no address gave, or that there is no room for."""
+
+
 class CheckpointError(OneheadError):
     """A checkpoint or backbone file that cannot be used."""
 

@@ -115,6 +115,9 @@ class Reporter(Protocol):
 
     def warn(self, message: str) -> None: ...
 
-    def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
-        """A progress bar while the context is open; call the value with (done so far, a short detail)."""
+    def track(self, label: str, total: int, *, unit: str = "") -> AbstractContextManager[Callable[[int, str], None]]:
+        """A progress bar while the context is open; call the value with (done so far, a short detail).
+
+        A bar that is opened while another is open stands below it. unit: "bytes" where that is what is counted.
+        """
         ...

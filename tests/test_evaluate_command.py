@@ -1,6 +1,7 @@
 """evaluate through the real entry point, against scores worked out apart from it."""
 
 import csv
+import hashlib
 import json
 import shutil
 
@@ -173,3 +174,26 @@ def test_classes_that_differ_from_the_checkpoint_are_an_error(tiny_data, trained
     assert run(["evaluate", "--data", str(root), "--output", str(trained), "--quiet"]) == 1
     message = capsys.readouterr().err
     assert "classes of the split test differ" in message and "aardvark" in message
+
+
+def test_other_data_than_a_checkpoint_was_trained_on_is_said_once_of_each(tiny_data, trained, tmp_path, capsys):
+    manifest = tiny_data / "manifest.json"
+    trained_on = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    for name in ("all", "cls", "seg", "det"):
+        for kind in ("best", "last"):
+            assert load_checkpoint(trained / f"{name}_{kind}.pth").data == {"manifest": trained_on}
+
+    def warnings_for(content):
+        root = tmp_path / "data"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(tiny_data, root)
+        (root / "manifest.json").unlink()
+        if content is not None:
+            (root / "manifest.json").write_bytes(content)
+        _, document = evaluate(capsys, root, trained, "--task", "cls", "--set", "evaluation.resamples=10")
+        return [warning for warning in document["warnings"] if "trained on other data" in warning]
+
+    assert warnings_for(manifest.read_bytes()) == warnings_for(None) == []
+    found = warnings_for(manifest.read_bytes() + b" ")
+    assert [warning.split(":")[0] for warning in found] == ["all", "cls", "seg", "det"]
+    assert all(trained_on[:12] in warning and str(tmp_path / "data") in warning for warning in found)

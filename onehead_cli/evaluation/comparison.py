@@ -13,6 +13,7 @@ from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
 from onehead_cli.config import Config
 from onehead_cli.console import SCHEMA
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, load_split
 from onehead_cli.device import resolve_device, resolve_precision
@@ -68,6 +69,7 @@ def compare(
     is_student = len(known) > 1
     baselines = load_teachers(config) if is_student else {known[0]: checkpoint}
     reader = _Reader(config, splits, reporter)
+    _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
     missing = [task.value for task in wanted if task not in baselines]
     if missing:
         reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
@@ -168,6 +170,17 @@ class _Reader:
         for split, part in zip(self.splits, self._loaded[key], strict=True):
             check_classes(part, checkpoint.architecture.classes, f"split {split}")
         return self._loaded[key]
+
+
+def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: _Reader) -> None:
+    """Say once of each checkpoint that its training data had another manifest than the data root has now."""
+    held = manifest_hash(config.data.root)
+    for name, trained in {each.name: each.data.get("manifest") for each in checkpoints}.items():
+        if held and trained and held != trained:
+            reader.warn(
+                f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
+                f"now {held[:12]}); test pictures may have been trained on"
+            )
 
 
 def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:

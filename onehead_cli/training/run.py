@@ -21,6 +21,7 @@ from onehead_cli.checkpoint import (
     save_checkpoint,
 )
 from onehead_cli.config import Config
+from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError, Interrupted
 from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
@@ -89,7 +90,7 @@ def train_network(
         reporter.say(f"{name}: resumed from step {loop.state.step} of {loop.total_steps} (epoch {last.epoch})")
         _warn_of_other_threads(name, last, reporter)
         _check_best(config.output, name, loop, reporter)
-    writer = _Writer(name, architecture, config, loop, scores_of(teachers))
+    writer = _Writer(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data.root))
     if not loop.finished():
         _announce(name, loop, reporter)
         if last is not None:
@@ -159,6 +160,7 @@ class _Writer:
     config: Config
     loop: TrainingLoop
     teachers: dict[str, float]
+    manifest: str | None
 
     def is_due(self) -> bool:
         """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""
@@ -200,6 +202,7 @@ class _Writer:
             epoch=epoch,
             seed=self.config.seed,
             training=training,
+            data={"manifest": self.manifest},
         )
 
 
