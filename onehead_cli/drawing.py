@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from onehead_cli.datasets.layout import IMAGENETTE_NAMES
+
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont
 #: x1 y1 x2 y2 in pixels of the drawing.
@@ -22,6 +24,11 @@ _COLOURS = bytes.fromhex(
     "ff4d4d 3cb4ff ffd21f 3ddc72 ff8c2e c77dff 19e0d2 ff5fc4 b4f03c 5b7cff e6a8ff f7c59f "
     "00a878 b5651d ff9d9d 9fd8ff a89000 8a4fff d81159 7fb800 aaffc3 fff3a0 00708a bc5090"
 )
+
+
+def readable(name: str) -> str:
+    """The class name as a person would say it; ImageNet's folder names have one."""
+    return IMAGENETTE_NAMES.get(name, name)
 
 
 def load_font(size: float) -> Font:
@@ -164,12 +171,29 @@ def draw_legend(
 
 
 def shortened(text: str, font: Font, width: float) -> str:
-    """The text, or as much of its beginning as fits, with an ellipsis."""
+    """The text in one line, or as much of its beginning as fits, with an ellipsis."""
+    text = "".join(c if c.isprintable() else " " for c in text)  # a line break cannot be measured
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def wrapped(text: str, font: Font, width: float) -> list[str]:
+    """The text in lines that fit, broken between words where it can be."""
+    lines = [""]
+    for word in shortened(text, font, float("inf")).split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _colour(place: int) -> Colour:

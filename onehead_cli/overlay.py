@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from onehead_cli.datasets.layout import IMAGENETTE_NAMES
 from onehead_cli.decode import Detections
 from onehead_cli.drawing import (
     DARK,
@@ -21,6 +20,7 @@ from onehead_cli.drawing import (
     draw_legend,
     legend_rows,
     load_font,
+    readable,
     shortened,
     tinted,
 )
@@ -32,11 +32,6 @@ _MIN_SIDE, _MAX_SIDE = 640, 1280
 _MIN_AREA = (400, 160)
 #: Of the next most probable classes, those from here on stand in the banner.
 _ALSO_LIKELY = 0.05
-
-
-def readable(name: str) -> str:
-    """The class name as a person would say it; ImageNet's folder names have one."""
-    return IMAGENETTE_NAMES.get(name, name)
 
 
 def drawing_copy(picture: Image.Image) -> Image.Image:

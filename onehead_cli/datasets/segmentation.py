@@ -47,18 +47,8 @@ class SegmentationData(TaskData):
         Raises:
             DataError: unreadable, of another size than the picture, or with a label that is no class.
         """
-        path, mask, fit = self.mask_paths[index], open_mask(self.mask_paths[index]), self.fit(index)
-        if mask.shape != (fit.height, fit.width):
-            raise DataError(
-                f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has {fit.width} x {fit.height}"
-            )
-        labels = np.unique(mask)
-        over = labels[(labels >= len(self.classes)) & (labels != IGNORE_INDEX)]
-        if over.size:
-            raise DataError(
-                f"{path}: label {over[0]}, but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-            )
-        return mask
+        fit = self.fit(index)
+        return checked_mask(self.mask_paths[index], (fit.width, fit.height), len(self.classes))
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
@@ -70,6 +60,25 @@ class SegmentationData(TaskData):
         if self.budget.take(fitted.nbytes):
             self._masks[index] = fitted
         return fitted
+
+
+def checked_mask(path: Path, size: tuple[int, int], num_classes: int) -> NDArray[np.uint8]:
+    """A mask at its original size, uint8 [height, width].
+
+    Args:
+        size: width and height of its picture.
+
+    Raises:
+        DataError: unreadable, of another size than the picture, or with a label that is no class.
+    """
+    mask = open_mask(path)
+    if mask.shape != (size[1], size[0]):
+        raise DataError(f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has {size[0]} x {size[1]}")
+    labels = np.unique(mask)
+    over = labels[(labels >= num_classes) & (labels != IGNORE_INDEX)]
+    if over.size:
+        raise DataError(f"{path}: label {over[0]}, but there are {num_classes} classes (0 to {num_classes - 1})")
+    return mask
 
 
 def read_classes(root: Path) -> list[str]:
