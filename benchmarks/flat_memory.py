@@ -54,18 +54,16 @@ def main(options: Options) -> int:
     every = 0.05 if options.quick else 1.0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        # In batches of one, an epoch has as many steps as a task has pictures.
+        # In batches of one and a buffer of one, an epoch has as many steps as a task has pictures.
         prepare_synthetic(root / "data", sizes=(steps, 10, 10), image_size=PICTURE_SIZE)
         where = ["--output", root, "--device", "cpu", "--quiet"]
         training = ["--data", root / "data", "--image-size", options.image_size, "--batch-size", 1, *where]
-        distill = ["--lambda-distill", 0] if options.quick else []
-        if not distill:
+        student = ["--epochs", options.rounds, "--set", "student.buffer_size=1", *training]
+        if options.quick:
+            student += ["--lambda-distill", 0]
+        else:
             _watch("train-teacher", "--task", "all", "--epochs", 1, *training, every=every)
-        curves = {
-            f"train-unified, {options.rounds * steps} steps": _watch(
-                "train-unified", "--epochs", options.rounds, *distill, *training, every=every
-            )
-        }
+        curves = {f"train-unified, {options.rounds * steps} steps": _watch("train-unified", *student, every=every)}
         for count, what, flags in (
             (options.rounds * files, "files", ["--no-overlays", "--no-masks"]),
             (options.rounds * overlaid, "files with overlays and masks", []),

@@ -72,7 +72,12 @@ def draw_boxes(
     font: Font,
     dashed: Sequence[bool] | None = None,
 ) -> None:
-    """Frames and their labels, the first on top; `area` is what no label may leave. A dashed frame has gaps."""
+    """Frames and their labels, the first on top; `area` is what no label may leave.
+
+    Args:
+        texts: an empty one is a frame without a label.
+        dashed: which frames have gaps; without it none.
+    """
     thick = max(2, round(font.size / 7))
     for index in reversed(range(len(boxes))):
         x1, y1, x2, y2 = map(round, boxes[index])
@@ -84,6 +89,8 @@ def draw_boxes(
             draw.rectangle(frame, outline=colours[index], width=thick)
     taken: list[Rect] = []
     for rect, text, colour in zip(boxes, texts, colours, strict=True):
+        if not text:
+            continue
         shown = shortened(text, font, area[2] - area[0] - font.size)
         size = font.getlength(shown) + font.size * 0.6, font.size * 1.3
         place = place_label(rect, size, area, taken)

@@ -120,10 +120,14 @@ def _load(
 def _sheet(task: Task, found: Mapping[str, TaskData], counts: Mapping[str, LabelCounts], seed: int) -> Image.Image:
     chosen = _choose(counts, np.random.default_rng([seed, TASKS.index(task)]))
     samples = [_sample(found[split], split, index) for split, index in chosen]
+    if task is Task.CLS:
+        return draw_sheet(samples)
     names = _all_classes(counts)
-    if task is not Task.SEG:
-        return draw_sheet(samples, box_colours=class_colours(names))
-    colours = class_colours(names[1:])  # the background keeps its own
+    if task is Task.DET:
+        colours = class_colours(names)
+        drawn = {name for sample in samples for _, name, _ in sample.boxes}
+        return draw_sheet(samples, box_colours=colours, legend={n: c for n, c in colours.items() if n in drawn})
+    colours = class_colours(names[1:])  # the background is left as it is
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(names)] = [colours[name] for name in names[1:]]
     table[IGNORE_INDEX] = LIGHT
@@ -167,14 +171,19 @@ def _sample(found: TaskData, split: str, index: int) -> Sample:
 
 def _histogram(task: Task, counts: Mapping[str, LabelCounts]) -> Image.Image:
     names: list[str | None] = [*_all_classes(counts)]
-    if any(None in labels for counted in counts.values() for labels in counted.shown):
+    legend = {split: f"{split}: {len(counted.sizes)} pictures" for split, counted in counts.items()}
+    if task is Task.SEG:
+        # Beside the background no other class would have a bar to be seen.
+        background = names.pop(0)
+        for split, counted in counts.items():
+            shares = [counted.amounts[name] / counted.amounts.total() for name in (background, None)]
+            legend[split] += f", of their pixels {shares[0]:.1%} {background}, {shares[1]:.1%} void"
+    elif task is Task.DET:
         names.append(None)
     pictures = {split: [counted.pictures(name) for name in names] for split, counted in counts.items()}
     amounts = {split: [counted.amounts[name] for name in names] for split, counted in counts.items()}
     panels = [Panel(title, amounts if title == UNITS.get(task) else pictures) for title in _PANELS[task]]
-    ignored = "void" if task is Task.SEG else "crowd regions"
-    rows = [ignored if name is None else readable(name) for name in names]
-    legend = {split: f"{split}: {len(counted.sizes)} pictures" for split, counted in counts.items()}
+    rows = ["crowd regions" if name is None else readable(name) for name in names]
     return draw_chart(rows, panels, splits=legend)
 
 

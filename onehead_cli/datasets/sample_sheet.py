@@ -29,6 +29,8 @@ COLUMNS = 4
 CELL = (400, 300)
 MARGIN = 16
 _LINE = 22
+#: A box of this share of its cell has its name beside it.
+_NAMED_FROM = 0.02
 
 
 @dataclass
@@ -60,7 +62,7 @@ def draw_sheet(
     Args:
         box_colours: a colour for each class name of the boxes, where there are any.
         mask_colours: uint8 [256, 3], a colour for each label of the masks, where there are any.
-        legend: what the colours of the masks mean.
+        legend: the classes whose colours are explained below.
     """
     font, small = load_font(16), load_font(13)
     captions = [
@@ -102,18 +104,33 @@ def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArr
         picture = tinted(picture, sample.mask, mask_colours)
     cell = Image.new("RGB", CELL, (0, 0, 0))
     cell.paste(picture, (left, top))
+    # Small boxes on top, and their names first, for they have less room.
+    found = sorted(sample.boxes, key=lambda box: _area(box[0]))
     scale_x, scale_y = width / sample.picture.width, height / sample.picture.height
     boxes = [
         (left + x1 * scale_x, top + y1 * scale_y, left + x2 * scale_x, top + y2 * scale_y)
-        for (x1, y1, x2, y2), _, _ in sample.boxes
+        for (x1, y1, x2, y2), _, _ in found
     ]
     draw_boxes(
         ImageDraw.Draw(cell),
         boxes,
-        [f"{name} (crowd)" if crowd else name for _, name, crowd in sample.boxes],
-        [box_colours[name] for _, name, _ in sample.boxes],
+        [_name(index, boxes, found) for index in range(len(found))],
+        [box_colours[name] for _, name, _ in found],
         area=(0, 0, *CELL),
         font=load_font(13),
-        dashed=[crowd for _, _, crowd in sample.boxes],
+        dashed=[crowd for _, _, crowd in found],
     )
     return cell
+
+
+def _name(index: int, placed_boxes: Sequence[Rect], boxes: Sequence[tuple[Rect, str, bool]]) -> str:
+    """A large box has a name, and so has the largest of each kind; more would hide a crowded picture."""
+    _, name, crowd = boxes[index]
+    is_last = not any((other, same) == (name, crowd) for _, other, same in boxes[index + 1 :])
+    if not is_last and _area(placed_boxes[index]) < _NAMED_FROM * CELL[0] * CELL[1]:
+        return ""
+    return f"{name} (crowd)" if crowd else name
+
+
+def _area(box: Rect) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
