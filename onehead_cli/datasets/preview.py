@@ -28,7 +28,7 @@ from onehead_cli.types import IGNORE_INDEX, TASKS, Reporter, Task
 LABELS_FILE = "labels.json"
 #: On a sheet, shared out among the splits.
 _SAMPLES = 12
-_VOID = "void (not counted)"
+_VOID = "void (no class)"
 _PANELS = {
     Task.CLS: ("pictures",),
     Task.SEG: ("pictures that show it", "pixels"),
