@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.files import is_one_line
 from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
 from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, pictures_in
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.yaml_text import parse_yaml
 
 
 class SegmentationData(TaskData):
@@ -91,12 +92,14 @@ def read_classes(root: Path) -> list[str]:
     if not path.is_file():
         return list(VOC_CLASSES)
     try:
-        names = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        names = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:  # not UTF-8 is one too
         raise DataError(f"{path}: not valid YAML") from None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and is_one_line(n) for n in names):
         raise DataError(f"{path}: expected a list of class names, background first")
     if len(names) > IGNORE_INDEX or len(set(names)) != len(names):
         raise DataError(f"{path}: expected at most {IGNORE_INDEX} different names")
