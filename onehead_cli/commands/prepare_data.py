@@ -10,7 +10,6 @@ import typer
 
 from onehead_cli import engine
 from onehead_cli.commands import options as o
-from onehead_cli.commands.preview_result import show_preview
 from onehead_cli.config import DataConfig
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.layout import SPLITS
@@ -65,6 +64,8 @@ def prepare_data(
         _verify(data, console)
         return
     if preview:
+        from onehead_cli.commands.preview_result import show_preview
+
         document = engine.preview_data(
             DataConfig(root=data), splits=SPLITS, folder=preview_dir or data / "preview", seed=seed, reporter=console
         )

@@ -154,7 +154,7 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
         if x2 <= x1 or y2 <= y1:
             dropped["outside their picture dropped"] += 1
             continue
-        crowd = annotation.get("iscrowd", 0)
+        crowd = annotation.get("iscrowd") or 0
         if crowd not in (0, 1):
             raise DataError(f"{path}: annotations[{index}].iscrowd must be 0 or 1")
         clean = {**annotation, "iscrowd": int(crowd)}

@@ -8,6 +8,7 @@ import io
 import json
 import math
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -234,6 +235,20 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
         measured = COCOeval(truth, truth.loadRes(found), "bbox")
         measured.evaluate()
         measured.accumulate()
+
+
+def test_what_could_change_the_meaning_of_a_box_is_not_guessed(tmp_path):
+    path = tmp_path / "instances.json"
+
+    def read(field, value):
+        path.write_bytes(with_value(("annotations", 0, field), value))
+        return DetectionData(tmp_path, path, DataConfig(), "bilinear", CacheBudget(0)).ground_truth["annotations"][0]
+
+    with pytest.raises(DataError, match=r"annotations\[0\].iscrowd must be 0 or 1"):
+        read("iscrowd", "0")
+    assert read("iscrowd", None)["iscrowd"] == 0 and read("iscrowd", 1.0)["iscrowd"] == 1
+    for area in (math.nan, math.inf, -1, "600", None):
+        assert read("area", area)["area"] == 20.5 * 30
 
 
 @PROPERTY
