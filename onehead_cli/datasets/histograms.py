@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.classification import ClassificationData
@@ -96,7 +97,7 @@ def count_labels(split: TaskData, advance: Callable[[str], None]) -> LabelCounts
     return counts
 
 
-def _count_mask(counts: LabelCounts, mask: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+def _count_mask(counts: LabelCounts, mask: NDArray[np.uint8]) -> None:
     pixels = np.bincount(mask.ravel())
     found: dict[str | None, int] = {
         None if label == IGNORE_INDEX else counts.classes[label]: int(pixels[label]) for label in np.flatnonzero(pixels)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from onehead_cli.app import run
 from onehead_cli.datasets.label_chart import Panel, draw_chart, short_number, split_colours
+from onehead_cli.datasets.pictures import open_picture, picture_size
 from onehead_cli.datasets.sample_sheet import CELL, COLUMNS, MARGIN, Sample, draw_sheet
 from onehead_cli.drawing import LIGHT, class_colours, load_font, wrapped
 
@@ -234,6 +235,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(data, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert preview(data, "--preview-dir", tmp_path / "file" / "below") == 1
     assert "choose another folder with --preview-dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_in_the_header_is_that_of_the_upright_picture(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert picture_size(tmp_path / "a.jpg") == open_picture(tmp_path / "a.jpg").size
 
 
 @pytest.mark.parametrize("arguments", [["--preview", "--verify"], ["--preview", "--source", "synthetic"]])
