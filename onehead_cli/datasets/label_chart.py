@@ -33,17 +33,17 @@ def draw_chart(rows: Sequence[str], panels: Sequence[Panel], *, splits: Mapping[
         splits: what the legend says of each split.
     """
     totals = [sum(values[row] for values in panels[0].values.values()) for row in range(len(rows))]
-    largest = sorted(range(len(rows)), key=lambda row: -totals[row])[:_MOST_ROWS]
-    order = sorted(largest)
+    order = sorted(sorted(range(len(rows)), key=lambda row: -totals[row])[:_MOST_ROWS])
     bold, font, small = load_font(17), load_font(14), load_font(12)
     names = [shortened(rows[row], font, 600) for row in order]
-    left = _MARGIN + round(max(font.getlength(name) for name in names)) + 10
+    left = _MARGIN + round(max((font.getlength(name) for name in names), default=0)) + 10
     panel_width = _BAR_WIDTH + _VALUE_WIDTH + _MARGIN
     group = _BAR * len(splits) + _GAP
     more = f"and {len(rows) - len(order)} more classes" if len(order) < len(rows) else ""
     top = _MARGIN + 24 * len(splits) + 40
     height = top + group * len(order) + (30 if more else 0) + _MARGIN
-    chart = Image.new("RGB", (left + panel_width * len(panels), height), "white")
+    legend_width = round(22 + max(font.getlength(text) for text in splits.values()) + _MARGIN)
+    chart = Image.new("RGB", (left + max(panel_width * len(panels), legend_width), height), "white")
     draw = ImageDraw.Draw(chart)
     colours = split_colours(list(splits))
     for place, (split, text) in enumerate(splits.items()):
@@ -57,7 +57,7 @@ def draw_chart(rows: Sequence[str], panels: Sequence[Panel], *, splits: Mapping[
     for place, panel in enumerate(panels):
         x = left + panel_width * place
         draw.text((x, top - 26), panel.title, font=bold, fill=_BLACK, anchor="lm")
-        highest = max(max(values[row] for row in order) for values in panel.values.values()) or 1
+        highest = max((values[row] for values in panel.values.values() for row in order), default=0) or 1
         for line, row in enumerate(order):
             for band, split in enumerate(splits):
                 value, y = panel.values[split][row], top + group * line + _BAR * band

@@ -79,13 +79,14 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _turned(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says; as it is where the metadata cannot be read."""
+    """The picture as its EXIF orientation says."""
     turn = _turn(picture)
     # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
     return picture if turn is None else picture.transpose(turn)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright; None where it is, or where the metadata cannot be read."""
     with warnings.catch_warnings():
         # Pillow warns about damaged metadata in many lines; the pixels are what counts.
         warnings.simplefilter("ignore")

@@ -266,6 +266,7 @@ def test_a_chart_of_very_many_classes_shows_the_largest():
     counts = list(range(1000))
     chart = draw_chart([f"class {i}" for i in counts], [Panel("pictures", {"all": counts})], splits={"all": "all"})
     assert chart.height < 3000
+    assert draw_chart([], [Panel("pictures", {"all": []})], splits={"all": "x" * 90}).width > chart.width
     assert [short_number(n) for n in (0, 999_999, 1_000_000, 12_345_678, 3 * 10**12)] == [
         "0",
         "999,999",
