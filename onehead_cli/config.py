@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onehead_cli.errors import ConfigError
+from onehead_cli.yaml_text import parse_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -214,8 +214,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed[key.strip()] = parse_yaml(value)
+        except ValueError:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
     return parsed
 
@@ -259,13 +259,13 @@ def _type_name(annotation: Any) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}: not valid YAML{line}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid YAML (not UTF-8)") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onehead_cli.config import Config
+from onehead_cli.config import Config, DataConfig
 from onehead_cli.types import TASKS, Reporter, Task
 
 if TYPE_CHECKING:
@@ -97,6 +97,19 @@ def verify_data(root: Path) -> list[str]:
     from onehead_cli.datasets.manifest import verify_manifest
 
     return verify_manifest(root)
+
+
+def preview_data(
+    data: DataConfig, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    """Sheets of labelled samples and histograms of the labels; see `datasets.preview.preview_data`.
+
+    Raises:
+        DataError: no dataset is there, or one cannot be read.
+    """
+    from onehead_cli.datasets import preview
+
+    return preview.preview_data(data, splits=splits, folder=folder, seed=seed, reporter=reporter)
 
 
 @contextmanager

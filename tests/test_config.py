@@ -84,7 +84,7 @@ def test_a_file_that_is_no_config(tmp_path, text):
 
 def test_assignments_are_read_as_yaml():
     assert parse_assignments(["a.b=3", "c=null", "d=x y"]) == {"a.b": 3, "c": None, "d": "x y"}
-    for bad in ("a", "=3", "a=["):
+    for bad in ("a", "=3", "a=[", "a=!!bool maybe", "a=2001-99-99"):
         with pytest.raises(ConfigError, match="--set"):
             parse_assignments([bad])
 

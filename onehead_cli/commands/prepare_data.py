@@ -14,9 +14,11 @@ from rich.filesize import decimal
 
 from onehead_cli import engine
 from onehead_cli.commands import options as o
+from onehead_cli.config import DataConfig
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.draw import OfficialDraw
+from onehead_cli.datasets.layout import SPLITS
 from onehead_cli.errors import ConfigError, DataError
 
 #: Of the classification datasets of all sources.
@@ -72,14 +74,32 @@ def prepare_data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check the files in ROOT against their manifest.")
     ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only draw labelled samples and label histograms of what is in ROOT.")
+    ] = False,
+    preview_dir: Annotated[
+        Path | None, typer.Option("--preview-dir", metavar="DIR", help="Folder for them [default: ROOT/preview].")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Write the three small datasets: classification, segmentation and detection."""
     console = Console(quiet=quiet, as_json=as_json)
+    if preview_dir is not None and not preview:
+        raise ConfigError("--preview-dir is for --preview")
+    if sum((verify, preview, source is not None)) > 1:
+        raise ConfigError("--source, --verify and --preview are three different things to do; give one of them")
     if verify:
         _verify(data, console)
+        return
+    if preview:
+        from onehead_cli.commands.preview_result import show_preview
+
+        document = engine.preview_data(
+            DataConfig(root=data), splits=SPLITS, folder=preview_dir or data / "preview", seed=seed, reporter=console
+        )
+        show_preview(document, console)
         return
     counts = _parse_sizes(sizes)
     draw = OfficialDraw(sizes=counts, seed=seed, categories=_parse_categories(categories, counts))

@@ -14,6 +14,7 @@ import torch
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.files import is_one_line
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.errors import DataError
 from onehead_cli.types import DetectionTarget, Task
@@ -104,6 +105,10 @@ def read_coco(path: Path) -> dict[str, Any]:
                 value = entry.get(field) if isinstance(entry, dict) else None
                 if not isinstance(value, kind) or (kind is int and not _is_float(value)):
                     raise DataError(f"{path}: {section}[{index}] needs '{field}' ({kind.__name__})")
+                if isinstance(value, str) and not is_one_line(value):
+                    raise DataError(
+                        f"{path}: {section}[{index}].{field} {value!a} holds a control character or half a character"
+                    )
             if entry["id"] in seen:
                 raise DataError(f"{path}: {section}[{index}] repeats the id {entry['id']}")
             seen.add(entry["id"])
@@ -149,20 +154,21 @@ def _clean(raw: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], Count
         if x2 <= x1 or y2 <= y1:
             dropped["outside their picture dropped"] += 1
             continue
-        clean = {**annotation, "iscrowd": int(bool(annotation.get("iscrowd", 0)))}
+        crowd = annotation.get("iscrowd") or 0
+        if crowd not in (0, 1):
+            raise DataError(f"{path}: annotations[{index}].iscrowd must be 0 or 1")
+        clean = {**annotation, "iscrowd": int(crowd)}
         # COCO's own boxes reach over the edge by a rounding error: those are neither clipped nor counted.
         if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
             clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
             dropped["clipped to their picture"] += 1
-        if not _is_float(clean.get("area")):
+        if not (_is_float(clean.get("area")) and 0 <= clean["area"] < math.inf):
             clean["area"] = clean["bbox"][2] * clean["bbox"][3]
         kept.append(clean)
     return kept, dropped
 
 
 def _inside(folder: Path, name: str, annotations: Path) -> Path:
-    if "\0" in name:
-        raise DataError(f"{annotations}: file_name {name!r} holds a NUL character")
     relative = PurePosixPath(name)
     if (
         relative.is_absolute()

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,11 @@ def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterat
         yield item
         if progress:
             progress(label, done, len(items))
+
+
+def is_one_line(text: str) -> bool:
+    """Whether text can stand in a message, a table or a file's name: no control characters, no lone surrogates."""
+    return not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text)
 
 
 def sha256_of(path: Path) -> str:

@@ -34,6 +34,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Those that make the width the height.
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,18 +64,37 @@ def open_picture(path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height as `open_picture` gives them, from the file's header alone.
+
+    Raises:
+        DataError: the file is missing or not a picture of a known format.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            turn = _turn(picture)
+            return picture.size if turn not in _SIDEWAYS else (picture.height, picture.width)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _unreadable(path, error) from None
+
+
 def _turned(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says; as it is where the metadata cannot be read."""
+    """The picture as its EXIF orientation says."""
+    turn = _turn(picture)
+    # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright; None where it is, or where the metadata cannot be read."""
     with warnings.catch_warnings():
         # Pillow warns about damaged metadata in many lines; the pixels are what counts.
         warnings.simplefilter("ignore")
         try:
             orientation = picture.getexif().get(_ORIENTATION, 1)
         except Exception:  # damaged metadata raises whatever the parser stumbles over
-            return picture
-    # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)
+            return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def open_mask(path: Path) -> NDArray[np.uint8]:

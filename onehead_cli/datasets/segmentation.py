@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.files import is_one_line
 from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
 from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, pictures_in
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.yaml_text import parse_yaml
 
 
 class SegmentationData(TaskData):
@@ -47,18 +48,8 @@ class SegmentationData(TaskData):
         Raises:
             DataError: unreadable, of another size than the picture, or with a label that is no class.
         """
-        path, mask, fit = self.mask_paths[index], open_mask(self.mask_paths[index]), self.fit(index)
-        if mask.shape != (fit.height, fit.width):
-            raise DataError(
-                f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has {fit.width} x {fit.height}"
-            )
-        labels = np.unique(mask)
-        over = labels[(labels >= len(self.classes)) & (labels != IGNORE_INDEX)]
-        if over.size:
-            raise DataError(
-                f"{path}: label {over[0]}, but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-            )
-        return mask
+        fit = self.fit(index)
+        return checked_mask(self.mask_paths[index], (fit.width, fit.height), len(self.classes))
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
@@ -72,6 +63,25 @@ class SegmentationData(TaskData):
         return fitted
 
 
+def checked_mask(path: Path, size: tuple[int, int], num_classes: int) -> NDArray[np.uint8]:
+    """A mask at its original size, uint8 [height, width].
+
+    Args:
+        size: width and height of its picture.
+
+    Raises:
+        DataError: unreadable, of another size than the picture, or with a label that is no class.
+    """
+    mask = open_mask(path)
+    if mask.shape != (size[1], size[0]):
+        raise DataError(f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has {size[0]} x {size[1]}")
+    labels = np.unique(mask)
+    over = labels[(labels >= num_classes) & (labels != IGNORE_INDEX)]
+    if over.size:
+        raise DataError(f"{path}: label {over[0]}, but there are {num_classes} classes (0 to {num_classes - 1})")
+    return mask
+
+
 def read_classes(root: Path) -> list[str]:
     """The names in {root}/classes.yaml (a list, or a mapping from index to name), else the 21 VOC names.
 
@@ -82,12 +92,14 @@ def read_classes(root: Path) -> list[str]:
     if not path.is_file():
         return list(VOC_CLASSES)
     try:
-        names = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        names = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:  # not UTF-8 is one too
         raise DataError(f"{path}: not valid YAML") from None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and is_one_line(n) for n in names):
         raise DataError(f"{path}: expected a list of class names, background first")
     if len(names) > IGNORE_INDEX or len(set(names)) != len(names):
         raise DataError(f"{path}: expected at most {IGNORE_INDEX} different names")

@@ -30,6 +30,13 @@ def load_split(task: Task, split: str, data: DataConfig, *, interpolation: str, 
     return DetectionData(_det_images(data, split), _det_annotations(data, split), data, interpolation, budget)
 
 
+def split_source(task: Task, split: str, data: DataConfig) -> Path:
+    """The folder or, for detection, the annotation file that a split is read from, whether it is there or not."""
+    if task is Task.CLS:
+        return _cls_root(data) / split
+    return _seg_root(data) / split if task is Task.SEG else _det_annotations(data, split)
+
+
 def class_names(data: DataConfig, split: str) -> dict[Task, list[str]]:
     """The class names of all three tasks, in the order of the labels; the head's width follows from their counts.
 

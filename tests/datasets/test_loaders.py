@@ -78,7 +78,10 @@ def test_faults_11_to_16_boxes_are_dropped_or_clipped_and_counted(tmp_path, numb
         ({"annotations": [{"id": 1}]}, "needs 'image_id'"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "../x.jpg", "width": 4, "height": 4}]}, "leaves"),
         ({"annotations": [], "images": [{"id": 1, "file_name": "/x.jpg", "width": 4, "height": 4}]}, "leaves"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "a\0.jpg", "width": 4, "height": 4}]}, "NUL"),
+        (
+            {"annotations": [], "images": [{"id": 1, "file_name": "a\0.jpg", "width": 4, "height": 4}]},
+            "control character",
+        ),
         ({"annotations": [box(1, [1, 2, 10**400, 4])]}, r"annotations\[0\].bbox"),
     ],
 )
