@@ -12,6 +12,7 @@ from onehead_cli import engine
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, table
 from onehead_cli.errors import ConfigError, DataError
+from onehead_cli.launch import refuse_several
 
 #: Of the classification datasets of both sources.
 _CLASSES = 10
@@ -47,6 +48,7 @@ def prepare_data(
     quiet: o.Quiet = False,
 ) -> None:
     """Write the three small datasets: classification, segmentation and detection."""
+    refuse_several("prepare-data")
     console = Console(quiet=quiet, as_json=as_json)
     if verify:
         _verify(data, console)
