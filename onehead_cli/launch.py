@@ -45,7 +45,7 @@ def speaks() -> bool:
     return local_rank() == 0 if _speaker is None else _speaker
 
 
-def set_speaker(value: bool) -> None:
+def set_speaker(value: bool | None) -> None:
     global _speaker
     _speaker = value
 

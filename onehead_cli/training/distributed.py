@@ -6,6 +6,7 @@ gives back what it got.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,8 @@ from onehead_cli.launch import world_size
 
 T = TypeVar("T")
 
+#: One store serves all sessions of a process; each has names of its own in it.
+_sessions = itertools.count()
 #: Numbers in one message of `sum_gradients`.
 _BUCKET = 4_000_000
 
@@ -45,6 +48,8 @@ def session(config: Config) -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt):
         launch.set_speaker(_is_first_to_fail(store))
+        if dist.get_backend() == "gloo":  # tells the others at once; NCCL's would wait for them
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
@@ -52,6 +57,7 @@ def session(config: Config) -> Iterator[None]:
 def _join(config: Config) -> Any:
     from torch.distributed.rendezvous import rendezvous  # not there in a torch built without this part
 
+    launch.set_speaker(None)
     device = resolve_device(config.device)
     if device.type == "mps":
         raise ConfigError("--device mps: runs in one process; several need --device cpu or GPUs of NVIDIA")
@@ -60,6 +66,7 @@ def _join(config: Config) -> Any:
         with _one_line():
             store, rank, size = next(rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
+            store = dist.PrefixStore(f"session {next(_sessions)}", store)
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             backend = "nccl" if device.type == "cuda" else "gloo"

@@ -97,6 +97,8 @@ def build_loop(
         rank=rank(),
         world_size=world_size(),
     )
+    pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
+    check_same([architecture.classes, pictures], "the classes or numbers of pictures")
     evaluator = Evaluator(config.evaluation, device, precision)
     teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
