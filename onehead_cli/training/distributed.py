@@ -66,7 +66,7 @@ def _join(config: Config) -> Any:
         with _one_line():
             store, rank, size = next(rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
-            store = dist.PrefixStore(f"session {next(_sessions)}", store)
+            store = dist.PrefixStore(f"session {next(_sessions)}", store)  # type: ignore[attr-defined]
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             backend = "nccl" if device.type == "cuda" else "gloo"

@@ -104,9 +104,11 @@ def error_of_a_loss(loop: TrainingLoop) -> str:
     """What is raised when the segmentation loss is NaN in the last process alone."""
     before = copy.deepcopy(loop.objective.model.state_dict())
     last = rank() == world_size() - 1
-    with mock.patch.object(
-        objective, "segmentation_loss", lambda maps, masks: maps.mean((1, 2, 3)) * (nan if last else 1)
-    ):
+
+    def broken(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        return maps.mean((1, 2, 3)) * (nan if last else 1)
+
+    with mock.patch.object(objective, "segmentation_loss", broken):
         try:
             next(loop.run())
         except NonFiniteLossError as error:
