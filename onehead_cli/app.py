@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onehead_cli import __version__
+from onehead_cli import __version__, launch
 from onehead_cli.commands.evaluate import evaluate
 from onehead_cli.commands.predict import predict
 from onehead_cli.commands.prepare_data import prepare_data
@@ -113,7 +113,8 @@ def run(args: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     # One line, whatever a library put into its message.
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if launch.speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -47,6 +47,9 @@ class DataConfig(_Section):
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
     cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    workers: int = _field(
+        0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
+    )
     scale_min: float = _field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
     scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
     flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
@@ -70,6 +73,9 @@ class ModelConfig(_Section):
         "frozen",
         "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
         "or keeps its pretrained statistics (frozen).",
+    )
+    sync_batch_norm: bool = _field(
+        False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
     )
     cell_threshold: float = _field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
@@ -167,6 +173,9 @@ class Config(_Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
     deterministic: bool = _field(False, "Train with operations only that give the same bits each time, or fail.")
+    distributed_timeout: int = _field(
+        300, "Longest wait of the processes of a run for one another, after which they end.", unit="s", ge=1
+    )
     output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

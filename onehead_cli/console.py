@@ -15,14 +15,20 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from onehead_cli import launch
+
 SCHEMA = 1
 
 
 class Console:
-    """A terminal gets bars and colour; a pipe or file gets plain lines without control characters."""
+    """A terminal gets bars and colour; a pipe or file gets plain lines without control characters.
+
+    Of several processes of a run, only the first shows anything.
+    """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
-        self.quiet = quiet
+        self.silent = not launch.is_main()
+        self.quiet = quiet or self.silent
         self.as_json = as_json
         self._err = RichConsole(stderr=True, highlight=False)
         self._out = RichConsole(highlight=False)
@@ -38,7 +44,8 @@ class Console:
         self._err.print(message, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        self._err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        if not self.silent:
+            self._err.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def track(self, label: str, total: int, *, unit: str = "") -> Iterator[Callable[[int, str], None]]:
@@ -95,6 +102,8 @@ class Console:
 
     def result(self, document: Mapping[str, Any], *tables: Table | str) -> None:
         """The command's result on stdout: the document with --json, else the tables."""
+        if self.silent:
+            return
         if self.as_json:
             sys.stdout.write(json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False) + "\n")
             return

@@ -12,23 +12,31 @@ import torch
 
 from onehead_cli.config import Precision
 from onehead_cli.errors import ConfigError
+from onehead_cli.launch import local_rank, local_world_size, world_size
 
 # Parameters of mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU, else the CPU.
+    """`auto` is CUDA where there is a GPU, else the CPU; each process of a distributed run has a GPU of its own.
 
     Raises:
-        ConfigError: the device is not on this machine.
+        ConfigError: the device is not on this machine, or not once for each process.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         there = ", ".join(key for key, ok in available.items() if ok)
         raise ConfigError(f"--device {name}: not available on this machine; available: {there}")
+    if name == "cuda" and world_size() > 1:
+        if local_world_size() > torch.cuda.device_count():
+            raise ConfigError(
+                f"{local_world_size()} processes on a machine with {torch.cuda.device_count()} GPU(s): "
+                "start one a GPU, or use --device cpu"
+            )
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 

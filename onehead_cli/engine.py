@@ -5,11 +5,12 @@ Each function imports what it needs: `prepare_data` must not wait for torch, whi
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from onehead_cli.config import Config, DataConfig
 from onehead_cli.types import TASKS, Reporter, Task
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from onehead_cli.prediction import PredictResult
     from onehead_cli.profiling import ProfileResult
     from onehead_cli.training.run import TrainingResult
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Callable[Concatenate[Config, P], T]:
+    """What torchrun may start in several processes: each of them calls the function, and all get the same result."""
+
+    @functools.wraps(function)
+    def joined(config: Config, /, *args: P.args, **options: P.kwargs) -> T:
+        from onehead_cli.training.distributed import session
+
+        with session(config):
+            return function(config, *args, **options)
+
+    return joined
 
 
 def prepare_synthetic(
@@ -120,6 +137,7 @@ def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callab
         yield lambda label, done, total: advance(next(count), label)
 
 
+@_in_several_processes
 def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, reporter: Reporter) -> list[TrainingResult]:
     """Train a single-task network a task, one after the other.
 
@@ -131,12 +149,13 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
     """
     from onehead_cli.checkpoint import can_resume
     from onehead_cli.device import deterministic_algorithms
+    from onehead_cli.training.distributed import from_first
     from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
     names = [task.value for task in tasks]
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
-        begun = [task for task in tasks if can_resume(config.output, task.value)]
+        begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task.value)])
         results = []
         for index, task in enumerate(tasks):
             go_on = resume and (task in begun or not begun)
@@ -150,6 +169,7 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
         return results
 
 
+@_in_several_processes
 def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
     """Train the one network for all tasks, distilling from the teachers where `distill.lambda` is above 0.
 
@@ -160,10 +180,11 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
     from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
     from onehead_cli.device import deterministic_algorithms
     from onehead_cli.errors import CheckpointError
+    from onehead_cli.training.distributed import from_first
     from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
-    teachers = load_teachers(config)
+    teachers = from_first(lambda: load_teachers(config))
     missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
@@ -177,6 +198,7 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
         )
 
 
+@_in_several_processes
 def evaluate(
     config: Config,
     *,

@@ -33,6 +33,10 @@ class NonFiniteLossError(OneheadError):
     """A loss that is NaN or infinite; raised before the optimizer step."""
 
 
+class DistributedError(OneheadError):
+    """The processes of a run have lost one another."""
+
+
 class Interrupted(OneheadError):
     """A signal ended the run after its state was saved; `exit_code` is 128 + the signal's number."""
 

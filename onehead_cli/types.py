@@ -56,11 +56,16 @@ class TaskBatch:
     images: float [B, 3, S, S] in 0..1 (the model normalises).
     target: int64 [B] (cls), int64 [B, S, S] (seg), or a DetectionTarget (det).
     names: the B pictures, for messages.
+    total: pictures of the mini-batch in all processes together; B where there is one process.
     """
 
     images: Tensor
     target: Tensor | DetectionTarget
     names: list[str]
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.total = self.total or len(self.names)
 
 
 #: One mini-batch of each task; a task may be absent.

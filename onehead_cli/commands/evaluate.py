@@ -11,6 +11,7 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
+from onehead_cli.launch import is_main
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def evaluate(
         relative=relative,
         reporter=console,
     )
-    _show(result, console)
+    if is_main():
+        _show(result, console)
     raise typer.Exit(exit_code(result.drops, complete=result.complete, strict=strict))
 
 

@@ -20,6 +20,7 @@ from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.draw import OfficialDraw
 from onehead_cli.datasets.layout import SPLITS
 from onehead_cli.errors import ConfigError, DataError
+from onehead_cli.launch import refuse_several
 
 #: Of the classification datasets of all sources.
 _CLASSES = 10
@@ -85,6 +86,7 @@ def prepare_data(
     quiet: o.Quiet = False,
 ) -> None:
     """Write the three small datasets: classification, segmentation and detection."""
+    refuse_several("prepare-data")
     console = Console(quiet=quiet, as_json=as_json)
     if preview_dir is not None and not preview:
         raise ConfigError("--preview-dir is for --preview")

@@ -11,6 +11,7 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
+from onehead_cli.launch import refuse_several
 
 if TYPE_CHECKING:
     from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
@@ -38,6 +39,7 @@ def profile(
     quiet: o.Quiet = False,
 ) -> None:
     """Parameters, multiply-adds, latency and memory of the network, beside those of the three teachers."""
+    refuse_several("profile")
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.image_size": image_size,

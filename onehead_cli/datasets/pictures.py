@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ MAX_PIXELS = 100_000_000
 
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns about damaged metadata in many lines; the pixels are what counts. Not catch_warnings where they are read:
+# it must not be entered in several threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
 #: What turns a picture upright, by EXIF orientation; 1 is upright.
@@ -87,13 +91,10 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What makes the picture upright; None where it is, or where the metadata cannot be read."""
-    with warnings.catch_warnings():
-        # Pillow warns about damaged metadata in many lines; the pixels are what counts.
-        warnings.simplefilter("ignore")
-        try:
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-        except Exception:  # damaged metadata raises whatever the parser stumbles over
-            return None
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata raises whatever the parser stumbles over
+        return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
@@ -114,9 +115,7 @@ def _decode(path: Path) -> Image.Image:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture.load()
+            picture.load()
             return picture
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise _unreadable(path, error) from None
@@ -152,13 +151,15 @@ class CacheBudget:
 
     def __init__(self, megabytes: int) -> None:
         self.left = megabytes * 1_000_000
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes; False where they are not left."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
+        with self._lock:  # pictures are read in several threads
+            if size > self.left:
+                return False
+            self.left -= size
+            return True
 
 
 class PictureStore:
@@ -193,7 +194,7 @@ class PictureStore:
         fit = Fit.of(picture.width, picture.height, self.size, self.mode)
         fitted = fit_picture(picture, fit, self.interpolation)
         self._fits[index] = fit
-        if self._budget.take(fitted.nbytes):
+        if index not in self._kept and self._budget.take(fitted.nbytes):
             self._kept[index] = fitted
         return fitted
 

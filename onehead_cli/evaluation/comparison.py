@@ -22,6 +22,8 @@ from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
 from onehead_cli.evaluation.report import confusion_csv, precision_recall_csv, write_report
+from onehead_cli.launch import is_main
+from onehead_cli.training.distributed import from_first
 from onehead_cli.types import TASKS, Reporter, Row, Task
 
 _SCORES = ("top1", "top5", "miou", "map", "map50")
@@ -61,13 +63,13 @@ def compare(
     Raises:
         OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
     known = checkpoint.architecture.tasks
     wanted = [task for task in TASKS if task in (tasks or known)]
     if lacking := [task.value for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     is_student = len(known) > 1
-    baselines = load_teachers(config) if is_student else {known[0]: checkpoint}
+    baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
     reader = _Reader(config, splits, reporter)
     _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
     missing = [task.value for task in wanted if task not in baselines]
@@ -110,7 +112,9 @@ def compare(
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
     curves = _curves("baseline", baseline) | _curves("unified", unified)
-    files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
+    files: list[Path] = []
+    if is_main():
+        files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
     return EvaluateResult(document, drops, files, complete=not is_student or len(drops) == len(wanted))
 
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from onehead_cli.atomic import remove_leftovers
 from onehead_cli.errors import OneheadError
+from onehead_cli.launch import is_main
 from onehead_cli.types import Reporter
 
 try:
@@ -32,6 +33,9 @@ def hold_runs(folder: Path, names: Sequence[str], reporter: Reporter) -> Iterato
     Raises:
         OneheadError: the folder cannot be written, or another process trains one of the networks into it.
     """
+    if not is_main():  # the first of several processes holds them for all
+        yield
+        return
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

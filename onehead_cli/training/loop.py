@@ -1,4 +1,7 @@
-"""The training loop: a generator of facts. Its caller decides what to save, log and draw."""
+"""The training loop: a generator of facts. Its caller decides what to save, log and draw.
+
+In several processes every decision (the end, a new best, patience) is made from numbers that are the same in all.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from onehead_cli.config import ScheduleConfig
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
+from onehead_cli.launch import world_size
 from onehead_cli.model.batch_norm import set_training
 from onehead_cli.model.onehead import OneHead
+from onehead_cli.training.distributed import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -121,6 +126,8 @@ class TrainingLoop:
                 "try a lower --lr or model.precision=fp32"
             )
         self.optimizer.step()
+        if self.batch_norm != "frozen":
+            average_([b for b in objective.model.backbone.buffers() if b.is_floating_point()])
         epoch = step // self.steps_per_epoch + 1
         objective.normaliser.update(losses, first_epoch=epoch == 1)
         self.average.update(objective.model, step)
@@ -141,6 +148,7 @@ class TrainingLoop:
         """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
         return {
             "step": self.state.step,
+            "processes": world_size(),
             "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
             "since_best": self.state.since_best,
@@ -170,7 +178,8 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
 
     Each mini-batch runs backward at once, so that only one graph is held whatever the size. The gradient equals that
     of the mean over the buffer in one graph: the normalisers and the task weights stay as they are within it. (Only
-    in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.)
+    in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.) Of several
+    processes, each ends with the gradients of all.
 
     Raises:
         NonFiniteLossError: see `Objective`.
@@ -182,4 +191,5 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
         total += float(loss.detach()) / size
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
-    return total, {name: float(value) / size for name, value in sums.items()}
+    sum_gradients([*objective.model.parameters(), *objective.task_weights.parameters()])
+    return sum_number(total), {name: float(value) / size for name, value in sums.items()}

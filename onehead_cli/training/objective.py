@@ -18,6 +18,7 @@ from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.losses.yolov1 import yolov1_loss
 from onehead_cli.model.onehead import OneHead
+from onehead_cli.training.distributed import gather, sum_parts
 from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutputs
 
 
@@ -27,7 +28,8 @@ class Objective:
 
     total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t
 
-    m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0.
+    m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0. Of several
+    processes, each computes its pictures' share of the total: the sum over its pictures divided by the number of all.
 
     model: the network that learns.
     teachers: frozen networks in eval mode, one a task; empty without distillation.
@@ -44,10 +46,11 @@ class Objective:
     precision: torch.dtype
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total to run backward on, and the detached mean of each part by name ("cls", "kd_cls", ...).
+        """This process's share of the total to run backward on, and the detached mean of each part by name ("cls",
+        "kd_cls", ...) over the pictures of all processes.
 
         Raises:
-            NonFiniteLossError: a part is NaN or infinite.
+            NonFiniteLossError: a mean is NaN or infinite.
         """
         images = torch.cat([part.images for part in batch.values()])
         with autocast(images.device, self.precision):
@@ -55,27 +58,29 @@ class Objective:
         parts = self._task_losses(outputs, batch)
         if self.teachers:
             parts |= self._distillation(outputs, batch, images)
-        for name, part in parts.items():
-            _check_finite(name, part, batch)
+        means = sum_parts(parts)
+        for name, mean in means.items():
+            _check_finite(name, mean, batch)
 
         weights = self.task_weights()
         total = images.new_zeros(())
         for index, task in enumerate(self.task_weights.tasks):
             if task.value in parts:
                 total = total + weights[index] * parts[task.value] / self.normaliser.scale(
-                    task.value, parts[task.value]
+                    task.value, means[task.value]
                 )
         for name in [name for name in parts if name.startswith("kd_")]:
             share = self.config.distill.lambda_ / len(self.teachers)
-            total = total + share * parts[name] / self.normaliser.scale(name, parts[name])
-        return total, {name: part.detach() for name, part in parts.items()}
+            total = total + share * parts[name] / self.normaliser.scale(name, means[name])
+        return total, means
 
     def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
         losses, start = {}, 0
         for task, part in batch.items():
             rows = slice(start, start + len(part.images))
             start = rows.stop
-            losses[task.value] = self._task_loss(task, outputs[task][rows], part).mean()
+            loss = self._task_loss(task, outputs[task][rows], part) if part.names else outputs[task][rows]
+            losses[task.value] = loss.sum() / part.total
         return losses
 
     def _task_loss(self, task: Task, task_map: Tensor, part: TaskBatch) -> Tensor:
@@ -104,13 +109,16 @@ class Objective:
             if self.config.distill.images == "own":
                 if task not in rows:
                     continue
-                seen = rows[task]
+                seen, total = rows[task], batch[task].total
             else:
-                seen = slice(0, start)
-            with torch.inference_mode(), autocast(images.device, self.precision):
-                said = teacher(images[seen])[task].float()
-            # An inference tensor cannot be saved for backward; its clone can.
-            losses[f"kd_{task.value}"] = self._distil(task, outputs[task][seen], said.clone()).mean()
+                seen, total = slice(0, start), sum(part.total for part in batch.values())
+            loss = outputs[task][seen]
+            if len(loss):
+                with torch.inference_mode(), autocast(images.device, self.precision):
+                    said = teacher(images[seen])[task].float()
+                # An inference tensor cannot be saved for backward; its clone can.
+                loss = self._distil(task, loss, said.clone())
+            losses[f"kd_{task.value}"] = loss.sum() / total
         return losses
 
     def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -128,8 +136,9 @@ def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
     if torch.isfinite(loss):
         return
     task = Task(name.removeprefix("kd_"))
-    pictures = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    mine = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    pictures = [picture for names in gather(mine) for picture in names]
     raise NonFiniteLossError(
-        f"loss '{name}' is {float(loss.detach())} on the batch {', '.join(pictures)}: stopped before the step; "
+        f"loss '{name}' is {float(loss)} on the batch {', '.join(pictures)}: stopped before the step; "
         "try a lower --lr, or look at these pictures and their labels"
     )

@@ -23,7 +23,9 @@ from onehead_cli.checkpoint import (
 from onehead_cli.config import Config
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError, Interrupted
+from onehead_cli.launch import is_main, world_size
 from onehead_cli.model.onehead import Architecture
+from onehead_cli.training.distributed import barrier, from_first, largest
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.random_state import random_states, restore_random_states
@@ -65,14 +67,14 @@ def train_network(
     Raises:
         OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
     """
-    last = _load_last(config, name, reporter) if resume else None
+    last = from_first(lambda: _load_last(config, name, reporter)) if resume else None
     architecture = architecture_for(config, tasks)
     if last is not None:
         _check_same_classes(last, architecture)
     # A resumed run has its weights in the checkpoint and needs none from elsewhere.
     pretrained = config.model.pretrained and last is None
     loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
-    for stale in supersedes:
+    for stale in supersedes if is_main() else ():
         forget_run(config.output, stale)
     if last is not None:
         pictures = {task.value: len(split) for task, split in loop.loader.splits.items()}
@@ -95,8 +97,11 @@ def train_network(
         _announce(name, loop, reporter)
         if last is not None:
             restore_random_states(last.training["random"], loop.loader.device)
-        _drive(loop, writer, last, reporter)
-    best = load_checkpoint(best_path(config.output, name))
+        if is_main():
+            _drive(loop, writer, last, reporter)
+        else:
+            _follow(name, loop)
+    best = from_first(lambda: load_checkpoint(best_path(config.output, name)))
     return TrainingResult(
         name=name,
         best=best_path(config.output, name),
@@ -136,19 +141,33 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
                 log.sync()
                 writer.save_last(thresholds, scores)
             if signal_number:
-                raise Interrupted(
-                    f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
-                    signal_number=signal_number,
-                )
+                barrier()  # no process says that the state was saved before it is
+                raise _interrupted(name, loop, signal_number)
     if loop.state.step < loop.total_steps:
         reporter.note(f"{name}: no new best in {loop.schedule.patience} evaluations, stopped early")
 
 
+def _follow(name: str, loop: TrainingLoop) -> None:
+    """What the processes after the first do: the same steps, without writing or saying anything."""
+    with StopRequest() as stop:
+        for info in loop.run():
+            if signal_number := _stops_here(stop, loop, info):
+                barrier()
+                raise _interrupted(name, loop, signal_number)
+
+
 def _stops_here(stop: StopRequest, loop: TrainingLoop, info: StepInfo | EpochInfo) -> int:
-    """The number of the signal that ends the run here, or 0."""
+    """The number of the signal that ends the run after this step, or 0; the same in all processes, whichever got it."""
+    signal_number = largest(stop.signal_number or 0)
     # The last step of an epoch is followed by its EpochInfo: the evaluation still belongs to the epoch.
-    ends_here = isinstance(info, EpochInfo) or not loop.at_end_of_epoch()
-    return (stop.signal_number or 0) if ends_here else 0
+    return signal_number if isinstance(info, EpochInfo) or not loop.at_end_of_epoch() else 0
+
+
+def _interrupted(name: str, loop: TrainingLoop, signal_number: int) -> Interrupted:
+    return Interrupted(
+        f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
+        signal_number=signal_number,
+    )
 
 
 @dataclass
@@ -212,11 +231,13 @@ _FREE_KEYS = (
     "output",
     "device",
     "deterministic",
+    "distributed_timeout",
     "data.root",
     "data.det_",
     "data.seg_root",
     "data.cls_root",
     "data.cache_mb",
+    "data.workers",
     "teacher.save_every",
     "student.save_every",
 )
@@ -229,6 +250,12 @@ def _load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
     last = _last_or_previous(config.output, name, reporter)
     if not last.training:
         raise CheckpointError(f"{path}: holds no training state (a _best file?); it cannot be resumed")
+    processes = last.training.get("processes", 1)
+    if processes != world_size():
+        raise CheckpointError(
+            f"{path} was trained in {processes} process(es), now there are {world_size()}: resume with {processes}, "
+            "so that the result is that of a run never stopped"
+        )
     mine = "student" if name == "all" else "teacher"
     ignored: tuple[str, ...] = (
         *_FREE_KEYS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from onehead_cli.checkpoint import Checkpoint
 from onehead_cli.config import Config
@@ -13,13 +14,16 @@ from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
 from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
-from onehead_cli.errors import CheckpointError
+from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
+from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
+from onehead_cli.training.synchronised_norm import synchronise_new_layers
 from onehead_cli.types import MAIN_METRIC, Reporter, Task
 
 
@@ -55,6 +59,11 @@ def build_loop(
         OneheadError: data, weights or teachers cannot be used.
     """
     device = resolve_device(config.device)
+    if config.model.sync_batch_norm and device.type != "cuda":
+        raise ConfigError(
+            f"model.sync_batch_norm runs on GPUs of NVIDIA only, not on {device.type}; leave it out: the new layers' "
+            "batch-norm is synchronised anywhere, and a frozen backbone has nothing to synchronise"
+        )
     precision = resolve_precision(config.model.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -63,6 +72,8 @@ def build_loop(
     torch.manual_seed(config.seed)
     settings = config.model.model_copy(update={"pretrained": pretrained})
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if world_size() > 1:
+        _share_out(model, config, schedule.batch_size * len(architecture.tasks), reporter)
     budget = CacheBudget(config.data.cache_mb)
     train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
     val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
@@ -77,8 +88,17 @@ def build_loop(
         precision=precision,
     )
     loader = TrainLoader(
-        train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
+        train,
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        data=config.data,
+        device=device,
+        fill=model.mean.cpu(),
+        rank=rank(),
+        world_size=world_size(),
     )
+    pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
+    check_same([architecture.classes, pictures], "the classes or numbers of pictures")
     evaluator = Evaluator(config.evaluation, device, precision)
     teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
@@ -93,6 +113,27 @@ def build_loop(
         validate=measure,
         weights_floor=config.student.weights_floor if is_student else 0.0,
     )
+
+
+def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter) -> None:
+    """Make a network ready to learn in several processes, `pictures` in a mini-batch: equal weights, shared norms."""
+    check_same(config.model_dump(mode="json"), "the settings")
+    broadcast_(model.state_dict().values())
+    synchronise_new_layers(model)
+    if config.model.batch_norm == "frozen":
+        return
+    if pictures < world_size():
+        raise ConfigError(
+            f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share {pictures} pictures a "
+            "mini-batch, and one without pictures has no statistics; start fewer, or give a larger --batch-size"
+        )
+    if config.model.sync_batch_norm:
+        model.backbone = convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+    else:
+        reporter.warn(
+            f"model.batch_norm={config.model.batch_norm}: each process normalises the backbone by its own pictures "
+            "alone, so the result depends on the number of processes"
+        )
 
 
 def scores_of(teachers: Mapping[Task, Checkpoint]) -> dict[str, float]:
