@@ -253,7 +253,7 @@ class Downloader:
 
     def _pause(self, failures: int, retry_after: float | None) -> float:
         """Seconds until the next attempt."""
-        seconds = min(self._backoff * 2 ** (failures - 1), self._longest_wait) * random.uniform(0.5, 1)
+        seconds: float = min(self._backoff * 2 ** (failures - 1), self._longest_wait) * random.uniform(0.5, 1)
         return min(max(seconds, retry_after or 0), self._longest_wait)
 
     def _explain(self, error: HTTPError) -> str:

@@ -103,7 +103,10 @@ def draw_splits(pool: Pool, sizes: Mapping[str, int], *, key: str) -> dict[str, 
     order = sorted(pool, key=lambda name: hashlib.sha256(f"{key}/{name}".encode()).digest())
     pictures = Counter(label for labels in pool.values() for label in set(labels))
     rarest_first = sorted(pictures, key=lambda label: (pictures[label], label))
-    queues = {label: deque(name for name in order if label in pool[name]) for label in rarest_first}
+    queues: dict[int, deque[str]] = {label: deque() for label in rarest_first}
+    for name in order:
+        for label in set(pool[name]):
+            queues[label].append(name)
     everything = deque(order)
     drawn: dict[str, list[str]] = {split: [] for split in sizes}
     held = {split: Counter[int]() for split in sizes}

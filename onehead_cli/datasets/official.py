@@ -38,6 +38,10 @@ from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.types import IGNORE_INDEX, Task
 
 _DEFAULT_CATEGORIES = 10
+
+#: Entries of COCO's list of categories, in the order of their ids.
+Categories = list[dict[str, Any]]
+
 #: train is drawn from the official train split, val and test from the official val, whose labels are public.
 _FROM_TRAIN, _FROM_VAL = SPLITS[:1], SPLITS[1:]
 
@@ -125,7 +129,7 @@ def _classes_in(path: Path) -> set[int]:
     return set(found.tolist()) - {0, IGNORE_INDEX}
 
 
-def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Sequence[str] | None) -> None:
+def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Categories) -> None:
     """Pictures with a box of the categories that is not a crowd, drawn by the categories of those boxes."""
     folder = copier.folder / DATASET_FOLDERS[Task.DET]
     # The annotations of the official train split take gigabytes once read: one official split at a time.
@@ -146,7 +150,7 @@ def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Sequ
             copier.note(files, coco.name, target)
 
 
-def coco_pictures(files: OfficialFiles, draw: Draw, categories: Sequence[str] | None) -> list[str]:
+def coco_pictures(files: OfficialFiles, draw: Draw, categories: Categories) -> list[str]:
     """The pictures that a draw begins with, before any is looked at."""
     names: list[str] = []
     for official, splits in (("train2017", _FROM_TRAIN), ("val2017", _FROM_VAL)):
@@ -168,14 +172,21 @@ class CocoSplit:
     images: dict[str, dict[str, Any]]
 
     @classmethod
-    def read(cls, files: OfficialFiles, official: str, categories: Sequence[str] | None) -> CocoSplit:
-        """Raises: DataError: the JSON is missing or malformed. ConfigError: it has not these categories."""
+    def read(cls, files: OfficialFiles, official: str, categories: Categories) -> CocoSplit:
+        """Raises: DataError: the JSON is missing or malformed, or has other categories than these."""
         name = f"{ANNOTATION_FOLDER}/{instances_file(official)}"
-        content = parse_json(files.read(name), name)
-        content["categories"] = _kept_categories(entries_of(content, "categories", {"id", "name"}, name), categories)
-        ids = {category["id"] for category in content["categories"]}
-        annotations = entries_of(content, "annotations", {"id", "image_id", "category_id", "bbox"}, name)
-        content["annotations"] = [a for a in annotations if a["category_id"] in ids]
+        ids = {category["id"] for category in categories}
+        content = parse_json(
+            files.read(name), name, keep=lambda found: found.get("category_id", _id(categories[0])) in ids
+        )
+        known = {entry["id"]: entry["name"] for entry in entries_of(content, "categories", {"id", "name"}, name)}
+        for category in categories:
+            if known.get(category["id"]) != category["name"]:
+                raise DataError(f"{name}: category {category['id']} is not '{category['name']}' as in the val split")
+        content["categories"] = categories
+        if isinstance(content.get("annotations"), list):
+            content["annotations"] = [found for found in content["annotations"] if found is not None]
+        entries_of(content, "annotations", {"id", "image_id", "category_id", "bbox"}, name)
         images = entries_of(content, "images", {"id", "file_name", "width", "height"}, name)
         for index, image in enumerate(images):
             if PurePosixPath(str(image["file_name"])).name != image["file_name"]:
@@ -210,27 +221,23 @@ class CocoSplit:
         return {**head, "images": images, "annotations": annotations, "categories": self.content["categories"]}
 
 
-def check_categories(files: OfficialFiles, categories: Sequence[str] | None) -> None:
-    """Look up the categories in the smaller of the two JSONs, before anything large is fetched or read.
+def kept_categories(files: OfficialFiles, names: Sequence[str] | None) -> Categories:
+    """The COCO categories of these names, or the first ten, by id; from the val split, whose JSON is the smaller.
 
     Raises:
-        ConfigError: one of them is not there; the nearest names are given.
+        DataError: the JSON is missing or malformed.
+        ConfigError: there is no category of a name; the nearest ones are given.
     """
-    if categories is not None:
-        CocoSplit.read(files, "val2017", categories)
-
-
-def _kept_categories(entries: list[dict[str, Any]], names: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The categories of these names, or the first ten, by id."""
-    ordered = sorted(entries, key=_id)
+    path = f"{ANNOTATION_FOLDER}/{instances_file('val2017')}"
+    entries = sorted(entries_of(parse_json(files.read(path), path), "categories", {"id", "name"}, path), key=_id)
     if names is None:
-        return ordered[:_DEFAULT_CATEGORIES]
-    known = [str(entry["name"]) for entry in ordered]
+        return entries[:_DEFAULT_CATEGORIES]
+    known = [str(entry["name"]) for entry in entries]
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
             raise ConfigError(f"--categories: no category '{name}' in COCO; the nearest are {', '.join(near)}")
-    return [entry for entry in ordered if entry["name"] in names]
+    return [entry for entry in entries if entry["name"] in names]
 
 
 def _id(entry: dict[str, Any]) -> int:

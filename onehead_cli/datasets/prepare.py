@@ -23,11 +23,11 @@ from onehead_cli.datasets.layout import ANNOTATION_FOLDER, DATASET_FOLDERS, SPLI
 from onehead_cli.datasets.manifest import Origins
 from onehead_cli.datasets.official import (
     Copier,
-    check_categories,
     coco_pictures,
     copy_coco,
     copy_imagenette,
     copy_voc,
+    kept_categories,
 )
 from onehead_cli.datasets.official_files import ArchiveFiles, CocoFiles, FolderFiles, OfficialFiles
 from onehead_cli.datasets.staging import PrepareResult, write_datasets
@@ -177,7 +177,8 @@ def plan_official(
     if not cache.has_archive(COCO):
         return cache.plan(sum(draw.sizes)), False
     files = _fetched_files(cache, COCO, cache_folder)
-    pictures = coco_pictures(files, Draw(Task.DET, draw.sizes, draw.seed, set()), draw.categories)
+    categories = kept_categories(files, draw.categories)
+    pictures = coco_pictures(files, Draw(Task.DET, draw.sizes, draw.seed, set()), categories)
     return cache.plan(pictures), True
 
 
@@ -192,12 +193,12 @@ def _fetched_files(cache: DownloadCache, source: OfficialSource, unpacked: Path)
 def _copy(files: Callable[[str], OfficialFiles], draw: OfficialDraw, copier: Copier) -> Origins:
     """Args: files: of a dataset, by its name; asked for only when they are needed."""
     coco = files(COCO.name)
-    check_categories(coco, draw.categories)
+    categories = kept_categories(coco, draw.categories)  # a wrong name is told before anything large is fetched
     seen: set[str] = set()
     draws = {task: Draw(task, draw.sizes, draw.seed, seen) for task in TASKS}
     copy_imagenette(files(IMAGENETTE.name), draws[Task.CLS], copier)
     copy_voc(files(VOC.name), draws[Task.SEG], copier)
-    copy_coco(coco, draws[Task.DET], copier, draw.categories)
+    copy_coco(coco, draws[Task.DET], copier, categories)
     return copier.origins
 
 

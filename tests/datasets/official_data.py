@@ -124,7 +124,7 @@ class Server:
         is in a tuple of its own. "drop": half of what was asked for, then the end of the connection. "stall": half,
         then silence. A number: that HTTP status. Bytes: those instead of the file. "ok": the file.
     ranges: whether Range is understood. retry_after: sent with a status. throttle: seconds before each kilobyte.
-    log: path, first byte and whether all was sent, a request.
+    log: path, first byte and whether all was sent, a request. sent: bytes of files in all.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -134,6 +134,7 @@ class Server:
         self.retry_after: str | None = None
         self.throttle = 0.0
         self.log: list[tuple[str, int, bool]] = []
+        self.sent = 0
         self.released = threading.Event()
         server = self
 
@@ -146,8 +147,13 @@ class Server:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                pass  # a client that was killed
+
+        self._http = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
@@ -203,6 +209,7 @@ class Server:
                 if self.throttle:
                     time.sleep(self.throttle)
                 request.wfile.write(body[at : min(at + 1024, end)])
+                self.sent += min(1024, end - at)
         except OSError:  # the client left
             request.close_connection = True
             return

@@ -355,12 +355,15 @@ def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, capsys):
     finished: dict[str, int] = {}  # file -> how often it had been asked for when it was first found finished
     kills = cycles = resumed = 0
     while kills < 20:
-        own.throttle = rng.choice([0.0, 0.002, 0.006])
+        # Every other time at a random byte of the downloads, else at a random moment of all that follows the start.
+        by_bytes = kills % 2 == 0
+        own.throttle = 0.002 if by_bytes else 0.0
+        goal = own.sent + rng.randrange(60_000)
         old = set(root.glob(".prepare-*"))
         with start(own, root) as process:
-            while process.poll() is None and not set(root.glob(".prepare-*")) - old:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.25))
+            while process.poll() is None and (own.sent < goal if by_bytes else not set(root.glob(".prepare-*")) - old):
+                time.sleep(0.001)
+            time.sleep(0 if by_bytes else rng.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
         killed = process.returncode == -signal.SIGKILL
         kills += killed

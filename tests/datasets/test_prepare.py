@@ -378,3 +378,20 @@ def test_a_stopped_command_leaves_nothing_behind(tmp_path):
         process.terminate()
     assert process.returncode == 143
     assert not root.exists() or not list(root.iterdir())
+
+
+def test_official_splits_with_other_categories_are_named(official, tmp_path):
+    path = official.coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    next(c for c in content["categories"] if c["id"] == 4)["name"] = "zebra"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances_train2017\.json: category 4 is not 'c4' as in the val split"):
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+
+
+def test_annotations_of_odd_types_are_named(official, tmp_path):
+    path = official.coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "annotations": [*content["annotations"], [1]]}))
+    with pytest.raises(DataError, match=r"annotations\[\d+\] must have bbox, category_id, id, image_id"):
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
