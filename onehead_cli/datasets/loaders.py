@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
@@ -64,6 +64,10 @@ class TrainLoader:
             )
             for task, raw in self._raw(position).items()
         }
+
+    def wait(self) -> None:
+        """Until the mini-batches that were begun are read."""
+        wait(self._coming.values())
 
     def _raw(self, position: int) -> Batch:
         """The mini-batch as it is on disk; with `data.workers`, the next ones are begun as well."""
