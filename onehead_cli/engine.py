@@ -16,6 +16,7 @@ from onehead_cli.types import TASKS, Reporter, Task
 
 if TYPE_CHECKING:
     from onehead_cli.datasets.prepare import PrepareResult
+    from onehead_cli.datasets.scan import Scan
     from onehead_cli.evaluation.comparison import EvaluateResult
     from onehead_cli.prediction import PredictResult
     from onehead_cli.profiling import ProfileResult
@@ -72,6 +73,13 @@ def verify_data(root: Path) -> list[str]:
     return verify_manifest(root)
 
 
+def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
+    """Look at every file of the data; see `datasets.bad_files.scan_for_check`."""
+    from onehead_cli.datasets.bad_files import scan_for_check
+
+    return scan_for_check(config, folder=folder, deep=deep, reporter=reporter)
+
+
 @contextmanager
 def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callable[[str, int, int], None]]:
     """One bar over the pictures of all tasks and splits."""
@@ -90,8 +98,10 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import last_path
+    from onehead_cli.datasets.bad_files import scan_for_run
     from onehead_cli.training.run import train_network
 
+    scan = scan_for_run(config, tasks, (config.data.train_split, config.data.val_split), reporter)
     begun = [task for task in tasks if last_path(config.output, task.value).is_file()]
     results = []
     for index, task in enumerate(tasks):
@@ -99,31 +109,48 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
         # A new round over several tasks must not be resumed from what an older one left.
         stale = () if resume else tuple(later.value for later in tasks[index:])
         results.append(
-            train_network(task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter)
+            train_network(
+                task.value,
+                (task,),
+                config,
+                teachers={},
+                resume=go_on,
+                supersedes=stale,
+                scan=scan,
+                reporter=reporter,
+            )
         )
     return results
 
 
 def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
-    """Train the one network for all tasks, distilling from the teachers where `distill.lambda` is above 0.
+    """Train the one network for all `data.tasks`, distilling from the teachers where `distill.lambda` is above 0.
 
     Raises:
+        ConfigError: `data.tasks` names only one.
         CheckpointError: a teacher is missing while lambda is above 0.
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
-    from onehead_cli.errors import CheckpointError
+    from onehead_cli.datasets.bad_files import scan_for_run
+    from onehead_cli.errors import CheckpointError, ConfigError
     from onehead_cli.training.run import train_network
 
+    tasks = config.data.tasks
+    if len(tasks) < 2:
+        raise ConfigError(f"data.tasks names {tasks[0]} only: a unified network needs two tasks or more")
     teachers = load_teachers(config)
-    missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
+    missing = [best_path(config.teachers_folder, task.value) for task in tasks if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
             "name its folder with --teachers, or train without distillation with --lambda-distill 0"
         )
     stale = () if resume else (STUDENT,)
-    return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter)
+    scan = scan_for_run(config, tasks, (config.data.train_split, config.data.val_split), reporter)
+    return train_network(
+        STUDENT, tasks, config, teachers=teachers, resume=resume, supersedes=stale, scan=scan, reporter=reporter
+    )
 
 
 def evaluate(
@@ -166,7 +193,7 @@ def profile(
     threads: int | None,
     reporter: Reporter,
 ) -> ProfileResult:
-    """Count and time a network and its three teachers; see `profiling.profile_network`.
+    """Count and time a network and its teachers; see `profiling.profile_network`.
 
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.

@@ -10,6 +10,7 @@ import typer
 
 from onehead_cli import engine
 from onehead_cli.commands import options as o
+from onehead_cli.commands.check_data import check_data
 from onehead_cli.console import Console, table
 from onehead_cli.errors import ConfigError, DataError
 
@@ -42,6 +43,18 @@ def prepare_data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check the files in ROOT against their manifest.")
     ] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="PATH",
+            help="Only look for bad files: in a prepared folder, or in the data that a YAML config names.",
+        ),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="With --check: decode all pictures, also of more than 20,000.")
+    ] = False,
+    skip_bad: o.SkipBad = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -51,6 +64,11 @@ def prepare_data(
     if verify:
         _verify(data, console)
         return
+    if check is not None:
+        check_data(check, deep=deep, skip_bad=bool(skip_bad), console=console)
+        return
+    if deep or skip_bad:
+        raise ConfigError("--deep and --skip-bad belong to --check PATH")
     if source is None:
         raise ConfigError("give --source synthetic or --source local")
     counts = _parse_sizes(sizes)

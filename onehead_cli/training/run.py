@@ -12,6 +12,7 @@ import torch
 
 from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, load_checkpoint, save_checkpoint
 from onehead_cli.config import Config
+from onehead_cli.datasets.scan import Scan
 from onehead_cli.errors import CheckpointError, Interrupted, OneheadError
 from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.estimate import estimate_training
@@ -24,13 +25,17 @@ from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo,
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run."""
+    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run.
+
+    skipped: pictures left out, by task and split.
+    """
 
     name: str
     best: Path
     epoch: int
     scores: dict[str, float | None]
     resumed_epoch: int | None
+    skipped: dict[str, dict[str, int]]
 
 
 def train_network(
@@ -41,6 +46,7 @@ def train_network(
     teachers: Mapping[Task, Checkpoint],
     resume: bool,
     supersedes: Sequence[str],
+    scan: Scan,
     reporter: Reporter,
 ) -> TrainingResult:
     """Train one network on train, choose its best checkpoint on val, and write both files into the output folder.
@@ -49,6 +55,7 @@ def train_network(
         name: of the checkpoints and the log.
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         resume: go on from {name}_last.pth.
+        scan: of train and val; its bad pictures are left out.
         supersedes: names of the networks whose _last files end with this run's beginning.
 
     Raises:
@@ -61,7 +68,8 @@ def train_network(
         _check_same_classes(last, architecture)
     # A resumed run has its weights in the checkpoint and needs none from elsewhere.
     pretrained = config.model.pretrained and last is None
-    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
+    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, skip=scan.bad, reporter=reporter)
+    skipped = {task: splits for task, splits in scan.bad_counts().items() if Task(task) in tasks}
     for stale in supersedes:
         last_path(config.output, stale).unlink(missing_ok=True)
     if last is not None:
@@ -81,7 +89,7 @@ def train_network(
     writer = _Writer(name, architecture, config, loop, scores_of(teachers))
     if not loop.finished():
         _announce(name, loop, reporter)
-        _drive(loop, writer, last, reporter)
+        _drive(loop, writer, last, skipped, reporter)
     best = load_checkpoint(best_path(config.output, name))
     return TrainingResult(
         name=name,
@@ -89,10 +97,17 @@ def train_network(
         epoch=best.epoch,
         scores=best.scores,
         resumed_epoch=last.epoch if last is not None else None,
+        skipped=skipped,
     )
 
 
-def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporter: Reporter) -> None:
+def _drive(
+    loop: TrainingLoop,
+    writer: _Writer,
+    last: Checkpoint | None,
+    skipped: dict[str, dict[str, int]],
+    reporter: Reporter,
+) -> None:
     """Run the loop: log every fact, save every epoch, and stop between two steps when a signal came."""
     name, output = writer.name, writer.config.output
     resumed_step = loop.state.step if last is not None else None
@@ -105,6 +120,8 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
     ):
         if last is not None:
             log.resumed(epoch=last.epoch, step=loop.state.step)
+        else:
+            log.scanned(skipped)
         for info in loop.run():
             log.write(info)
             if isinstance(info, EpochInfo):
@@ -185,7 +202,16 @@ def _check_writable(folder: Path) -> None:
 
 #: What may differ between a run and its continuation: where things are. Another device computes the same but for
 #: rounding.
-_FREE_KEYS = ("output", "device", "data.root", "data.det_", "data.seg_root", "data.cls_root", "data.cache_mb")
+_FREE_KEYS = (
+    "output",
+    "device",
+    "data.root",
+    "data.det_",
+    "data.seg_",
+    "data.cls_root",
+    "data.cache_mb",
+    "data.skip_bad",
+)
 
 
 def _load_last(config: Config, name: str) -> Checkpoint:
@@ -203,7 +229,9 @@ def _load_last(config: Config, name: str) -> Checkpoint:
     )
     if mine == "teacher":
         ignored = (*ignored, "distill.")
-    before, now = _flat(last.config), _flat(config.model_dump(mode="json", by_alias=True))
+    # A key that is younger than the checkpoint had its default.
+    before = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(last.config)
+    now = _flat(config.model_dump(mode="json", by_alias=True))
     changed = [
         k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,11 @@ class RunLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+    def scanned(self, skipped: Mapping[str, Mapping[str, int]]) -> None:
+        """How many pictures were left out, by task and split; the first line of a new run."""
+        self._file.write(json.dumps({"kind": "scan", "step": 0, "skipped": skipped}) + "\n")
+        self._file.flush()
 
     def resumed(self, *, epoch: int, step: int) -> None:
         self._file.write(json.dumps({"kind": "resumed", "epoch": epoch, "step": step}) + "\n")
