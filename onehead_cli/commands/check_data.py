@@ -24,8 +24,6 @@ def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> N
     folder = path if path.is_dir() else None
     config = load_config(None if folder else path, {"data.skip_bad": skip_bad or None})
     scan = engine.check_data(config, folder=folder, deep=deep, reporter=console)
-    for note in scan.notes:
-        console.note(note)
     for warning in scan.warnings:
         console.warn(warning)
     counts = scan.bad_counts()

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from onehead_cli.atomic import write_atomically
-from onehead_cli.config import Config
+from onehead_cli.config import Config, DataConfig
 from onehead_cli.datasets.layout import DATASET_FOLDERS, SPLITS
-from onehead_cli.datasets.listing import is_there
-from onehead_cli.datasets.scan import Problem, Scan, scan_data
+from onehead_cli.datasets.listing import is_there, list_split
+from onehead_cli.datasets.scan import Part, Problem, Scan, scan_data
 from onehead_cli.errors import DataError
 from onehead_cli.types import TASKS, Reporter, Task
 
@@ -27,12 +27,10 @@ def scan_for_run(config: Config, tasks: Sequence[Task], splits: Sequence[str], r
     """Scan what a training or evaluation will read, and no other split; see `settle`.
 
     Raises:
-        DataError: something is wrong that `data.skip_bad` does not allow to leave out.
+        DataError: a split cannot be listed, or something is wrong that `data.skip_bad` does not allow to leave out.
     """
-    parts = [(task, split) for task in tasks for split in splits]
-    scan = scan_data(config.data, parts, cache=config.output / CACHE_FILE, reporter=reporter)
-    for note in scan.notes:
-        reporter.note(note)
+    listings = {(task, split): list_split(task, split, config.data) for task in tasks for split in splits}
+    scan = scan_data(config.data, listings, cache=config.output / CACHE_FILE, reporter=reporter)
     settle(scan, skip_bad=config.data.skip_bad, folder=config.output, reporter=reporter)
     return scan
 
@@ -52,14 +50,28 @@ def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter:
         wanted = (config.data.train_split, config.data.val_split)
         splits = dict.fromkeys((*wanted, "test"))
         parts = [(t, s) for t in config.data.tasks for s in splits if s in wanted or is_there(t, s, config.data)]
-        return scan_data(config.data, parts, cache=config.output / CACHE_FILE, deep=deep, reporter=reporter)
+        return _scan_what_can_be_listed(config.data, parts, config.output, deep, reporter)
     data = config.data.model_copy(update={"root": folder})
     parts = [(task, split) for task in TASKS for split in SPLITS if is_there(task, split, data)]
     if not parts:
         raise DataError(f"{folder}: holds none of {', '.join(DATASET_FOLDERS.values())} with a split")
-    scan = scan_data(data, parts, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
+    scan = _scan_what_can_be_listed(data, parts, folder, deep, reporter)
     missing = [DATASET_FOLDERS[task] for task in TASKS if task not in {task for task, _ in parts}]
     scan.notes += [f"{folder / name} is not there" for name in missing]
+    return scan
+
+
+def _scan_what_can_be_listed(
+    data: DataConfig, parts: Sequence[Part], folder: Path, deep: bool, reporter: Reporter
+) -> Scan:
+    listings, unusable = {}, []
+    for task, split in parts:
+        try:
+            listings[task, split] = list_split(task, split, data)
+        except DataError as error:
+            unusable.append(Problem(task, split, "unusable_split", str(error)))
+    scan = scan_data(data, listings, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
+    scan.problems[:0] = unusable
     return scan
 
 
@@ -86,6 +98,8 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
     if scan.bad:
         where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
         reporter.warn(f"{len(scan.bad)} of {total} pictures are left out{where}")
+    for note in scan.notes:
+        reporter.note(note)
     reporter.note(f"scan: {total} pictures, {how}{scan.seconds:.1f} s")
 
 
@@ -113,7 +127,8 @@ def _record_skipped(scan: Scan, path: Path) -> None:
     if lines and not _write(path, lines):
         raise DataError(f"{path}: cannot be written, and what is left out must be listed there")
     if not lines:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _line(problem: Problem) -> str:

@@ -1,4 +1,4 @@
-"""COCO annotations: a JSON read with care, its boxes cleaned, its file names held inside their folder. Without torch."""
+"""COCO annotations, without torch: a JSON read with care, boxes cleaned, file names held inside their folder."""
 
 from __future__ import annotations
 

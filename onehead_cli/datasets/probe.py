@@ -42,7 +42,7 @@ class Facts:
 
 
 def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
-    """Look at one file. Without `decode` a file whose end is not that of a whole JPEG or PNG is decoded none the less."""
+    """Look at one file; without `decode`, one whose end is not that of a whole JPEG or PNG is decoded all the same."""
     try:
         decode = decode or not _ends_whole(path)
         with opened(path) as picture:
@@ -54,7 +54,7 @@ def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
             if decode:
                 if not is_mask:
                     # An eighth of the side reads every byte of a JPEG too, in half the time.
-                    picture.draft(None, (picture.width // 8, picture.height // 8))
+                    picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
                 picture.load()
                 if is_mask:
                     facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from onehead_cli.config import DataConfig
 from onehead_cli.datasets.checks import unknown_label, wrong_mask_size, wrong_mode, wrong_picture_size
 from onehead_cli.datasets.listing import CocoImages, Listing, MaskFolders, describe_difference, list_split
 from onehead_cli.datasets.probe import Facts, ProbeCache, probe, sha256
-from onehead_cli.errors import DataError
 from onehead_cli.types import Reporter, Task
 
 #: With more pictures than this only headers are read, unless `deep`.
@@ -81,21 +80,19 @@ class Scan:
         }
 
 
-def scan_data(data: DataConfig, parts: Sequence[Part], *, cache: Path, deep: bool = False, reporter: Reporter) -> Scan:
+def scan_data(
+    data: DataConfig, listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter
+) -> Scan:
     """Scan splits of tasks. Every picture and mask is decoded, unless there are more than MANY pictures.
 
     Args:
-        parts: (task, split) in the order of the report; only splits of one task are compared with each other.
+        data: what the listings were made from.
+        listings: in the order of the report; only splits of one task are compared with each other.
         cache: file that remembers what was found, so that unchanged files are not read again.
         deep: decode however many there are.
     """
     began = time.perf_counter()
-    scan, listings = Scan(), dict[Part, Listing]()
-    for task, split in parts:
-        try:
-            listings[task, split] = list_split(task, split, data)
-        except DataError as error:
-            scan.problems.append(Problem(task, split, "unusable_split", str(error)))
+    scan = Scan()
     for (task, split), listing in listings.items():
         scan.pictures[task][split] = len(listing.pictures)
     scan.problems += _other_classes(listings)
@@ -125,7 +122,7 @@ class _Files:
         self.stats: dict[Path, os.stat_result] = {}
         self.facts: dict[Path, Facts] = {}
 
-    def read(self, listings: dict[Part, Listing]) -> None:
+    def read(self, listings: Mapping[Part, Listing]) -> None:
         unread: dict[Path, bool] = {}
         for listing in listings.values():
             outside = listing.outside if isinstance(listing, CocoImages) else ()
@@ -223,7 +220,7 @@ def _bad_mask(
     return None
 
 
-def _other_classes(listings: dict[Part, Listing]) -> Iterator[Problem]:
+def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:
     """Splits whose class names are not those of the first split of their task."""
     first: dict[Task, Listing] = {}
     for (task, split), listing in listings.items():
@@ -233,7 +230,7 @@ def _other_classes(listings: dict[Part, Listing]) -> Iterator[Problem]:
             yield Problem(task, split, "other_classes", reason)
 
 
-def _twins(listings: dict[Part, Listing], files: _Files, bad: set[Path]) -> Iterator[Problem]:
+def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> Iterator[Problem]:
     """Pictures whose bytes are in two splits of a task; only files of the same size are read."""
     for task in dict.fromkeys(task for task, _ in listings):
         by_size = defaultdict[int, list[tuple[str, Path]]](list)
@@ -247,12 +244,12 @@ def _twins(listings: dict[Part, Listing], files: _Files, bad: set[Path]) -> Iter
                 digest = files.hash(path)
                 before, first = seen.setdefault(digest, (split, path)) if digest else (split, path)
                 if before != split:
-                    reason = f"the same picture is in the split {before}: {first}"
+                    reason = f"the same picture is in the split {before}: {first}; remove one of them"
                     yield Problem(task, split, "in_two_splits", reason, path)
 
 
 def _absent_classes(part: Part, listing: Listing, files: _Files, ignore_index: int) -> list[str]:
-    """A note where classes have no example: they are left out of the mean score."""
+    """A note where classes have no example."""
     if isinstance(listing, CocoImages):
         ids = {annotation["category_id"] for annotation in listing.annotations if not annotation["iscrowd"]}
         present = {i for i, category in enumerate(listing.categories) if category["id"] in ids}
@@ -266,4 +263,5 @@ def _absent_classes(part: Part, listing: Listing, files: _Files, ignore_index: i
     absent = [name for index, name in enumerate(listing.classes) if index not in present]
     if not absent:
         return []
-    return [f"{part[0]} {part[1]}: no example of {', '.join(absent)}; left out of the mean score"]
+    names = ", ".join(absent)
+    return [f"{part[0]} {part[1]}: no example of {names}; a class without one is left out of the mean score"]
