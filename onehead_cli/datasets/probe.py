@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -69,11 +68,6 @@ def _ends_whole(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 16))
         return file.read().endswith(_ENDS)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ProbeCache:

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.checks import unknown_label, wrong_mask_size, wrong_mode, wrong_picture_size
+from onehead_cli.datasets.files import sha256_of
 from onehead_cli.datasets.listing import CocoImages, Listing, MaskFolders, describe_difference, list_split
-from onehead_cli.datasets.probe import Facts, ProbeCache, probe, sha256
+from onehead_cli.datasets.probe import Facts, ProbeCache, probe
 from onehead_cli.types import Reporter, Task
 
 #: With more pictures than this only headers are read, unless `deep`.
@@ -140,13 +141,16 @@ class _Files:
             self.facts[path] = facts
             self.cache.put(path, self.stats[path], facts)
 
-    def hash(self, path: Path) -> str | None:
-        facts = self.facts[path]
-        if facts.sha256 is None:
-            with contextlib.suppress(OSError):
-                facts.sha256 = sha256(path)
-                self.cache.put(path, self.stats[path], facts)
-        return facts.sha256
+    def hash(self, paths: Iterable[Path]) -> None:
+        """Fill in the checksums of files that could be read.
+
+        Raises:
+            DataError: one no longer can.
+        """
+        unknown = [path for path in dict.fromkeys(paths) if self.facts[path].sha256 is None]
+        for path, digest in _in_threads(sha256_of, unknown, self.reporter):
+            self.facts[path].sha256 = digest
+            self.cache.put(path, self.stats[path], self.facts[path])
 
     def _remembered(self, path: Path, *, is_mask: bool) -> bool:
         try:
@@ -238,11 +242,12 @@ def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> I
             for path in listing.pictures if other is task else ():
                 if path not in bad:
                     by_size[files.stats[path].st_size].append((split, path))
-        for same_size in by_size.values():
-            seen: dict[str, tuple[str, Path]] = {}
-            for split, path in same_size if len({split for split, _ in same_size}) > 1 else ():
-                digest = files.hash(path)
-                before, first = seen.setdefault(digest, (split, path)) if digest else (split, path)
+        suspects = [group for group in by_size.values() if len({split for split, _ in group}) > 1]
+        files.hash(path for group in suspects for _, path in group)
+        for group in suspects:
+            seen: dict[str | None, tuple[str, Path]] = {}
+            for split, path in group:
+                before, first = seen.setdefault(files.facts[path].sha256, (split, path))
                 if before != split:
                     reason = f"the same picture is in the split {before}: {first}; remove one of them"
                     yield Problem(task, split, "in_two_splits", reason, path)

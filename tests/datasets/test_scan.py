@@ -108,8 +108,8 @@ def test_a_decoded_mask_gives_its_labels(tmp_path):
 
 
 def test_only_files_of_the_same_length_in_two_splits_are_hashed(folders, monkeypatch):
-    hashed, real = [], scan_module.sha256
-    monkeypatch.setattr(scan_module, "sha256", lambda path: hashed.append(path) or real(path))
+    hashed, real = [], scan_module.sha256_of
+    monkeypatch.setattr(scan_module, "sha256_of", lambda path: hashed.append(path) or real(path))
     twin = folders / "val" / "ant" / "twin.jpg"
     twin.write_bytes((folders / "train" / "ant" / "3.jpg").read_bytes())
     problems = look(folders).problems
