@@ -112,8 +112,11 @@ def clean_annotations(
 
 
 def leaves_folder(folder: Path, name: str) -> bool:
-    """Whether a file_name of a JSON, absolute, with `..` or through a symbolic link, leads out of its folder."""
+    """Whether a file_name of a JSON, absolute, with `..` or through a symbolic link, leads out of its folder.
+
+    Args: folder: resolved.
+    """
     relative = PurePosixPath(name)
     if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         return True
-    return not (folder / relative).resolve().is_relative_to(folder.resolve())
+    return not (folder / relative).resolve().is_relative_to(folder)

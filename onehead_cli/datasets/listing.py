@@ -141,6 +141,7 @@ def list_coco_images(pictures: Path, annotations: Path, *, skip: Collection[Path
     paths = {image["id"]: pictures / image["file_name"] for image in raw["images"]}
     images = [image for image in raw["images"] if paths[image["id"]] not in skip]
     left_out = paths.keys() - {image["id"] for image in images}
+    home = pictures.resolve()
     cleaned, dropped = clean_annotations(raw, annotations, left_out=left_out)
     return CocoImages(
         classes=[str(c["name"]) for c in categories],
@@ -148,7 +149,7 @@ def list_coco_images(pictures: Path, annotations: Path, *, skip: Collection[Path
         images=images,
         annotations=cleaned,
         categories=categories,
-        outside={paths[image["id"]] for image in images if leaves_folder(pictures, image["file_name"])},
+        outside={paths[image["id"]] for image in images if leaves_folder(home, image["file_name"])},
         warnings=[f"{annotations}: {count} boxes {why}" for why, count in sorted(dropped.items())],
     )
 

@@ -25,6 +25,10 @@ MAX_PIXELS = 100_000_000
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
 
+# Pillow warns about damaged metadata in many lines; the pixels are what counts. Not catch_warnings where they are read:
+# it must not be entered in several threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _ORIENTATION = 0x0112
 #: What turns a picture upright, by EXIF orientation; 1 is upright.
 _TURNS = {
@@ -75,9 +79,7 @@ def open_picture(path: Path) -> Image.Image:
 def _turned(picture: Image.Image) -> Image.Image:
     """The picture as its EXIF orientation says."""
     # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        turn = _TURNS.get(_orientation(picture))
+    turn = _TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -109,9 +111,7 @@ def open_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path) -> Image.Image:
-    with warnings.catch_warnings(), opened(path) as picture:
-        # Pillow warns about damaged metadata in many lines; the pixels are what counts.
-        warnings.simplefilter("ignore")
+    with opened(path) as picture:
         picture.load()
         return picture
 

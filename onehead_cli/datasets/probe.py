@@ -45,18 +45,20 @@ def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
     try:
         decode = decode or not _ends_whole(path)
         with opened(path) as picture:
-            # Pillow decodes a PNG to look for EXIF data behind its pixels, where hardly any has them.
-            upright = not decode and picture.format == "PNG" and "exif" not in picture.info
-            # Before a coarse decoding changes the size.
+            coarse = picture.format in ("JPEG", "MPO") and not is_mask
+            if decode and not coarse:
+                # First of all: what goes wrong in a PNG is lost where Pillow decodes it in search of its orientation.
+                picture.load()
+            # Without its pixels, a PNG shows no more than the orientation in front of them. Masks are not turned.
+            upright = is_mask or (not decode and picture.format == "PNG" and "exif" not in picture.info)
             size = picture.size if upright else turned_size(picture)
             facts = Facts(None, None, *size, picture.mode, decode)
-            if decode:
-                if not is_mask:
-                    # An eighth of the side reads every byte of a JPEG too, in half the time.
-                    picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
+            if decode and coarse:
+                # An eighth of the side reads every byte of a JPEG too, in half the time.
+                picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
                 picture.load()
-                if is_mask:
-                    facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]
+            if decode and is_mask:
+                facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]
             return facts
     except PictureError as error:
         return Facts(error.kind, str(error).removeprefix(f"{path}: "), decoded=decode)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,9 +176,7 @@ def _in_threads(work: Callable[[T], R], items: Sequence[T], reporter: Reporter) 
         return
     bar = reporter.track("scan", len(items)) if len(items) >= _WORTH_A_BAR else contextlib.nullcontext(_no_bar)
     workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool, bar as advance:
-        # Pillow warns about damaged metadata in many lines; the pixels are what counts.
-        warnings.simplefilter("ignore")
+    with ThreadPoolExecutor(workers) as pool, bar as advance:
         for done, (item, result) in enumerate(zip(items, pool.map(work, items), strict=True), start=1):
             yield item, result
             advance(done, "")

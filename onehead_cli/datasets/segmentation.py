@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,12 +36,10 @@ class SegmentationData(TaskData):
         Raises:
             DataError: unreadable, of another size than the picture, or with a label that is no class.
         """
-        path, mask, fit = self.mask_paths[index], open_mask(self.mask_paths[index]), self.fit(index)
-        if problem := wrong_mask_size(mask.shape[::-1], (fit.width, fit.height)):
-            raise DataError(f"{path}: {problem}")
-        if problem := unknown_label(np.unique(mask).tolist(), len(self.classes), self.ignore_index):
-            raise DataError(f"{path}: {problem}")
-        return mask if self.ignore_index == IGNORE_INDEX else np.where(mask == self.ignore_index, IGNORE_INDEX, mask)
+        fit = self.fit(index)
+        return checked_mask(
+            self.mask_paths[index], (fit.width, fit.height), len(self.classes), ignore_index=self.ignore_index
+        )
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
@@ -52,3 +51,23 @@ class SegmentationData(TaskData):
         if self.budget.take(fitted.nbytes):
             self._masks[index] = fitted
         return fitted
+
+
+def checked_mask(
+    path: Path, size: tuple[int, int], num_classes: int, *, ignore_index: int = IGNORE_INDEX
+) -> NDArray[np.uint8]:
+    """A mask at its original size, uint8 [height, width], with IGNORE_INDEX for void.
+
+    Args:
+        size: width and height of its picture.
+        ignore_index: what the file has for void.
+
+    Raises:
+        DataError: unreadable, of another size than the picture, or with a label that is no class.
+    """
+    mask = open_mask(path)
+    if problem := wrong_mask_size(mask.shape[::-1], size):
+        raise DataError(f"{path}: {problem}")
+    if problem := unknown_label(np.unique(mask).tolist(), num_classes, ignore_index):
+        raise DataError(f"{path}: {problem}")
+    return mask if ignore_index == IGNORE_INDEX else np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)

@@ -11,8 +11,10 @@ from onehead_cli.config import DataConfig
 from onehead_cli.console import Console
 from onehead_cli.datasets import scan as scan_module
 from onehead_cli.datasets.listing import list_split
+from onehead_cli.datasets.pictures import open_picture
 from onehead_cli.datasets.probe import ProbeCache, probe
 from onehead_cli.datasets.scan import scan_data
+from onehead_cli.errors import DataError
 from onehead_cli.types import Task
 
 QUIET = Console(quiet=True)
@@ -94,6 +96,27 @@ def test_headers_are_enough_to_see_that_the_end_is_missing(tmp_path, kind):
     path.write_bytes(whole + bytes(100))
     facts = probe(path, decode=False, is_mask=False)
     assert facts.kind is None and facts.decoded
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kind, mode):
+    """Against `open_picture`, which the loaders use, for files that are cut short and files with a wrong byte."""
+    path = tmp_path / f"x.{kind}"
+    Image.effect_noise((61, 47), 70).convert(mode).save(path)
+    whole = path.read_bytes()
+    verdicts = set()
+    for at in range(0, len(whole), len(whole) // 60):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                size = open_picture(path).size
+            except DataError:
+                size = None
+            facts = probe(path, decode=True, is_mask=False)
+            assert (None if facts.kind else (facts.width, facts.height)) == size
+            verdicts.add(size is None)
+    assert True in verdicts
 
 
 def test_a_decoded_mask_gives_its_labels(tmp_path):
