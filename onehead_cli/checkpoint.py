@@ -187,7 +187,7 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
 
 
 def load_teachers(config: Config) -> dict[Task, Checkpoint]:
-    """The teachers whose best checkpoints are in `config.teachers_folder`.
+    """The teachers of `config.data.tasks` whose best checkpoints are in `config.teachers_folder`.
 
     Raises:
         CheckpointError: the folder was named but is not there, or a checkpoint in it cannot be used.
@@ -195,5 +195,5 @@ def load_teachers(config: Config) -> dict[Task, Checkpoint]:
     folder = config.teachers_folder
     if config.distill.teachers is not None and not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder of teachers")
-    paths = {task: best_path(folder, task.value) for task in Task}
+    paths = {task: best_path(folder, task.value) for task in config.data.tasks}
     return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onehead_cli.errors import ConfigError
+from onehead_cli.types import IGNORE_INDEX, TASKS, Task
 from onehead_cli.yaml_text import parse_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -31,6 +32,7 @@ def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) ->
 class DataConfig(_Section):
     """Where the pictures are and how they enter the network."""
 
+    tasks: tuple[Task, ...] = _field(TASKS, "The tasks that there is data for.", min_length=1)
     root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
     det_images: Path | None = _field(
         None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
@@ -39,7 +41,22 @@ class DataConfig(_Section):
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
     )
     seg_root: Path | None = _field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
-    cls_root: Path | None = _field(None, "Folder of {split}/<class folder>/ with pictures.", unit="path")
+    seg_images: Path | None = _field(
+        None, "Segmentation pictures, instead of those in seg_root; {split} as in cls_root.", unit="path"
+    )
+    seg_masks: Path | None = _field(
+        None, "Masks {name of the picture}.png, instead of those in seg_root; {split} as in cls_root.", unit="path"
+    )
+    seg_classes: Path | None = _field(
+        None, "YAML list of the mask classes; unset: classes.yaml in seg_root.", unit="path"
+    )
+    ignore_index: int = _field(
+        IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
+    )
+    cls_root: Path | None = _field(
+        None, "Class folders of pictures, with {split} in the path or a folder a split inside.", unit="path"
+    )
+    skip_bad: bool = _field(False, "Leave out pictures that cannot be used instead of stopping at them.")
     train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
     val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
     image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
@@ -54,6 +71,13 @@ class DataConfig(_Section):
     scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
     flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
     colour: float = _field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
+
+    @field_validator("tasks")
+    @classmethod
+    def _in_canonical_order(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("each task may be named once")
+        return tuple(task for task in TASKS if task in tasks)
 
     @model_validator(mode="after")
     def _multiple_of_32(self) -> DataConfig:
@@ -112,12 +136,6 @@ class FixedWeights(_Section):
     cls: float = _field(1.0, "Weight of the classification loss.", ge=0)
     seg: float = _field(1.0, "Weight of the segmentation loss.", ge=0)
     det: float = _field(1.0, "Weight of the detection loss.", ge=0)
-
-    @model_validator(mode="after")
-    def _not_all_zero(self) -> FixedWeights:
-        if not self.cls + self.seg + self.det:
-            raise ValueError("student.fixed_weights must not all be 0")
-        return self
 
 
 class StudentConfig(ScheduleConfig):
@@ -183,6 +201,12 @@ class Config(_Section):
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> Config:
+        if not any(getattr(self.student.fixed_weights, task) for task in self.data.tasks):
+            raise ValueError("student.fixed_weights must not all be 0")
+        return self
 
     @property
     def teachers_folder(self) -> Path:
@@ -254,11 +278,17 @@ def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[
             continue
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         unit, meaning = str(extra.get("unit", "-")), info.description or ""
-        yield FieldDescription(key, _type_name(info.annotation), str(value), str(default), unit, meaning)
+        yield FieldDescription(key, _type_name(info.annotation), _shown(value), _shown(default), unit, meaning)
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
     choices = get_args(annotation)
+    if choices and choices[-1] is Ellipsis:
+        return f"list of {'|'.join(choices[0])}"
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     if choices:

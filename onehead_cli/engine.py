@@ -18,6 +18,7 @@ from onehead_cli.types import TASKS, Reporter, Task
 if TYPE_CHECKING:
     from onehead_cli.datasets.download_cache import Planned
     from onehead_cli.datasets.draw import OfficialDraw
+    from onehead_cli.datasets.scan import Scan
     from onehead_cli.datasets.staging import PrepareResult
     from onehead_cli.evaluation.comparison import EvaluateResult
     from onehead_cli.prediction import PredictResult
@@ -129,6 +130,13 @@ def preview_data(
     return preview.preview_data(data, splits=splits, folder=folder, seed=seed, reporter=reporter)
 
 
+def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
+    """Look at every file of the data; see `datasets.bad_files.scan_for_check`."""
+    from onehead_cli.datasets.bad_files import scan_for_check
+
+    return scan_for_check(config, folder=folder, deep=deep, reporter=reporter)
+
+
 @contextmanager
 def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callable[[str, int, int], None]]:
     """One bar over the pictures of all tasks and splits."""
@@ -148,13 +156,16 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import can_resume
+    from onehead_cli.datasets.bad_files import scan_for_run
     from onehead_cli.device import deterministic_algorithms
     from onehead_cli.training.distributed import from_first
     from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
     names = [task.value for task in tasks]
+    splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
+        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
         begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task.value)])
         results = []
         for index, task in enumerate(tasks):
@@ -163,7 +174,14 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
             stale = [] if resume else names[index:]
             results.append(
                 train_network(
-                    task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter
+                    task.value,
+                    (task,),
+                    config,
+                    teachers={},
+                    resume=go_on,
+                    supersedes=stale,
+                    scan=scan,
+                    reporter=reporter,
                 )
             )
         return results
@@ -171,30 +189,37 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
 
 @_in_several_processes
 def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
-    """Train the one network for all tasks, distilling from the teachers where `distill.lambda` is above 0.
+    """Train the one network for all `data.tasks`, distilling from the teachers where `distill.lambda` is above 0.
 
     Raises:
+        ConfigError: `data.tasks` names only one.
         CheckpointError: a teacher is missing while lambda is above 0.
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
+    from onehead_cli.datasets.bad_files import scan_for_run
     from onehead_cli.device import deterministic_algorithms
-    from onehead_cli.errors import CheckpointError
+    from onehead_cli.errors import CheckpointError, ConfigError
     from onehead_cli.training.distributed import from_first
     from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
+    tasks = config.data.tasks
+    if len(tasks) < 2:
+        raise ConfigError(f"data.tasks names {tasks[0]} only: a unified network needs two tasks or more")
     teachers = from_first(lambda: load_teachers(config))
-    missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
+    missing = [best_path(config.teachers_folder, task.value) for task in tasks if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
             "name its folder with --teachers, or train without distillation with --lambda-distill 0"
         )
     stale = () if resume else (STUDENT,)
+    splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, [STUDENT], reporter), deterministic_algorithms(config.deterministic):
+        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
         return train_network(
-            STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter
+            STUDENT, tasks, config, teachers=teachers, resume=resume, supersedes=stale, scan=scan, reporter=reporter
         )
 
 
@@ -239,7 +264,7 @@ def profile(
     threads: int | None,
     reporter: Reporter,
 ) -> ProfileResult:
-    """Count and time a network and its three teachers; see `profiling.profile_network`.
+    """Count and time a network and its teachers; see `profiling.profile_network`.
 
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.

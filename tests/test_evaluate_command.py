@@ -153,6 +153,26 @@ def test_a_split_without_a_box_leaves_the_other_tasks_their_report(tiny_data, tr
     assert document["drop"]["seg"]["verdict"] and any("det" in w for w in document["warnings"])
 
 
+def test_fault_28_class_absent_from_a_split(tiny_data, trained, tmp_path, capsys):
+    """A class without an example in a split is left out of the mean, and notes and reports say so."""
+    root, output = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_data, root)
+    path = root / "mini_coco_det" / "annotations" / "instances_test.json"
+    document = json.loads(path.read_text())
+    absent, kept = document["categories"][0], [a for a in document["annotations"] if a["category_id"] != 1]
+    path.write_text(json.dumps({**document, "annotations": kept}))
+    where = ["--data", str(root), "--output", str(output), "--task", "det"]
+    assert run(["evaluate", *where, "--checkpoint", str(trained / "all_best.pth"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert f"det test: no example of {absent['name']}" in captured.err and "left out of the mean" in captured.err
+    rows = json.loads((output / "per_class_det.json").read_text())["unified"]
+    scores = {row["name"]: row["ap"] for row in rows}
+    assert scores.pop(absent["name"]) is None
+    present = [score for score in scores.values() if score is not None]
+    assert json.loads(captured.out)["unified"]["map"] == pytest.approx(np.mean(present))
+    assert f"left out of the mean: {absent['name']}" in (output / "per_class_det.md").read_text()
+
+
 def test_the_table_of_the_reference(tiny_data, trained, capsys):
     assert run(["evaluate", "--data", str(tiny_data), "--output", str(trained), "--quiet"]) == 0
     shown = capsys.readouterr().out

@@ -15,10 +15,10 @@ from PIL import Image
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.checksum import add_checksum
-from onehead_cli.config import load_config, parse_assignments
+from onehead_cli.config import DataConfig, load_config, parse_assignments
 from onehead_cli.datasets.files import read_json
+from onehead_cli.datasets.listing import read_mask_classes
 from onehead_cli.datasets.pictures import open_mask, open_picture
-from onehead_cli.datasets.segmentation import read_classes
 from onehead_cli.errors import CheckpointError, ConfigError, DataError
 
 
@@ -93,7 +93,7 @@ def test_yaml_makes_no_objects(tmp_path):
     with pytest.raises(ConfigError, match="not valid YAML"):
         parse_assignments([f"data.root={text}"])
     with pytest.raises(DataError, match=r"classes\.yaml"):
-        read_classes(tmp_path)
+        read_mask_classes(DataConfig(seg_root=tmp_path))
     assert not marker.exists()
 
 

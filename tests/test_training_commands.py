@@ -18,14 +18,15 @@ from onehead_cli.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.errors import CheckpointError
 from onehead_cli.types import TASKS, Task
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+#: Without that for one's own data, whose paths have a test of their own.
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("[!o]*.yaml"))
 
 
 def test_the_chain_leaves_its_files(trained):
     for name in ("cls", "seg", "det", "all"):
         files = {f"{name}_{which}.pth" for which in ("best", "last", "previous")} | {f"{name}.jsonl"}
         assert {p.name for p in trained.glob(f"{name}*")} == files
-    assert not list(trained.glob(".*.tmp"))  # no temporary file is left
+    assert [path.name for path in trained.glob(".*")] == [".scan.json"]  # no temporary file is left
     best = load_checkpoint(trained / "all_best.pth")
     assert best.architecture.tasks == TASKS and not best.training
     assert best.preprocess == {

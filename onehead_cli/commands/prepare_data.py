@@ -14,6 +14,7 @@ from rich.filesize import decimal
 
 from onehead_cli import engine
 from onehead_cli.commands import options as o
+from onehead_cli.commands.check_data import check_data
 from onehead_cli.config import DataConfig
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
@@ -81,6 +82,18 @@ def prepare_data(
     preview_dir: Annotated[
         Path | None, typer.Option("--preview-dir", metavar="DIR", help="Folder for them [default: ROOT/preview].")
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="PATH",
+            help="Only look for bad files: in a prepared folder, or in the data that a YAML config names.",
+        ),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="With --check: decode all pictures, also of more than 20,000.")
+    ] = False,
+    skip_bad: o.SkipBad = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -95,6 +108,11 @@ def prepare_data(
     if verify:
         _verify(data, console)
         return
+    if check is not None:
+        check_data(check, deep=deep, skip_bad=bool(skip_bad), console=console)
+        return
+    if deep or skip_bad:
+        raise ConfigError("--deep and --skip-bad belong to --check PATH")
     if preview:
         from onehead_cli.commands.preview_result import show_preview
 

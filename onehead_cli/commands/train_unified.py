@@ -28,6 +28,7 @@ def train_unified(
     backbone_weights: o.BackboneWeights = None,
     pretrained: o.Pretrained = None,
     resume: o.Resume = False,
+    skip_bad: o.SkipBad = None,
     device: o.Device = None,
     seed: o.Seed = None,
     deterministic: o.Deterministic = None,
@@ -35,7 +36,7 @@ def train_unified(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the one network with one head for all three tasks, taught by the three teachers."""
+    """Train the one network with one head for all tasks, taught by their teachers."""
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.root": data,
@@ -49,6 +50,7 @@ def train_unified(
         "model.backbone": backbone,
         "model.backbone_weights": backbone_weights,
         "model.pretrained": pretrained,
+        "data.skip_bad": skip_bad,
         "device": device,
         "seed": seed,
         "deterministic": deterministic,

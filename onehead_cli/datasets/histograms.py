@@ -90,7 +90,8 @@ def count_labels(split: TaskData, advance: Callable[[str], None]) -> LabelCounts
         if isinstance(split, ClassificationData):
             counts.shown.append(frozenset({split.classes[split.labels[index]]}))
         elif isinstance(split, SegmentationData):
-            _count_mask(counts, checked_mask(split.mask_paths[index], size, len(split.classes)))
+            ignored = {"ignore_index": split.ignore_index}
+            _count_mask(counts, checked_mask(split.mask_paths[index], size, len(split.classes), **ignored))
         elif isinstance(split, DetectionData):
             _count_boxes(counts, boxes[split.ground_truth["images"][index]["id"]], names)
         advance(path.name)

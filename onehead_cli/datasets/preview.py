@@ -17,10 +17,11 @@ from onehead_cli.datasets.detection import DetectionData
 from onehead_cli.datasets.files import write_json
 from onehead_cli.datasets.histograms import UNITS, LabelCounts, count_labels
 from onehead_cli.datasets.label_chart import Panel, draw_chart
+from onehead_cli.datasets.listing import is_there
 from onehead_cli.datasets.pictures import CacheBudget, open_picture
 from onehead_cli.datasets.sample_sheet import Sample, draw_sheet
 from onehead_cli.datasets.segmentation import SegmentationData
-from onehead_cli.datasets.sources import load_split, split_source
+from onehead_cli.datasets.sources import load_split
 from onehead_cli.drawing import LIGHT, class_colours, readable
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, TASKS, Reporter, Task
@@ -98,15 +99,14 @@ def preview_data(
 def _load(
     data: DataConfig, splits: Sequence[str], reporter: Reporter
 ) -> tuple[dict[Task, dict[str, TaskData]], list[str]]:
-    """The splits that are there by task, and the folders and files that are not."""
+    """The splits that are there by task, and the names of those that are not."""
     loaded: dict[Task, dict[str, TaskData]] = {}
     missing = []
     for task in TASKS:
         for split in splits:
-            source = split_source(task, split, data)
-            if not source.exists():
-                missing.append(str(source))
-                reporter.note(f"{source}: not there, passed over")
+            if not is_there(task, split, data):
+                missing.append(f"{task} {split}")
+                reporter.note(f"{task} {split}: not there, passed over")
                 continue
             found = load_split(task, split, data, interpolation="bilinear", budget=CacheBudget(0))
             for warning in found.warnings:

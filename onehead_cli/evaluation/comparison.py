@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
 from onehead_cli.config import Config
 from onehead_cli.console import SCHEMA
+from onehead_cli.datasets.bad_files import scan_for_run
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.datasets.pictures import CacheBudget
@@ -65,12 +66,15 @@ def compare(
     """
     checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
     known = checkpoint.architecture.tasks
-    wanted = [task for task in TASKS if task in (tasks or known)]
+    wanted = [task for task in config.data.tasks if task in (tasks or known)]
     if lacking := [task.value for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
+    if not wanted:
+        raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
     is_student = len(known) > 1
     baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
-    reader = _Reader(config, splits, reporter)
+    scan = from_first(lambda: scan_for_run(config, wanted, splits, reporter))
+    reader = _Reader(config, splits, scan.bad, reporter)
     _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
     missing = [task.value for task in wanted if task not in baselines]
     if missing:
@@ -108,6 +112,7 @@ def compare(
         "relative": relative,
         "resamples": settings.resamples,
         "seed": config.seed,
+        "skipped": scan.bad_counts(),
         "warnings": reader.warnings,
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
@@ -121,9 +126,10 @@ def compare(
 class _Reader:
     """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
 
-    def __init__(self, config: Config, splits: Sequence[str], reporter: Reporter) -> None:
+    def __init__(self, config: Config, splits: Sequence[str], skip: Collection[Path], reporter: Reporter) -> None:
         self.config = config
         self.splits = splits
+        self.skip = skip
         self.reporter = reporter
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.model.precision, self.device)
@@ -165,7 +171,7 @@ class _Reader:
         if key not in self._loaded:
             data = self.config.data.model_copy(update={"image_size": stored["image_size"], "fit": stored["fit"]})
             parts = [
-                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget)
+                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget, skip=self.skip)
                 for split in self.splits
             ]
             for warning in [warning for part in parts for warning in part.warnings]:

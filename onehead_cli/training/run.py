@@ -22,6 +22,7 @@ from onehead_cli.checkpoint import (
 )
 from onehead_cli.config import Config
 from onehead_cli.datasets.manifest import manifest_hash
+from onehead_cli.datasets.scan import Scan
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError, Interrupted
 from onehead_cli.launch import is_main, world_size
 from onehead_cli.model.onehead import Architecture
@@ -37,13 +38,17 @@ from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo,
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run."""
+    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run.
+
+    skipped: pictures left out, by task and split.
+    """
 
     name: str
     best: Path
     epoch: int
     scores: dict[str, float | None]
     resumed_epoch: int | None
+    skipped: dict[str, dict[str, int]]
 
 
 def train_network(
@@ -54,6 +59,7 @@ def train_network(
     teachers: Mapping[Task, Checkpoint],
     resume: bool,
     supersedes: Sequence[str],
+    scan: Scan,
     reporter: Reporter,
 ) -> TrainingResult:
     """Train one network on train, choose its best checkpoint on val, and write both files into the output folder.
@@ -62,6 +68,7 @@ def train_network(
         name: of the checkpoints and the log.
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         resume: go on from {name}_last.pth, or from {name}_previous.pth where that is damaged or missing.
+        scan: of train and val; its bad pictures are left out.
         supersedes: names of the networks that can no longer be resumed once this run begins.
 
     Raises:
@@ -73,7 +80,8 @@ def train_network(
         _check_same_classes(last, architecture)
     # A resumed run has its weights in the checkpoint and needs none from elsewhere.
     pretrained = config.model.pretrained and last is None
-    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, reporter=reporter)
+    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, skip=scan.bad, reporter=reporter)
+    skipped = {task: splits for task, splits in scan.bad_counts().items() if Task(task) in tasks}
     for stale in supersedes if is_main() else ():
         forget_run(config.output, stale)
     if last is not None:
@@ -98,7 +106,7 @@ def train_network(
         if last is not None:
             restore_random_states(last.training["random"], loop.loader.device)
         if is_main():
-            _drive(loop, writer, last, reporter)
+            _drive(loop, writer, last, skipped, reporter)
         else:
             _follow(name, loop)
     best = from_first(lambda: load_checkpoint(best_path(config.output, name)))
@@ -108,10 +116,17 @@ def train_network(
         epoch=best.epoch,
         scores=best.scores,
         resumed_epoch=last.epoch if last is not None else None,
+        skipped=skipped,
     )
 
 
-def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporter: Reporter) -> None:
+def _drive(
+    loop: TrainingLoop,
+    writer: _Writer,
+    last: Checkpoint | None,
+    skipped: dict[str, dict[str, int]],
+    reporter: Reporter,
+) -> None:
     """Run the loop: log every fact, save every epoch, and stop between two steps when a signal came."""
     name, output = writer.name, writer.config.output
     resumed_step = loop.state.step if last is not None else None
@@ -124,6 +139,8 @@ def _drive(loop: TrainingLoop, writer: _Writer, last: Checkpoint | None, reporte
     ):
         if last is not None:
             log.resumed(epoch=last.epoch, step=loop.state.step)
+        else:
+            log.scanned(skipped)
         for info in loop.run():
             log.write(info)
             if isinstance(info, EpochInfo):
@@ -234,9 +251,10 @@ _FREE_KEYS = (
     "distributed_timeout",
     "data.root",
     "data.det_",
-    "data.seg_root",
+    "data.seg_",
     "data.cls_root",
     "data.cache_mb",
+    "data.skip_bad",
     "data.workers",
     "teacher.save_every",
     "student.save_every",
@@ -264,7 +282,9 @@ def _load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
     )
     if mine == "teacher":
         ignored = (*ignored, "distill.")
-    before, now = _flat(last.config), _flat(config.model_dump(mode="json", by_alias=True))
+    # A key that is younger than the checkpoint had its default.
+    before = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(last.config)
+    now = _flat(config.model_dump(mode="json", by_alias=True))
     changed = [
         k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)
     ]

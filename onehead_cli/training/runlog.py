@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,6 +44,10 @@ class RunLog:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+    def scanned(self, skipped: Mapping[str, Mapping[str, int]]) -> None:
+        """How many pictures were left out, by task and split; the first line of a new run."""
+        self._append({"kind": "scan", "step": 0, "skipped": skipped})
 
     def resumed(self, *, epoch: int, step: int) -> None:
         """Append a line that says `resumed from step ...`; the one kind that a run never stopped does not have."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -47,6 +48,7 @@ def build_loop(
     *,
     teachers: Mapping[Task, Checkpoint],
     pretrained: bool,
+    skip: Collection[Path] = (),
     reporter: Reporter,
 ) -> TrainingLoop:
     """A loop at its first step: a student's for several tasks, a teacher's for one.
@@ -54,6 +56,7 @@ def build_loop(
     Args:
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         pretrained: load ImageNet weights into the backbone.
+        skip: pictures that are left out.
 
     Raises:
         OneheadError: data, weights or teachers cannot be used.
@@ -75,8 +78,8 @@ def build_loop(
     if world_size() > 1:
         _share_out(model, config, schedule.batch_size * len(architecture.tasks), reporter)
     budget = CacheBudget(config.data.cache_mb)
-    train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
-    val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
+    train = _load_splits(config, config.data.train_split, architecture, model, budget, skip, reporter)
+    val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, reporter)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
@@ -84,7 +87,7 @@ def build_loop(
         teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
         config=config,
         schedule=schedule,
-        num_detection_classes=len(architecture.classes[Task.DET]),
+        num_detection_classes=len(architecture.classes.get(Task.DET, ())),
         precision=precision,
     )
     loader = TrainLoader(
@@ -142,11 +145,17 @@ def scores_of(teachers: Mapping[Task, Checkpoint]) -> dict[str, float]:
 
 
 def _load_splits(
-    config: Config, split: str, architecture: Architecture, model: OneHead, budget: CacheBudget, reporter: Reporter
+    config: Config,
+    split: str,
+    architecture: Architecture,
+    model: OneHead,
+    budget: CacheBudget,
+    skip: Collection[Path],
+    reporter: Reporter,
 ) -> dict[Task, TaskData]:
-    loaded = {}
+    loaded, interpolation = {}, model.preprocess.interpolation
     for task in architecture.tasks:
-        loaded[task] = load_split(task, split, config.data, interpolation=model.preprocess.interpolation, budget=budget)
+        loaded[task] = load_split(task, split, config.data, interpolation=interpolation, budget=budget, skip=skip)
         check_classes(loaded[task], architecture.classes, f"split {split}")
         for warning in loaded[task].warnings:
             reporter.warn(warning)

@@ -16,10 +16,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from onehead_cli.config import DataConfig, load_config
-from onehead_cli.datasets.detection import DetectionData, read_coco
+from onehead_cli.datasets.coco import read_coco
+from onehead_cli.datasets.detection import DetectionData
 from onehead_cli.datasets.files import is_one_line
+from onehead_cli.datasets.listing import list_coco_images, read_mask_classes
 from onehead_cli.datasets.pictures import CacheBudget
-from onehead_cli.datasets.segmentation import read_classes
 from onehead_cli.errors import ConfigError, DataError
 
 PROPERTY = settings(
@@ -194,6 +195,12 @@ ODD_NAMES = ["", "..", "/etc/passwd", "a/../../b", "a\0b", "a\nb", "\ud800", "\u
 ODD_NUMBERS = [True, -1, 0, 10**30, 10**400, math.nan, math.inf, "1", None, [], {}, 1.5]
 
 
+def read_split(folder, annotations):
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    return DetectionData(list_coco_images(pictures, annotations), DataConfig(), "bilinear", CacheBudget(0))
+
+
 @PROPERTY
 @given(content=json_files)
 @examples(with_value(("images", 0, "file_name"), name) for name in ODD_NAMES)
@@ -213,7 +220,7 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
     path.write_bytes(content)
     try:
         raw = read_coco(path)
-        split = DetectionData(tmp_path / "pictures", path, DataConfig(), "bilinear", CacheBudget(0))
+        split = read_split(tmp_path, path)
     except DataError as error:
         check_message(error, path)
         return
@@ -242,7 +249,7 @@ def test_what_could_change_the_meaning_of_a_box_is_not_guessed(tmp_path):
 
     def read(field, value):
         path.write_bytes(with_value(("annotations", 0, field), value))
-        return DetectionData(tmp_path, path, DataConfig(), "bilinear", CacheBudget(0)).ground_truth["annotations"][0]
+        return read_split(tmp_path, path).ground_truth["annotations"][0]
 
     with pytest.raises(DataError, match=r"annotations\[0\].iscrowd must be 0 or 1"):
         read("iscrowd", "0")
@@ -258,7 +265,7 @@ def test_any_class_list_is_read_or_refused_in_one_line(tmp_path, content):
     path = tmp_path / "classes.yaml"
     path.write_bytes(content)
     try:
-        names = read_classes(tmp_path)
+        names = read_mask_classes(DataConfig(seg_root=tmp_path))
     except DataError as error:
         check_message(error, path)
     else:
