@@ -17,6 +17,7 @@ sys.path.insert(0, _NO_NETWORK)
 sys.modules.pop("sitecustomize", None)  # the installation's own, if it has one
 import pytest  # noqa: E402
 import sitecustomize  # noqa: E402, F401
+from tiny import SMALL, TINY  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,12 +37,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     prepare_synthetic(root, sizes=(12, 10, 10), image_size=72, seed=3)
     return root
-
-
-TINY = ["--image-size", "64", "--set", "teacher.batch_size=4", "--set", "student.batch_size=2", "--quiet"]
-
-#: The same with a small network from random weights, for tests that need no good one.
-SMALL = ["--backbone", "mobilenetv3_small_050", "--no-pretrained", *TINY]
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import TINY
 from PIL import Image
+from tiny import TINY
 
 from onehead_cli.app import run
 from onehead_cli.config import DataConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
+from tiny import TINY
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint

@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 import yaml
-from conftest import SMALL
 from PIL import Image
+from tiny import SMALL
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, TINY
 from runs import lines, read
+from tiny import SMALL, TINY
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint, save_checkpoint

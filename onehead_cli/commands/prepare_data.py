@@ -15,11 +15,10 @@ from rich.filesize import decimal
 from onehead_cli import engine
 from onehead_cli.commands import options as o
 from onehead_cli.commands.check_data import check_data
-from onehead_cli.config import DataConfig
+from onehead_cli.commands.preview_data import preview_data
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.draw import OfficialDraw
-from onehead_cli.datasets.layout import SPLITS
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.launch import refuse_several
 
@@ -36,10 +35,18 @@ class Source(StrEnum):
 
 def prepare_data(
     source: Annotated[
-        Source,
-        typer.Option("--source", help="A draw of the official datasets, fetched or on disk, or drawn pictures."),
-    ] = Source.official,
-    data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="Folder to write into.")] = Path("data"),
+        Source | None,
+        typer.Option(
+            "--source",
+            help="A draw of the official datasets, fetched or on disk, or drawn pictures [default: official].",
+        ),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="ROOT", help="Folder to write into; for --preview also a YAML config that names own data."
+        ),
+    ] = Path("data"),
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="TRAIN,VAL,TEST", help="Pictures of each task in each split, at least 10.")
     ] = "240,60,60",
@@ -103,24 +110,20 @@ def prepare_data(
     console = Console(quiet=quiet, as_json=as_json)
     if preview_dir is not None and not preview:
         raise ConfigError("--preview-dir is for --preview")
-    if sum((verify, preview, source is not None)) > 1:
-        raise ConfigError("--source, --verify and --preview are three different things to do; give one of them")
+    if (deep or skip_bad) and check is None:
+        raise ConfigError("--deep and --skip-bad belong to --check PATH")
+    if sum((verify, preview, check is not None, source is not None)) > 1:
+        raise ConfigError("--source, --verify, --check and --preview are different things to do; give one of them")
     if verify:
         _verify(data, console)
         return
     if check is not None:
         check_data(check, deep=deep, skip_bad=bool(skip_bad), console=console)
         return
-    if deep or skip_bad:
-        raise ConfigError("--deep and --skip-bad belong to --check PATH")
     if preview:
-        from onehead_cli.commands.preview_result import show_preview
-
-        document = engine.preview_data(
-            DataConfig(root=data), splits=SPLITS, folder=preview_dir or data / "preview", seed=seed, reporter=console
-        )
-        show_preview(document, console)
+        preview_data(data, folder=preview_dir, seed=seed, console=console)
         return
+    source = source or Source.official
     counts = _parse_sizes(sizes)
     draw = OfficialDraw(sizes=counts, seed=seed, categories=_parse_categories(categories, counts))
     base_urls = _parse_base_urls(base_url or [])

@@ -102,7 +102,7 @@ def _load(
     """The splits that are there by task, and the names of those that are not."""
     loaded: dict[Task, dict[str, TaskData]] = {}
     missing = []
-    for task in TASKS:
+    for task in data.tasks:
         for split in splits:
             if not is_there(task, split, data):
                 missing.append(f"{task} {split}")
@@ -113,7 +113,7 @@ def _load(
                 reporter.warn(warning)
             loaded.setdefault(task, {})[split] = found
     if not loaded:
-        raise DataError(f"{data.root}: none of the datasets is in it (see `onehead prepare-data --source`)")
+        raise DataError(f"{data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
     return loaded, missing
 
 

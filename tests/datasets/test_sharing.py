@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TINY
 
 from onehead_cli.app import run
 from onehead_cli.config import DataConfig

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import torch
-from conftest import SMALL
 from runs import assert_same_run, at_step, differences, lines, read
+from tiny import SMALL
 
 from onehead_cli.app import run
 from onehead_cli.datasets.loaders import TrainLoader

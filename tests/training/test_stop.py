@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from conftest import SMALL
 from killable import start
 from runs import at_step, lines, read
+from tiny import SMALL
 
 from onehead_cli import app
 from onehead_cli.datasets.loaders import TrainLoader

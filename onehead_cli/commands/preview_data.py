@@ -1,13 +1,17 @@
-"""The tables of `prepare-data --preview`: a task each, classes by splits."""
+"""onehead prepare-data --preview"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from onehead_cli import engine
+from onehead_cli.config import DataConfig, load_config
 from onehead_cli.console import Console, table
+from onehead_cli.datasets.layout import SPLITS
 from onehead_cli.drawing import readable
 
 _TITLES = {
@@ -17,8 +21,19 @@ _TITLES = {
 }
 
 
-def show_preview(document: Mapping[str, Any], console: Console) -> None:
-    """Args: document: what `engine.preview_data` returns."""
+def preview_data(path: Path, *, folder: Path | None, seed: int, console: Console) -> None:
+    """Draw samples and histograms of a prepared folder, or of the data that a YAML config names; a table a task.
+
+    Args:
+        folder: for the pictures; None for "preview" in the prepared folder or in the config's output folder.
+    """
+    if path.is_file():
+        config = load_config(path)
+        data, splits = config.data, tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
+        place = config.output
+    else:
+        data, splits, place = DataConfig(root=path), SPLITS, path
+    document = engine.preview_data(data, splits=splits, folder=folder or place / "preview", seed=seed, reporter=console)
     tables = [_task_table(task, found["splits"]) for task, found in document["tasks"].items()]
     console.result(document, *tables, f"Samples, histograms and numbers: {document['preview']}")
 
