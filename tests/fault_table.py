@@ -1,6 +1,6 @@
 """Writes docs/FAULTS.md from the tests: `python tests/fault_table.py`.
 
-A fault's test is a function `test_fault_NN_what`; the first line of its docstring says what the program does.
+A fault's test is a function `test_fault_NN_what`; the first paragraph of its docstring says what the program does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fault_tests() -> list[FaultTest]:
             match = re.fullmatch(r"test_fault_(\d\d)_(?!.*fault)\w+", node.name)
             if match is None:
                 raise SystemExit(f"{path}: {node.name} is not named test_fault_NN_what")
-            behaviour = (ast.get_docstring(node) or "").split("\n")[0]
+            behaviour = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
             found.append(FaultTest(int(match[1]), node.name, behaviour, path.relative_to(TESTS.parent).as_posix()))
     return sorted(found, key=lambda test: (test.number, test.name))
 
