@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.types import Task
 
 
@@ -124,10 +124,9 @@ def test_a_network_against_itself_loses_nothing(tiny_data, trained, tmp_path, ca
 
 def test_a_blind_student_fails_and_strict_says_so(tiny_data, trained, tmp_path, capsys):
     # A student whose segmentation output is blind must fail against the teacher, whatever that is worth.
-    state = torch.load(trained / "all_best.pth", weights_only=True)
-    bias = state["weights"]["identity.seg.bias"]
-    bias[1] = 1e4
-    torch.save(state, tmp_path / "all_best.pth")
+    student = load_checkpoint(trained / "all_best.pth")
+    student.weights["identity.seg.bias"][1] = 1e4
+    save_checkpoint(tmp_path / "all_best.pth", student)
     options = ["--teachers", str(trained), "--task", "seg", "--set", "evaluation.drop_limit=0.001", "--strict"]
     code, document = evaluate(capsys, tiny_data, tmp_path, *options)
     assert document["drop"]["seg"]["verdict"] == "FAIL" and code == 10
