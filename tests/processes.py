@@ -27,8 +27,7 @@ def started(count: int, command: Sequence[str], **variables: str) -> Iterator[li
     store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -88,7 +87,7 @@ def _run_captured(command: list[str]) -> tuple[int, str, str]:
 def finished(count: int, command: Sequence[str], **variables: str) -> list[tuple[int, str, str]]:
     """Exit code, stdout and stderr of each process, once all have ended."""
     with started(count, command, **variables) as processes:
-        texts = [process.communicate(timeout=120) for process in processes]
+        texts = [process.communicate(timeout=240) for process in processes]
         return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
 
 

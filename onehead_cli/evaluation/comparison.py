@@ -32,7 +32,7 @@ _SCORES = ("top1", "top5", "miou", "map", "map50")
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report.
+    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report, where it was written.
 
     complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
     """

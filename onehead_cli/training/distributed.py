@@ -93,7 +93,7 @@ def _one_line() -> Iterator[None]:
         reason = str(error).splitlines()[0].rsplit("] ", 1)[-1][:200]
         raise DistributedError(
             f"process {launch.rank()} of {world_size()} waited in vain for another, which ended, hangs or cannot be "
-            f"reached ({reason}); see what it said, then go on with --resume"
+            f"reached ({reason}); see what it said; a training goes on with --resume"
         ) from None
 
 
@@ -163,7 +163,9 @@ def check_same(value: object, what: str) -> None:
     values = gather(value)
     for number, other in enumerate(values):
         if other != values[0]:
-            raise ConfigError(f"{what} of process {number} are not those of process 0: start all with the same command")
+            raise ConfigError(
+                f"{what} of process {number} are not those of process 0: start all with the same command on the same data"
+            )
 
 
 def broadcast_(tensors: Iterable[Tensor]) -> None:

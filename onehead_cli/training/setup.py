@@ -101,7 +101,7 @@ def build_loop(
         world_size=world_size(),
     )
     pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
-    check_same([architecture.classes, pictures], "the classes or numbers of pictures")
+    check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
     evaluator = Evaluator(config.evaluation, device, precision)
     teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
@@ -120,7 +120,7 @@ def build_loop(
 
 def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter) -> None:
     """Make a network ready to learn in several processes, `pictures` in a mini-batch: equal weights, shared norms."""
-    check_same(config.model_dump(mode="json"), "the settings")
+    check_same(config.model_dump(mode="json"), "settings")
     broadcast_(model.state_dict().values())
     synchronise_new_layers(model)
     if config.model.batch_norm == "frozen":
