@@ -94,9 +94,9 @@ def test_version(capsys):
         (["evaluate", "--split", "val,,test"], ["--split"]),
         (["prepare-data", "--source", "synthetic", "--sizes", "3"], ["--sizes"]),
         (["prepare-data", "--source", "local"], ["--coco"]),
-        (["prepare-data"], ["--source"]),
         (["prepare-data", "--check", "no.yaml"], ["no.yaml"]),
         (["prepare-data", "--source", "synthetic", "--skip-bad"], ["--check"]),
+        (["prepare-data", "--base-url", "vok=http://x/"], ["--base-url", "voc"]),
         (["prepare-data", "--source", "synthetic", "--sizes", "12,5,5"], ["at least 10"]),
     ],
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +19,10 @@ import zipfile
 import pytest
 from official_data import ARCHIVES, COCO_ARCHIVE, IMAGENETTE_ARCHIVE, VOC_ARCHIVE, Official, Server, state_checksum
 from PIL import Image
+from rich.console import Console as RichConsole
 
 from onehead_cli.app import run
+from onehead_cli.console import Console
 from onehead_cli.datasets import download, prepare
 from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.layout import DATASET_FOLDERS
@@ -437,3 +441,18 @@ def test_official_never_imports_torch(server, tmp_path):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env=dict(os.environ))
+
+
+def test_both_bars_stand_on_a_terminal_of_80_columns():
+    console, shown = Console(), io.StringIO()
+    console._err = RichConsole(file=shown, force_terminal=True, width=80)
+    with console.track("all downloads", 2_350_000_000, unit="bytes") as whole:
+        with console.track("VOCtrainval_11-May-2012.tar", 1_999_639_040, unit="bytes") as one:
+            whole(352_000_000, "")
+            one(150_000_000, "")
+            console._bars.refresh()
+            lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in shown.getvalue().splitlines()]
+        whole(2_350_000_000, "")
+    assert any(line.startswith("all downloads") and "352.0 MB/2.4 GB" in line for line in lines)
+    assert any(line.strip("\r").startswith("VOCtrainval") and "150.0 MB/2.0 GB" in line for line in lines)
+    assert max(map(len, lines)) <= 80
