@@ -164,7 +164,7 @@ def check_same(value: object, what: str) -> None:
     for number, other in enumerate(values):
         if other != values[0]:
             raise ConfigError(
-                f"{what} of process {number} are not those of process 0: start all with the same command on the same data"
+                f"{what} of process {number} are not those of process 0: use the same command on the same data"
             )
 
 
