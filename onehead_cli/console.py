@@ -41,7 +41,8 @@ class Console:
 
     def say(self, message: str) -> None:
         """A line that --quiet shows as well."""
-        self._err.print(message, markup=False, soft_wrap=True)
+        if not self.silent:
+            self._err.print(message, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         if not self.silent:

@@ -188,7 +188,7 @@ def test_fault_07_tiny_and_thin_pictures(data, check, size):
         assert loaded.batch([0]).images.shape == (1, 3, 64, 64)
 
 
-@pytest.mark.parametrize("name", ["../val/a.jpg", "/etc/a.jpg", "link.jpg", "a\0.jpg"])
+@pytest.mark.parametrize("name", ["../val/a.jpg", "/etc/a.jpg", "link.jpg"])
 def test_fault_08_file_name_that_leaves_its_folder(data, check, name):
     """A file_name with `..`, an absolute one, or a symbolic link out of the folder is listed and never opened."""
     (data / DET / "train" / "link.jpg").symlink_to(data / DET / "val" / "a.jpg")

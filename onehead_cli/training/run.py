@@ -330,13 +330,21 @@ def _check_best(folder: Path, name: str, loop: TrainingLoop, reporter: Reporter)
     """Where the best file was lost or damaged meanwhile, let the next evaluation write a new one."""
     if loop.state.best == float("-inf"):
         return
+    problem = from_first(lambda: _problem_with(best_path(folder, name)))
+    if problem is None:
+        return
+    if loop.finished():
+        raise CheckpointError(problem)
+    reporter.warn(f"{problem}; the next evaluation counts as the best so far")
+    loop.state.best = float("-inf")
+
+
+def _problem_with(path: Path) -> str | None:
     try:
-        load_checkpoint(best_path(folder, name))
+        load_checkpoint(path)
     except CheckpointError as error:
-        if loop.finished():
-            raise
-        reporter.warn(f"{error}; the next evaluation counts as the best so far")
-        loop.state.best = float("-inf")
+        return str(error)
+    return None
 
 
 def _check_same_classes(last: Checkpoint, architecture: Architecture) -> None:

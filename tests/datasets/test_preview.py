@@ -207,23 +207,23 @@ def test_a_dataset_that_is_gone_is_passed_over_and_its_old_pictures_go(data, cap
 def test_nothing_to_see_is_one_line(tmp_path, capsys):
     assert preview(tmp_path) == 1
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}: none of the datasets is in it (see `onehead prepare-data --source`)\n"
+        f"error: {tmp_path}: none of the datasets is in it; make them with `onehead prepare-data`\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "why"),
     [
-        ("imagenette-160/train/ant/0.png", b"<html>"),
-        ("mini_coco_det/train/a.png", b""),
-        ("mini_voc_seg/train/SegmentationClass/a.png", b"\x89PNG\r\n\x1a\n"),
+        ("imagenette-160/train/ant/0.png", b"<html>", "not a JPEG, PNG, WEBP, BMP picture"),
+        ("mini_coco_det/train/a.png", b"", "the file is empty"),
+        ("mini_voc_seg/train/SegmentationClass/a.png", b"\x89PNG\r\n\x1a\n", "not a JPEG, PNG, WEBP, BMP picture"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line_and_nothing_is_written(data, capsys, name, content):
+def test_a_file_that_cannot_be_read_is_one_line_and_nothing_is_written(data, capsys, name, content, why):
     (data / name).write_bytes(content)
     assert preview(data) == 1
     message = capsys.readouterr().err
-    assert message.startswith(f"error: {data / name}: not a readable") and message.count("\n") == 1
+    assert message.startswith(f"error: {data / name}: {why}") and message.count("\n") == 1
     assert not (data / "preview").exists()
 
 

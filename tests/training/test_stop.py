@@ -161,7 +161,7 @@ def test_a_signal_during_validation_saves_the_epoch(teacher_command, tmp_path, m
     monkeypatch.setattr(setup, "validate", signalled)
     assert main([*teacher_command, "--output", str(tmp_path)]) == 143
     assert capsys.readouterr().err.startswith("error: cls: stopped at step 3 of 9 and saved")
-    assert [r["kind"] for r in lines(tmp_path / "cls.jsonl")] == ["step"] * 3 + ["epoch"]
+    assert [r["kind"] for r in lines(tmp_path / "cls.jsonl")] == ["scan"] + ["step"] * 3 + ["epoch"]
     assert read(tmp_path / "cls_last.pth")["epoch"] == 1 and (tmp_path / "cls_best.pth").is_file()
     # One save for the step, not one for the epoch and one for the signal: the one before is that of step 2.
     assert read(tmp_path / "cls_previous.pth")["training"]["step"] == 2
