@@ -4,7 +4,7 @@ VENV ?= .venv
 ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test soak check bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ demo: install
 
 test: install
 	$(VENV)/bin/python -m pytest
+
+# The long versions of the tests of stopped and killed runs; writes docs/SOAK.md.
+soak: install
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/soak.py
 
 check: install
 	$(VENV)/bin/ruff check .

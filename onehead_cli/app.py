@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from onehead_cli import __version__
+from onehead_cli import __version__, launch
 from onehead_cli.commands.evaluate import evaluate
 from onehead_cli.commands.predict import predict
 from onehead_cli.commands.prepare_data import prepare_data
@@ -19,6 +18,7 @@ from onehead_cli.commands.profile import profile
 from onehead_cli.commands.train_teacher import train_teacher
 from onehead_cli.commands.train_unified import train_unified
 from onehead_cli.errors import OneheadError
+from onehead_cli.training.signals import SIGNALS, leave_on_signals
 
 app = typer.Typer(
     name="onehead",
@@ -38,6 +38,11 @@ app.command("predict")(predict)
 
 # Typer carries its own copy of click from 0.24 on; its exported BadParameter leads to the right base class in both.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+_OUT_OF_MEMORY = "out of memory: lower --batch-size or --image-size"
+#: A full disk, a quota, a file too large, a disk that fails.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,20 +65,14 @@ def _root(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (`args` defaults to sys.argv)."""
-    signal.signal(signal.SIGTERM, _terminate)
+    leave_on_signals()
     sys.exit(run(args))
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Leave through every `finally`, so that nothing half-written stays; a training has its own handler."""
-    raise SystemExit(128 + number)
 
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    command = typer.main.get_command(app)
     try:
-        code = command.main(args, prog_name="onehead", standalone_mode=False)
+        code = typer.main.get_command(app).main(args, prog_name="onehead", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except OneheadError as error:
@@ -83,22 +82,39 @@ def run(args: list[str] | None = None) -> int:
     except typer.Exit as done:
         return int(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped", 130)
+        return _fail("stopped by SIGINT", 130)
+    except SystemExit as stopped:  # by a signal
+        names = {128 + number: number.name for number in SIGNALS}
+        if stopped.code not in names:
+            raise
+        return _fail(f"stopped by {names[stopped.code]}", stopped.code)
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        return _fail(f"{error.filename or 'output'}: cannot be written ({error.strerror})", 1)
     except MemoryError:
-        return _fail("out of memory: lower --batch-size or --image-size", 1)
-    except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
-            return _fail("out of memory: lower --batch-size or --image-size", 1)
+        return _fail(_OUT_OF_MEMORY, 1)
+    except RuntimeError as error:  # torch has no types for these
+        message = str(error)
+        if "out of memory" in message or "can't allocate memory" in message:
+            return _fail(_OUT_OF_MEMORY, 1)
+        if "does not have a deterministic implementation" in message:
+            return _fail(
+                f"--deterministic: {message.split(' does not have')[0]} has no deterministic implementation "
+                "on this device; leave --deterministic out, or train with --device cpu",
+                1,
+            )
         raise
 
 
 def _fail(message: str, code: int) -> int:
     # One line, whatever a library put into its message.
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if launch.speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

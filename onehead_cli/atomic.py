@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
     """Write to a temporary file in the same folder, flush it to disk and rename; until then the old file stays.
+
+    Args:
+        keep: where the old file goes instead of being replaced; at every instant one of the two paths holds a whole
+            file.
 
     Raises:
         OSError: the file cannot be written; the temporary one is gone. So is it for whatever `write` raises.
@@ -20,6 +25,29 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.is_file():
+            path.replace(keep)
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Delete the temporary files that killed processes left of files whose names match a glob pattern.
+
+    Only for files that no living process can be writing.
+    """
+    for leftover in folder.glob(f".{pattern}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's names to disk, without which a power cut could undo the renaming."""
+    # Windows cannot open a folder, and some network file systems cannot sync one.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

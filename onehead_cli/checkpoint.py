@@ -1,7 +1,8 @@
-"""Checkpoint files: tensors and plain values only, written atomically, read without running code."""
+"""Checkpoint files: tensors and plain values only, written atomically, checked and read without running code."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from onehead_cli.atomic import write_atomically
+from onehead_cli.checksum import add_checksum, has_valid_checksum
 from onehead_cli.config import Config
-from onehead_cli.errors import CheckpointError
+from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 from onehead_cli.model.onehead import Architecture, OneHead, build_model
 from onehead_cli.types import Task
 
-FORMAT = 1
+FORMAT = 2
 STUDENT = "all"
 
 
@@ -41,7 +43,8 @@ class Checkpoint:
     preprocess: mean, std and interpolation of the backbone, image size in pixels, and fit.
     scores: on val, by metric.
     config: the config it was trained with.
-    epoch: epochs done. training: optimizer, raw weights, ... of a `_last` file, else empty.
+    epoch: epochs done. training: optimizer, raw weights, random states, ... of a `_last` file, else empty.
+    data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Checkpoint:
     epoch: int
     seed: int
     training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
         """The network in eval mode.
@@ -77,8 +81,26 @@ def last_path(folder: Path, name: str) -> Path:
     return folder / f"{name}_last.pth"
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; the old file stays whole until the new one is.
+def previous_path(folder: Path, name: str) -> Path:
+    """The `_last` file before the last one, for the day that is damaged."""
+    return folder / f"{name}_previous.pth"
+
+
+def can_resume(folder: Path, name: str) -> bool:
+    return last_path(folder, name).is_file() or previous_path(folder, name).is_file()
+
+
+def forget_run(folder: Path, name: str) -> None:
+    """Delete what a run would be resumed from; in this order, lest a killed process leave the older file alone."""
+    previous_path(folder, name).unlink(missing_ok=True)
+    last_path(folder, name).unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
+    """Write a checkpoint with its checksum; the old file stays whole until the new one is.
+
+    Args:
+        keep: where the old file goes; without it the old file is replaced.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -101,27 +123,45 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
         "training": checkpoint.training,
+        "data": checkpoint.data,
     }
+    # Into memory first: torch turns whatever goes wrong while it writes to a file, a full disk or a signal, into an
+    # error that no longer says what it was.
+    archive = io.BytesIO()
+    torch.save(document, archive)
+    add_checksum(archive)
     try:
-        write_atomically(path, lambda file: torch.save(document, file))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise CheckpointError(f"{path}: cannot be written ({error}); the file before it is untouched") from None
+        write_atomically(path, lambda file: file.write(archive.getbuffer()), keep=keep)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}); the file before it is untouched"
+        ) from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, holding anything but tensors and plain values, or of another format.
+        CheckpointError: missing, damaged (DamagedCheckpointError), holding anything but tensors and plain values, or
+            of another format.
     """
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if not has_valid_checksum(file):
+                raise DamagedCheckpointError(
+                    f"{path}: not a readable checkpoint: its checksum does not fit, so the file is damaged or was "
+                    "not written by this version of onehead"
+                )
+            document = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
-    except Exception as error:  # torch raises many types for damaged and for unsafe files
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch raises many types for what it does not load
         raise CheckpointError(
-            f"{path}: not a readable checkpoint: damaged, or holding more than tensors and plain values "
-            f"({type(error).__name__})"
+            f"{path}: not a readable checkpoint: it holds more than tensors and plain values ({type(error).__name__})"
         ) from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {FORMAT})")
@@ -141,11 +181,13 @@ def _parse(document: Mapping[str, Any]) -> Checkpoint:
     )
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
     fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
-    return Checkpoint(architecture=architecture, thresholds=thresholds, **{key: document[key] for key in fields})
+    stored_fields = {key: document[key] for key in fields}
+    data = document.get("data", {})
+    return Checkpoint(architecture=architecture, thresholds=thresholds, data=data, **stored_fields)
 
 
 def load_teachers(config: Config) -> dict[Task, Checkpoint]:
-    """The teachers whose best checkpoints are in `config.teachers_folder`.
+    """The teachers of `config.data.tasks` whose best checkpoints are in `config.teachers_folder`.
 
     Raises:
         CheckpointError: the folder was named but is not there, or a checkpoint in it cannot be used.
@@ -153,5 +195,5 @@ def load_teachers(config: Config) -> dict[Task, Checkpoint]:
     folder = config.teachers_folder
     if config.distill.teachers is not None and not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder of teachers")
-    paths = {task: best_path(folder, task.value) for task in Task}
+    paths = {task: best_path(folder, task.value) for task in config.data.tasks}
     return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}

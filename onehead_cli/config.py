@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onehead_cli.errors import ConfigError
+from onehead_cli.types import IGNORE_INDEX, TASKS, Task
+from onehead_cli.yaml_text import parse_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -31,6 +32,7 @@ def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) ->
 class DataConfig(_Section):
     """Where the pictures are and how they enter the network."""
 
+    tasks: tuple[Task, ...] = _field(TASKS, "The tasks that there is data for.", min_length=1)
     root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
     det_images: Path | None = _field(
         None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
@@ -39,7 +41,22 @@ class DataConfig(_Section):
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
     )
     seg_root: Path | None = _field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
-    cls_root: Path | None = _field(None, "Folder of {split}/<class folder>/ with pictures.", unit="path")
+    seg_images: Path | None = _field(
+        None, "Segmentation pictures, instead of those in seg_root; {split} as in cls_root.", unit="path"
+    )
+    seg_masks: Path | None = _field(
+        None, "Masks {name of the picture}.png, instead of those in seg_root; {split} as in cls_root.", unit="path"
+    )
+    seg_classes: Path | None = _field(
+        None, "YAML list of the mask classes; unset: classes.yaml in seg_root.", unit="path"
+    )
+    ignore_index: int = _field(
+        IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
+    )
+    cls_root: Path | None = _field(
+        None, "Class folders of pictures, with {split} in the path or a folder a split inside.", unit="path"
+    )
+    skip_bad: bool = _field(False, "Leave out pictures that cannot be used instead of stopping at them.")
     train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
     val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
     image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
@@ -47,10 +64,20 @@ class DataConfig(_Section):
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
     cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    workers: int = _field(
+        0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
+    )
     scale_min: float = _field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
     scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
     flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
     colour: float = _field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
+
+    @field_validator("tasks")
+    @classmethod
+    def _in_canonical_order(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("each task may be named once")
+        return tuple(task for task in TASKS if task in tasks)
 
     @model_validator(mode="after")
     def _multiple_of_32(self) -> DataConfig:
@@ -70,6 +97,9 @@ class ModelConfig(_Section):
         "frozen",
         "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
         "or keeps its pretrained statistics (frozen).",
+    )
+    sync_batch_norm: bool = _field(
+        False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
     )
     cell_threshold: float = _field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
@@ -92,6 +122,7 @@ class ScheduleConfig(_Section):
     ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
     label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
     eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+    save_every: int = _field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
     patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
     boxes_from_masks: bool = _field(
         False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
@@ -111,12 +142,6 @@ class FixedWeights(_Section):
     cls: float = _field(1.0, "Weight of the classification loss.", ge=0)
     seg: float = _field(1.0, "Weight of the segmentation loss.", ge=0)
     det: float = _field(1.0, "Weight of the detection loss.", ge=0)
-
-    @model_validator(mode="after")
-    def _not_all_zero(self) -> FixedWeights:
-        if not self.cls + self.seg + self.det:
-            raise ValueError("student.fixed_weights must not all be 0")
-        return self
 
 
 class StudentConfig(ScheduleConfig):
@@ -174,6 +199,10 @@ class Config(_Section):
         0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
+    deterministic: bool = _field(False, "Train with operations only that give the same bits each time, or fail.")
+    distributed_timeout: int = _field(
+        300, "Longest wait of the processes of a run for one another, after which they end.", unit="s", ge=1
+    )
     output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -181,6 +210,12 @@ class Config(_Section):
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> Config:
+        if not any(getattr(self.student.fixed_weights, task) for task in self.data.tasks):
+            raise ValueError("student.fixed_weights must not all be 0")
+        return self
 
     @property
     def teachers_folder(self) -> Path:
@@ -221,8 +256,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed[key.strip()] = parse_yaml(value)
+        except ValueError:
             raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
     return parsed
 
@@ -252,11 +287,17 @@ def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[
             continue
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         unit, meaning = str(extra.get("unit", "-")), info.description or ""
-        yield FieldDescription(key, _type_name(info.annotation), str(value), str(default), unit, meaning)
+        yield FieldDescription(key, _type_name(info.annotation), _shown(value), _shown(default), unit, meaning)
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
     choices = get_args(annotation)
+    if choices and choices[-1] is Ellipsis:
+        return f"list of {'|'.join(choices[0])}"
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     if choices:
@@ -266,13 +307,13 @@ def _type_name(annotation: Any) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}: not valid YAML{line}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid YAML (not UTF-8)") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 
@@ -11,23 +12,31 @@ import torch
 
 from onehead_cli.config import Precision
 from onehead_cli.errors import ConfigError
+from onehead_cli.launch import local_rank, local_world_size, world_size
 
 # Parameters of mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU, else the CPU.
+    """`auto` is CUDA where there is a GPU, else the CPU; each process of a distributed run has a GPU of its own.
 
     Raises:
-        ConfigError: the device is not on this machine.
+        ConfigError: the device is not on this machine, or not once for each process.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         there = ", ".join(key for key, ok in available.items() if ok)
         raise ConfigError(f"--device {name}: not available on this machine; available: {there}")
+    if name == "cuda" and world_size() > 1:
+        if local_world_size() > torch.cuda.device_count():
+            raise ConfigError(
+                f"{local_world_size()} processes on a machine with {torch.cuda.device_count()} GPU(s): "
+                "start one a GPU, or use --device cpu"
+            )
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 
@@ -47,6 +56,24 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """While the context is open, an operation that may give other bits the next time is a RuntimeError."""
+    if not wanted:
+        yield
+        return
+    # cuBLAS reads this when it starts, that is with the process's first matrix product on the GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def keep_freed_memory() -> None:

@@ -5,21 +5,41 @@ Each function imports what it needs: `prepare_data` must not wait for torch, whi
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from onehead_cli.config import Config
+from onehead_cli.config import Config, DataConfig
 from onehead_cli.types import TASKS, Reporter, Task
 
 if TYPE_CHECKING:
-    from onehead_cli.datasets.prepare import PrepareResult
+    from onehead_cli.datasets.download_cache import Planned
+    from onehead_cli.datasets.draw import OfficialDraw
+    from onehead_cli.datasets.scan import Scan
+    from onehead_cli.datasets.staging import PrepareResult
     from onehead_cli.evaluation.comparison import EvaluateResult
     from onehead_cli.prediction import PredictResult
     from onehead_cli.profiling import ProfileResult
     from onehead_cli.training.run import TrainingResult
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Callable[Concatenate[Config, P], T]:
+    """What torchrun may start in several processes: each of them calls the function, and all get the same result."""
+
+    @functools.wraps(function)
+    def joined(config: Config, /, *args: P.args, **options: P.kwargs) -> T:
+        from onehead_cli.training.distributed import session
+
+        with session(config):
+            return function(config, *args, **options)
+
+    return joined
 
 
 def prepare_synthetic(
@@ -36,29 +56,54 @@ def prepare_synthetic(
 
 def prepare_local(
     root: Path,
+    draw: OfficialDraw,
     *,
     coco: Path,
     voc: Path,
     imagenette: Path,
-    sizes: tuple[int, int, int],
-    seed: int,
     overwrite: bool,
     reporter: Reporter,
 ) -> PrepareResult:
     """Copy a draw of the official datasets on disk; see `datasets.prepare.prepare_local`."""
     from onehead_cli.datasets import prepare
 
-    with _drawing(reporter, sizes) as progress:
+    with _drawing(reporter, draw.sizes) as progress:
         return prepare.prepare_local(
+            root, draw, coco=coco, voc=voc, imagenette=imagenette, overwrite=overwrite, progress=progress
+        )
+
+
+def prepare_official(
+    root: Path,
+    draw: OfficialDraw,
+    *,
+    cache_folder: Path,
+    base_urls: Mapping[str, str],
+    overwrite: bool,
+    reporter: Reporter,
+) -> PrepareResult:
+    """Fetch the official datasets and copy a draw of them; see `datasets.prepare.prepare_official`."""
+    from onehead_cli.datasets import prepare
+
+    with _drawing(reporter, draw.sizes) as progress:
+        return prepare.prepare_official(
             root,
-            coco=coco,
-            voc=voc,
-            imagenette=imagenette,
-            sizes=sizes,
-            seed=seed,
+            draw,
+            cache_folder=cache_folder,
+            base_urls=base_urls,
             overwrite=overwrite,
+            reporter=reporter,
             progress=progress,
         )
+
+
+def plan_official(
+    draw: OfficialDraw, *, cache_folder: Path, base_urls: Mapping[str, str], reporter: Reporter
+) -> tuple[list[Planned], bool]:
+    """What `prepare_official` would fetch; see `datasets.prepare.plan_official`."""
+    from onehead_cli.datasets import prepare
+
+    return prepare.plan_official(draw, cache_folder=cache_folder, base_urls=base_urls, reporter=reporter)
 
 
 def verify_data(root: Path) -> list[str]:
@@ -67,9 +112,29 @@ def verify_data(root: Path) -> list[str]:
     Raises:
         DataError: there is no manifest that can be read.
     """
-    from onehead_cli.datasets.prepare import verify_manifest
+    from onehead_cli.datasets.manifest import verify_manifest
 
     return verify_manifest(root)
+
+
+def preview_data(
+    data: DataConfig, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    """Sheets of labelled samples and histograms of the labels; see `datasets.preview.preview_data`.
+
+    Raises:
+        DataError: no dataset is there, or one cannot be read.
+    """
+    from onehead_cli.datasets import preview
+
+    return preview.preview_data(data, splits=splits, folder=folder, seed=seed, reporter=reporter)
+
+
+def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
+    """Look at every file of the data; see `datasets.bad_files.scan_for_check`."""
+    from onehead_cli.datasets.bad_files import scan_for_check
+
+    return scan_for_check(config, folder=folder, deep=deep, reporter=reporter)
 
 
 @contextmanager
@@ -80,6 +145,7 @@ def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callab
         yield lambda label, done, total: advance(next(count), label)
 
 
+@_in_several_processes
 def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, reporter: Reporter) -> list[TrainingResult]:
     """Train a single-task network a task, one after the other.
 
@@ -89,43 +155,75 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
     Raises:
         OneheadError: see `training.run.train_network`.
     """
-    from onehead_cli.checkpoint import last_path
+    from onehead_cli.checkpoint import can_resume
+    from onehead_cli.datasets.bad_files import scan_for_run
+    from onehead_cli.device import deterministic_algorithms
+    from onehead_cli.training.distributed import from_first
+    from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
-    begun = [task for task in tasks if last_path(config.output, task.value).is_file()]
-    results = []
-    for index, task in enumerate(tasks):
-        go_on = resume and (task in begun or not begun)
-        # A new round over several tasks must not be resumed from what an older one left.
-        stale = () if resume else tuple(later.value for later in tasks[index:])
-        results.append(
-            train_network(task.value, (task,), config, teachers={}, resume=go_on, supersedes=stale, reporter=reporter)
-        )
-    return results
+    names = [task.value for task in tasks]
+    splits = (config.data.train_split, config.data.val_split)
+    with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
+        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
+        begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task.value)])
+        results = []
+        for index, task in enumerate(tasks):
+            go_on = resume and (task in begun or not begun)
+            # A new round over several tasks must not be resumed from what an older one left.
+            stale = [] if resume else names[index:]
+            results.append(
+                train_network(
+                    task.value,
+                    (task,),
+                    config,
+                    teachers={},
+                    resume=go_on,
+                    supersedes=stale,
+                    scan=scan,
+                    reporter=reporter,
+                )
+            )
+        return results
 
 
+@_in_several_processes
 def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
-    """Train the one network for all tasks, distilling from the teachers where `distill.lambda` is above 0.
+    """Train the one network for all `data.tasks`, distilling from the teachers where `distill.lambda` is above 0.
 
     Raises:
+        ConfigError: `data.tasks` names only one.
         CheckpointError: a teacher is missing while lambda is above 0.
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
-    from onehead_cli.errors import CheckpointError
+    from onehead_cli.datasets.bad_files import scan_for_run
+    from onehead_cli.device import deterministic_algorithms
+    from onehead_cli.errors import CheckpointError, ConfigError
+    from onehead_cli.training.distributed import from_first
+    from onehead_cli.training.lock import hold_runs
     from onehead_cli.training.run import train_network
 
-    teachers = load_teachers(config)
-    missing = [best_path(config.teachers_folder, task.value) for task in TASKS if task not in teachers]
+    tasks = config.data.tasks
+    if len(tasks) < 2:
+        raise ConfigError(f"data.tasks names {tasks[0]} only: a unified network needs two tasks or more")
+    teachers = from_first(lambda: load_teachers(config))
+    missing = [best_path(config.teachers_folder, task.value) for task in tasks if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
             "name its folder with --teachers, or train without distillation with --lambda-distill 0"
         )
     stale = () if resume else (STUDENT,)
-    return train_network(STUDENT, TASKS, config, teachers=teachers, resume=resume, supersedes=stale, reporter=reporter)
+    splits = (config.data.train_split, config.data.val_split)
+    with hold_runs(config.output, [STUDENT], reporter), deterministic_algorithms(config.deterministic):
+        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
+        return train_network(
+            STUDENT, tasks, config, teachers=teachers, resume=resume, supersedes=stale, scan=scan, reporter=reporter
+        )
 
 
+@_in_several_processes
 def evaluate(
     config: Config,
     *,
@@ -166,7 +264,7 @@ def profile(
     threads: int | None,
     reporter: Reporter,
 ) -> ProfileResult:
-    """Count and time a network and its three teachers; see `profiling.profile_network`.
+    """Count and time a network and its teachers; see `profiling.profile_network`.
 
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.

@@ -17,12 +17,24 @@ class DataError(OneheadError):
     """A dataset, picture, mask or annotation that cannot be used."""
 
 
+class DownloadError(OneheadError):
+    """A file that no address gave, or that there is no room for."""
+
+
 class CheckpointError(OneheadError):
     """A checkpoint or backbone file that cannot be used."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
 class NonFiniteLossError(OneheadError):
     """A loss that is NaN or infinite; raised before the optimizer step."""
+
+
+class DistributedError(OneheadError):
+    """The processes of a run have lost one another."""
 
 
 class Interrupted(OneheadError):

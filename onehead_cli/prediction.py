@@ -26,8 +26,9 @@ from onehead_cli.datasets.pictures import fit_picture, open_picture
 from onehead_cli.datasets.transforms import pictures_to_float
 from onehead_cli.decode import Detections, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast, resolve_device, resolve_precision
+from onehead_cli.drawing import readable
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
-from onehead_cli.overlay import Painter, drawing_copy, readable
+from onehead_cli.overlay import Painter, drawing_copy
 from onehead_cli.picture_paths import find_pictures, output_names
 from onehead_cli.types import Reporter, Task, TaskOutputs
 

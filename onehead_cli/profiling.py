@@ -29,7 +29,7 @@ from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.config import Config
 from onehead_cli.device import autocast, peak_resident_bytes, resolve_device, resolve_precision
 from onehead_cli.model.onehead import Architecture, OneHead, build_model, build_pretrained
-from onehead_cli.types import TASKS, Reporter, Task
+from onehead_cli.types import Reporter, Task
 
 #: Classes of the reference system: Imagenette, VOC with its background, and the first ten of COCO.
 REFERENCE_CLASSES = {Task.CLS: 10, Task.SEG: 21, Task.DET: 10}
@@ -122,7 +122,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Teachers:
-    """The three single-task networks that one student replaces. together: of one round, one after the other."""
+    """The single-task networks that one student replaces. together: of one round, one after the other."""
 
     counts: dict[Task, Count]
     latencies: dict[Task, Latency]
@@ -151,7 +151,7 @@ class ProfileResult:
 
     classes: number of classes a task.
     torch_multiply_adds: of convolutions, linear layers and other matrix products, by torch's own counter.
-    teachers: None for a network that does not do all three tasks.
+    teachers: None for a network that does one task only.
     """
 
     backbone: str
@@ -218,7 +218,7 @@ def profile_network(
     threads: int | None,
     reporter: Reporter,
 ) -> ProfileResult:
-    """Count and time a network and its three teachers.
+    """Count and time a network and its teachers.
 
     Args:
         checkpoint: the network; None builds one of `config.model` with the reference's class counts.
@@ -241,7 +241,7 @@ def profile_network(
         architecture = _reference_architecture(config)
         model = build_pretrained(architecture, config.model).eval()
         side = image_size or config.data.image_size
-        counts = ", ".join(f"{task} {count}" for task, count in REFERENCE_CLASSES.items())
+        counts = ", ".join(f"{task} {REFERENCE_CLASSES[task]}" for task in architecture.tasks)
         reporter.note(f"no checkpoint: the class counts are the reference's ({counts})")
     model = _placed(model, device)
     images = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -250,8 +250,8 @@ def profile_network(
     with _threads(threads):
         memory = _measure_memory(model, images, precision)
         networks = [model]
-        if architecture.tasks == TASKS:
-            networks += [_placed(_teacher(model, architecture, task), device) for task in TASKS]
+        if len(architecture.tasks) > 1:
+            networks += [_placed(_teacher(model, architecture, task), device) for task in architecture.tasks]
         rounds = _time_rounds(networks, images, precision, runs=runs, reporter=reporter)
         conditions = Conditions(
             device=device.type,
@@ -264,17 +264,17 @@ def profile_network(
         )
         stages = [count_stages(network, side) for network in networks]
         torch_multiply_adds = count_with_torch(model, side)
-    teachers = None
+    teachers, tasks = None, architecture.tasks
     if len(networks) > 1:
         teachers = Teachers(
-            counts={task: _total(parts.values()) for task, parts in zip(TASKS, stages[1:], strict=True)},
-            latencies={task: _latency([times[index] for times in rounds]) for index, task in enumerate(TASKS, 1)},
+            counts={task: _total(parts.values()) for task, parts in zip(tasks, stages[1:], strict=True)},
+            latencies={task: _latency([times[index] for times in rounds]) for index, task in enumerate(tasks, 1)},
             together=_latency([sum(times[1:]) for times in rounds]),
         )
     result = ProfileResult(
         backbone=architecture.backbone,
         checkpoint=checkpoint,
-        tasks=architecture.tasks,
+        tasks=tasks,
         classes={task: len(names) for task, names in architecture.classes.items()},
         image_size=side,
         stages=stages[0],
@@ -352,11 +352,12 @@ def _total(counts: Iterable[Count]) -> Count:
 
 
 def _reference_architecture(config: Config) -> Architecture:
+    tasks = config.data.tasks
     return Architecture(
         backbone=config.model.backbone,
-        classes={task: [f"class{i}" for i in range(count)] for task, count in REFERENCE_CLASSES.items()},
+        classes={task: [f"class{i}" for i in range(REFERENCE_CLASSES[task])] for task in tasks},
         boxes_per_cell=config.model.boxes_per_cell,
-        tasks=TASKS,
+        tasks=tasks,
     )
 
 

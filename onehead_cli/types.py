@@ -56,13 +56,18 @@ class TaskBatch:
     images: float [B, 3, S, S] in 0..1 (the model normalises).
     target: int64 [B] (cls), int64 [B, S, S] (seg), or a DetectionTarget (det).
     names: the B pictures, for messages.
+    total: pictures of the mini-batch in all processes together; B where there is one process.
     mask_boxes: of segmentation pictures, the boxes read out of their masks; None where detection does not ask.
     """
 
     images: Tensor
     target: Tensor | DetectionTarget
     names: list[str]
+    total: int = 0
     mask_boxes: DetectionTarget | None = None
+
+    def __post_init__(self) -> None:
+        self.total = self.total or len(self.names)
 
 
 #: One mini-batch of each task; a task may be absent.
@@ -111,8 +116,15 @@ class Reporter(Protocol):
 
     def note(self, message: str) -> None: ...
 
+    def say(self, message: str) -> None:
+        """What is no warning and yet to be seen with --quiet too."""
+        ...
+
     def warn(self, message: str) -> None: ...
 
-    def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
-        """A progress bar while the context is open; call the value with (done so far, a short detail)."""
+    def track(self, label: str, total: int, *, unit: str = "") -> AbstractContextManager[Callable[[int, str], None]]:
+        """A progress bar while the context is open; call the value with (done so far, a short detail).
+
+        A bar that is opened while another is open stands below it. unit: "bytes" where that is what is counted.
+        """
         ...

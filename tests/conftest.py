@@ -1,15 +1,32 @@
-"""Fixtures: tiny datasets made on the spot, a tiny trained chain, and one thread a test process."""
+"""Fixtures: tiny datasets made on the spot, tiny trained chains, and one thread and no network a test process."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from pathlib import Path
 
 # Several test processes share the cores; threads of theirs that wait for each other would slow all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path
+# No test reaches beyond this machine, nor do the processes that it starts.
+_NO_NETWORK = str(Path(__file__).parent / "no_network")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, _NO_NETWORK)
+sys.modules.pop("sitecustomize", None)  # the installation's own, if it has one
+import pytest  # noqa: E402
+import sitecustomize  # noqa: E402, F401
+from tiny import SMALL, TINY  # noqa: E402
 
-import pytest
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="many more interrupted and killed runs: `make soak`")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--soak"))
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +39,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-TINY = ["--image-size", "64", "--set", "teacher.batch_size=4", "--set", "student.batch_size=2", "--quiet"]
-
-
 @pytest.fixture(scope="session")
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with three teachers and a student, trained for two epochs through the real commands."""
@@ -34,4 +48,46 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = ["--data", str(tiny_data), "--output", str(output), "--epochs", "2", *TINY]
     assert run(["train-teacher", "--task", "all", *where]) == 0
     assert run(["train-unified", *where]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def small_teachers(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with three small teachers, trained for one epoch."""
+    from onehead_cli.app import run
+
+    output = tmp_path_factory.mktemp("teachers")
+    where = ["--data", str(tiny_data), "--output", str(output), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "all", *where]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def teacher_command(tiny_data: Path) -> list[str]:
+    """A short training of a small network, without --output: 9 steps in 3 epochs, saved after 2, 3, 4, 6, 8 and 9."""
+    command = ["train-teacher", "--task", "cls", "--data", str(tiny_data), "--epochs", "3", *SMALL]
+    return [*command, "--set", "teacher.save_every=2"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(teacher_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of `teacher_command`, never stopped; tests copy what they change."""
+    from onehead_cli.app import run
+
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert run([*teacher_command, "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def stopped(teacher_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same stopped at step 5: that is the last save, step 4 the one before it. Tests copy it."""
+    from runs import at_step  # imports torch
+
+    from onehead_cli.app import run
+
+    output = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run([*teacher_command, "--output", str(output)]) == 143
     return output

@@ -41,6 +41,7 @@ def test_help_and_prepare_data_never_import_torch(tmp_path):
         "import sys; from onehead_cli.app import run\n"
         f"args = ['prepare-data', '--source', 'synthetic', '--data', {str(tmp_path)!r}, '--sizes', '10,10,10', '-q']\n"
         "assert run(args) == 0\n"
+        f"assert run(['prepare-data', '--check', {str(tmp_path)!r}, '-q']) == 0\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
@@ -93,7 +94,9 @@ def test_version(capsys):
         (["evaluate", "--split", "val,,test"], ["--split"]),
         (["prepare-data", "--source", "synthetic", "--sizes", "3"], ["--sizes"]),
         (["prepare-data", "--source", "local"], ["--coco"]),
-        (["prepare-data"], ["--source"]),
+        (["prepare-data", "--check", "no.yaml"], ["no.yaml"]),
+        (["prepare-data", "--source", "synthetic", "--skip-bad"], ["--check"]),
+        (["prepare-data", "--base-url", "vok=http://x/"], ["--base-url", "voc"]),
         (["prepare-data", "--source", "synthetic", "--sizes", "12,5,5"], ["at least 10"]),
     ],
 )

@@ -67,6 +67,7 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     ],
 )
 def test_fault_53_bad_keys_and_values_are_one_line_that_names_them(overrides, words):
+    """A value out of range or an unknown key is one line that names it, with the nearest known key, and exit code 2."""
     with pytest.raises(ConfigError) as error:
         load_config(None, overrides)
     assert "\n" not in str(error.value) and error.value.exit_code == 2
@@ -83,7 +84,7 @@ def test_a_file_that_is_no_config(tmp_path, text):
 
 def test_assignments_are_read_as_yaml():
     assert parse_assignments(["a.b=3", "c=null", "d=x y"]) == {"a.b": 3, "c": None, "d": "x y"}
-    for bad in ("a", "=3", "a=["):
+    for bad in ("a", "=3", "a=[", "a=!!bool maybe", "a=2001-99-99"):
         with pytest.raises(ConfigError, match="--set"):
             parse_assignments([bad])
 

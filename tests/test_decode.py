@@ -84,6 +84,7 @@ def test_boxes_equal_the_slow_reading():
 
 
 def test_fault_22_no_detection_at_all_is_an_empty_list():
+    """A picture in which nothing is found gives an empty list of boxes and an AP of 0, not a crash."""
     maps = torch.full((1, 2 + 5, 2, 2), -20.0)
     found = read_boxes(
         maps, [Fit.of(10, 10, 32, "resize")], num_classes=2, score_min=0.1, nms_iou=0.5, max_detections=10

@@ -1,6 +1,7 @@
 """evaluate through the real entry point, against scores worked out apart from it."""
 
 import csv
+import hashlib
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.types import Task
 
 
@@ -123,10 +124,9 @@ def test_a_network_against_itself_loses_nothing(tiny_data, trained, tmp_path, ca
 
 def test_a_blind_student_fails_and_strict_says_so(tiny_data, trained, tmp_path, capsys):
     # A student whose segmentation output is blind must fail against the teacher, whatever that is worth.
-    state = torch.load(trained / "all_best.pth", weights_only=True)
-    bias = state["weights"]["identity.seg.bias"]
-    bias[1] = 1e4
-    torch.save(state, tmp_path / "all_best.pth")
+    student = load_checkpoint(trained / "all_best.pth")
+    student.weights["identity.seg.bias"][1] = 1e4
+    save_checkpoint(tmp_path / "all_best.pth", student)
     options = ["--teachers", str(trained), "--task", "seg", "--set", "evaluation.drop_limit=0.001", "--strict"]
     code, document = evaluate(capsys, tiny_data, tmp_path, *options)
     assert document["drop"]["seg"]["verdict"] == "FAIL" and code == 10
@@ -152,6 +152,26 @@ def test_a_split_without_a_box_leaves_the_other_tasks_their_report(tiny_data, tr
     assert document["drop"]["seg"]["verdict"] and any("det" in w for w in document["warnings"])
 
 
+def test_fault_28_class_absent_from_a_split(tiny_data, trained, tmp_path, capsys):
+    """A class without an example in a split is left out of the mean, and notes and reports say so."""
+    root, output = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_data, root)
+    path = root / "mini_coco_det" / "annotations" / "instances_test.json"
+    document = json.loads(path.read_text())
+    absent, kept = document["categories"][0], [a for a in document["annotations"] if a["category_id"] != 1]
+    path.write_text(json.dumps({**document, "annotations": kept}))
+    where = ["--data", str(root), "--output", str(output), "--task", "det"]
+    assert run(["evaluate", *where, "--checkpoint", str(trained / "all_best.pth"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert f"det test: no example of {absent['name']}" in captured.err and "left out of the mean" in captured.err
+    rows = json.loads((output / "per_class_det.json").read_text())["unified"]
+    scores = {row["name"]: row["ap"] for row in rows}
+    assert scores.pop(absent["name"]) is None
+    present = [score for score in scores.values() if score is not None]
+    assert json.loads(captured.out)["unified"]["map"] == pytest.approx(np.mean(present))
+    assert f"left out of the mean: {absent['name']}" in (output / "per_class_det.md").read_text()
+
+
 def test_the_table_of_the_reference(tiny_data, trained, capsys):
     assert run(["evaluate", "--data", str(tiny_data), "--output", str(trained), "--quiet"]) == 0
     shown = capsys.readouterr().out
@@ -173,3 +193,26 @@ def test_classes_that_differ_from_the_checkpoint_are_an_error(tiny_data, trained
     assert run(["evaluate", "--data", str(root), "--output", str(trained), "--quiet"]) == 1
     message = capsys.readouterr().err
     assert "classes of the split test differ" in message and "aardvark" in message
+
+
+def test_other_data_than_a_checkpoint_was_trained_on_is_said_once_of_each(tiny_data, trained, tmp_path, capsys):
+    manifest = tiny_data / "manifest.json"
+    trained_on = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    for name in ("all", "cls", "seg", "det"):
+        for kind in ("best", "last"):
+            assert load_checkpoint(trained / f"{name}_{kind}.pth").data == {"manifest": trained_on}
+
+    def warnings_for(content):
+        root = tmp_path / "data"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(tiny_data, root)
+        (root / "manifest.json").unlink()
+        if content is not None:
+            (root / "manifest.json").write_bytes(content)
+        _, document = evaluate(capsys, root, trained, "--task", "cls", "--set", "evaluation.resamples=10")
+        return [warning for warning in document["warnings"] if "trained on other data" in warning]
+
+    assert warnings_for(manifest.read_bytes()) == warnings_for(None) == []
+    found = warnings_for(manifest.read_bytes() + b" ")
+    assert [warning.split(":")[0] for warning in found] == ["all", "cls", "seg", "det"]
+    assert all(trained_on[:12] in warning and str(tmp_path / "data") in warning for warning in found)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from onehead_cli.decode import Detections
-from onehead_cli.overlay import Painter, Rect, drawing_copy, place_label, readable
+from onehead_cli.drawing import Rect, place_label, readable
+from onehead_cli.overlay import Painter, drawing_copy
 from onehead_cli.types import Task
 
 GREY = (100, 110, 120)

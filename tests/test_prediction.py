@@ -212,9 +212,10 @@ def test_every_kind_of_picture_is_read(checkpoint: Path, tmp_path: Path) -> None
         assert records["deep"][key] == records["grey"][key]
 
 
-def test_bad_files_are_named_and_the_rest_is_done(
+def test_fault_54_bad_files_are_named_and_the_rest_is_done(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """`predict` names each file that it cannot read, does all the others, and exits with 1."""
     good = [_picture(tmp_path / f"in/{name}.jpg", seed=ord(name)) for name in "afz"]
     whole = _picture(tmp_path / "whole.jpg", 300, 300).read_bytes()
     (tmp_path / "in/b.jpg").write_bytes(whole[: len(whole) // 2])

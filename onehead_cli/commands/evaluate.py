@@ -11,7 +11,8 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.launch import is_main
+from onehead_cli.types import MAIN_METRIC, TASKS
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.comparison import EvaluateResult
@@ -46,6 +47,7 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 10 where a drop was found, with 11 where it is open.")
     ] = False,
+    skip_bad: o.SkipBad = None,
     device: o.Device = None,
     seed: o.Seed = None,
     show_config: o.ShowConfig = False,
@@ -58,6 +60,7 @@ def evaluate(
         "data.root": data,
         "output": output,
         "distill.teachers": teachers,
+        "data.skip_bad": skip_bad,
         "device": device,
         "seed": seed,
     }
@@ -74,12 +77,13 @@ def evaluate(
     result = engine.evaluate(
         settings,
         checkpoint=checkpoint,
-        tasks=None if task is EvaluateTask.all else [Task(task.value)],
+        tasks=None if task is EvaluateTask.all else o.chosen_tasks(task.value, settings),
         splits=splits,
         relative=relative,
         reporter=console,
     )
-    _show(result, console)
+    if is_main():
+        _show(result, console)
     raise typer.Exit(exit_code(result.drops, complete=result.complete, strict=strict))
 
 

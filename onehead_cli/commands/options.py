@@ -10,6 +10,8 @@ import typer
 
 from onehead_cli.config import Config, describe_fields, load_config, parse_assignments
 from onehead_cli.console import Console
+from onehead_cli.errors import ConfigError
+from onehead_cli.types import Task
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML config; without it configs/lite-quick.yaml holds.")
@@ -42,8 +44,15 @@ BackboneWeights = Annotated[
 Pretrained = Annotated[
     bool | None, typer.Option("--pretrained/--no-pretrained", help="Start the backbone from ImageNet weights.")
 ]
+SkipBad = Annotated[
+    bool | None, typer.Option("--skip-bad", help="Leave out pictures that cannot be used, and list them.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option("--deterministic", help="Only operations that give the same bits each time; fail on any other."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]
@@ -57,6 +66,20 @@ def build_config(file: Path | None, assignments: list[str] | None, flags: dict[s
     """
     given = {key: value for key, value in flags.items() if value is not None}
     return load_config(file, {**parse_assignments(assignments or []), **given})
+
+
+def chosen_tasks(task: str, config: Config) -> tuple[Task, ...]:
+    """The tasks that --task names: one of `data.tasks`, or all of them.
+
+    Raises:
+        ConfigError: the task is not among `data.tasks`.
+    """
+    tasks = config.data.tasks
+    if task == "all":
+        return tasks
+    if task not in tasks:
+        raise ConfigError(f"--task {task}: data.tasks names {', '.join(tasks)} only")
+    return (Task(task),)
 
 
 def show_config(config: Config, console: Console) -> None:

@@ -11,6 +11,7 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, table
 from onehead_cli.errors import DataError
+from onehead_cli.launch import refuse_several
 
 
 def predict(
@@ -44,6 +45,7 @@ def predict(
     A line a picture in predictions.jsonl; boxes and sizes there are in pixels of the picture turned as its EXIF
     orientation says. A picture that cannot be read is reported, the others are done, and the exit code is 1.
     """
+    refuse_several("predict")
     console = Console(quiet=quiet, as_json=as_json)
     flags = {"output": output, "evaluation.batch_size": batch_size, "device": device}
     settings = o.build_config(config, assignments, flags)

@@ -11,6 +11,7 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
+from onehead_cli.launch import refuse_several
 
 if TYPE_CHECKING:
     from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
@@ -37,7 +38,8 @@ def profile(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Parameters, multiply-adds, latency and memory of the network, beside those of the three teachers."""
+    """Parameters, multiply-adds, latency and memory of the network, beside those of its teachers."""
+    refuse_several("profile")
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.image_size": image_size,
@@ -160,14 +162,15 @@ def _stages(result: ProfileResult) -> Any:
 def _teachers(result: ProfileResult) -> Any:
     assert result.teachers is not None and result.ratios is not None
     teachers, ratios = result.teachers, result.ratios
+    number_word = {2: "two", 3: "three"}[len(teachers.counts)]
     rows = [
         _cost_row("student", result.count, result.latency),
         *(_cost_row(f"teacher {task}", teachers.counts[task], teachers.latencies[task]) for task in teachers.counts),
-        _cost_row("three teachers", teachers.count, teachers.together),
+        _cost_row(f"{number_word} teachers", teachers.count, teachers.together),
         ["student / teachers", *(number(ratios[key], ".3f") for key in ("parameters", "multiply_adds", "latency"))],
     ]
     return table(
-        "One student against three teachers, one after the other",
+        f"One student against {number_word} teachers, one after the other",
         ["Network", "Parameters", "Multiply-adds", "Shortest pass"],
         rows,
     )

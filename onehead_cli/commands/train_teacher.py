@@ -10,7 +10,6 @@ import typer
 from onehead_cli.commands import options as o
 from onehead_cli.commands.training_result import show_training
 from onehead_cli.console import Console
-from onehead_cli.types import TASKS, Task
 
 
 class TeacherTask(StrEnum):
@@ -21,7 +20,7 @@ class TeacherTask(StrEnum):
 
 
 def train_teacher(
-    task: Annotated[TeacherTask, typer.Option("--task", help="The task, or all three one after the other.")],
+    task: Annotated[TeacherTask, typer.Option("--task", help="The task, or all one after the other.")],
     data: o.DataRoot = None,
     output: o.Output = None,
     config: o.ConfigFile = None,
@@ -34,8 +33,10 @@ def train_teacher(
     backbone_weights: o.BackboneWeights = None,
     pretrained: o.Pretrained = None,
     resume: o.Resume = False,
+    skip_bad: o.SkipBad = None,
     device: o.Device = None,
     seed: o.Seed = None,
+    deterministic: o.Deterministic = None,
     show_config: o.ShowConfig = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -52,8 +53,10 @@ def train_teacher(
         "model.backbone": backbone,
         "model.backbone_weights": backbone_weights,
         "model.pretrained": pretrained,
+        "data.skip_bad": skip_bad,
         "device": device,
         "seed": seed,
+        "deterministic": deterministic,
     }
     settings = o.build_config(config, assignments, flags)
     if show_config:
@@ -61,6 +64,7 @@ def train_teacher(
         return
     from onehead_cli import engine
 
-    tasks = TASKS if task is TeacherTask.all else (Task(task.value),)
-    results = engine.train_teacher(settings, tasks=tasks, resume=resume, reporter=console)
+    results = engine.train_teacher(
+        settings, tasks=o.chosen_tasks(task.value, settings), resume=resume, reporter=console
+    )
     show_training("train-teacher", results, console)

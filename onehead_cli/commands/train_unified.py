@@ -28,13 +28,15 @@ def train_unified(
     backbone_weights: o.BackboneWeights = None,
     pretrained: o.Pretrained = None,
     resume: o.Resume = False,
+    skip_bad: o.SkipBad = None,
     device: o.Device = None,
     seed: o.Seed = None,
+    deterministic: o.Deterministic = None,
     show_config: o.ShowConfig = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the one network with one head for all three tasks, taught by the three teachers."""
+    """Train the one network with one head for all tasks, taught by their teachers."""
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.root": data,
@@ -48,8 +50,10 @@ def train_unified(
         "model.backbone": backbone,
         "model.backbone_weights": backbone_weights,
         "model.pretrained": pretrained,
+        "data.skip_bad": skip_bad,
         "device": device,
         "seed": seed,
+        "deterministic": deterministic,
     }
     settings = o.build_config(config, assignments, flags)
     if show_config:

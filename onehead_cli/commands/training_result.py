@@ -23,6 +23,7 @@ def show_training(command: str, results: Sequence[TrainingResult], console: Cons
                 "epoch": result.epoch,
                 "val": result.scores,
                 "resumed_from_epoch": result.resumed_epoch,
+                "skipped": result.skipped,
             }
             for result in results
         },

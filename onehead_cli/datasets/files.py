@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import hashlib
 import json
+import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,26 +39,78 @@ def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterat
             progress(label, done, len(items))
 
 
+def is_one_line(text: str) -> bool:
+    """Whether text can stand in a message, a table or a file's name: no control characters, no lone surrogates."""
+    return not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text)
+
+
 def sha256_of(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder against other runs of this program; the lock dies with its process.
+
+    Gives False where the file system (NFS) cannot lock a folder: then nothing is held.
+
+    Raises:
+        DataError: another run holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            raise DataError(f"{folder}: another run is at work in it; wait for its end") from None
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise DataError(f"{path}: not valid JSON") from None
+
+
+def parse_json(
+    text: bytes, where: Path | str, *, keep: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Args:
+        keep: objects that it refuses, at any depth, become None while the text is read, which saves their memory.
+
+    Raises:
+        DataError: it holds none; `where` is named.
+    """
+    hook = None if keep is None else lambda found: found if keep(found) else None
+    collecting = gc.isenabled()
+    gc.disable()  # it would walk through millions of new objects again and again, none of them garbage
+    try:
+        decoded = text.decode("utf-8")
+        del text  # half a gigabyte of COCO
+        content = json.loads(decoded, object_hook=hook)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: not valid JSON") from None
+    finally:
+        if collecting:
+            gc.enable()
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object")
+        raise DataError(f"{where}: expected a JSON object")
     return content
 
 
-def entries_of(content: dict[str, Any], key: str, fields: set[str], path: Path) -> list[dict[str, Any]]:
+def entries_of(content: dict[str, Any], key: str, fields: set[str], path: Path | str) -> list[dict[str, Any]]:
     """A list of a JSON file, each entry an object with at least these fields."""
     entries = content.get(key)
     if not isinstance(entries, list):

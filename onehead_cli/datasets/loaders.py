@@ -1,17 +1,18 @@
 """Mini-batches for training. What comes when depends on the seed and the position alone, so that a resumed run goes
-on with the very pictures and augmentations it would have had."""
+on with the very pictures and augmentations it would have had, and several processes share those that one would have."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.transforms import augment, to_float
+from onehead_cli.datasets.transforms import augment, take, to_float
 from onehead_cli.types import TASKS, Batch, Task
 
 
@@ -27,28 +28,70 @@ class TrainLoader:
         data: DataConfig,
         device: torch.device,
         fill: Tensor,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """Args: fill: colour outside a zoomed-out picture, float [1, 3, 1, 1] in 0..1."""
+        """Args:
+        batch_size: pictures of a task in a mini-batch, in all processes together.
+        fill: colour outside a zoomed-out picture, float [1, 3, 1, 1] in 0..1.
+        rank, world_size: this process and how many share each mini-batch.
+        """
         self.splits = splits
         self.batch_size = batch_size
         self.seed = seed
         self.data = data
         self.device = device
         self.fill = fill.to(device)
+        self.rank = rank
+        self.world_size = world_size
+        self._threads = ThreadPoolExecutor(data.workers, "reader") if data.workers else None
+        self._coming: dict[int, Future[Batch]] = {}
 
     def batches_per_epoch(self) -> int:
         """Mini-batches until the largest dataset has been seen once."""
         return max(-(-len(split) // self.batch_size) for split in self.splits.values())
 
     def minibatch(self, position: int) -> Batch:
-        """The `position`-th mini-batch of the run, augmented, on the device."""
+        """This process's share of the `position`-th mini-batch of the run, augmented, on the device."""
+        return {
+            task: augment(
+                to_float(raw, self.device),
+                task,
+                self.data,
+                self._generator(task, "view", position),
+                self.fill,
+                rows=self._rows(task),
+            )
+            for task, raw in self._raw(position).items()
+        }
+
+    def wait(self) -> None:
+        """Until the mini-batches that were begun are read."""
+        wait(self._coming.values())
+
+    def _raw(self, position: int) -> Batch:
+        """The mini-batch as it is on disk; with `data.workers`, the next ones are begun as well."""
+        if self._threads is None:
+            return self._read(position)
+        coming = range(position, position + self.data.workers + 1)
+        self._coming = {place: self._coming.get(place) or self._threads.submit(self._read, place) for place in coming}
+        return self._coming.pop(position).result()
+
+    def _read(self, position: int) -> Batch:
         batch: Batch = {}
         for task, split in self.splits.items():
-            raw = split.batch(self._indices(task, len(split), position))
-            batch[task] = augment(
-                to_float(raw, self.device), task, self.data, self._generator(task, "view", position), self.fill
-            )
+            indices, rows = self._indices(task, len(split), position), self._rows(task)
+            mine = indices[rows]
+            # A process without pictures of the task reads one for its shape.
+            part = take(split.batch(mine or indices[:1]), len(mine))
+            part.total = self.batch_size
+            batch[task] = part
         return batch
+
+    def _rows(self, task: Task) -> slice:
+        """Which pictures of a task's mini-batch are this process's; who has one more goes round with the tasks."""
+        place, count = (self.rank + TASKS.index(task)) % self.world_size, self.batch_size
+        return slice(place * count // self.world_size, (place + 1) * count // self.world_size)
 
     def _indices(self, task: Task, count: int, position: int) -> list[int]:
         places = range(position * self.batch_size, (position + 1) * self.batch_size)

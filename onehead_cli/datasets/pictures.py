@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from onehead_cli.datasets.checks import wrong_mode
 from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.layout import PICTURE_SUFFIXES
 from onehead_cli.errors import DataError
@@ -22,6 +25,9 @@ MAX_PIXELS = 100_000_000
 
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns about damaged metadata in many lines; the pixels are what counts. Not catch_warnings where they are read:
+# it must not be entered in several threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
 #: What turns a picture upright, by EXIF orientation; 1 is upright.
@@ -43,6 +49,14 @@ _RESAMPLING = {
 }
 
 
+class PictureError(DataError):
+    """A picture or mask that cannot be used; kind: what is wrong with it, in one word or two."""
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures right in a folder, sorted; hidden files are passed over."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
@@ -53,7 +67,7 @@ def open_picture(path: Path) -> Image.Image:
     """A picture as RGB, turned as its EXIF orientation says; grey, palette, CMYK, alpha and 16-bit are converted.
 
     Raises:
-        DataError: the file is missing, not a picture of a known format, damaged, or over MAX_PIXELS.
+        PictureError: the file is missing, empty, not a picture of a known format, damaged, or over MAX_PIXELS.
     """
     picture = _turned(_decode(path))
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
@@ -62,49 +76,84 @@ def open_picture(path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height as `open_picture` gives them, from the file's header alone.
+
+    Raises:
+        PictureError: see `open_picture`.
+    """
+    with opened(path) as picture:
+        return turned_size(picture)
+
+
 def _turned(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says; as it is where the metadata cannot be read."""
-    with warnings.catch_warnings():
-        # Pillow warns about damaged metadata in many lines; the pixels are what counts.
-        warnings.simplefilter("ignore")
-        try:
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-        except Exception:  # damaged metadata raises whatever the parser stumbles over
-            return picture
+    """The picture as its EXIF orientation says."""
     # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
+
+
+def turned_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height as the EXIF orientation shows the picture."""
+    # Orientations 5 to 8 lay the picture on its side.
+    return (picture.height, picture.width) if _orientation(picture) >= 5 else picture.size
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8; 1, which is upright, where the metadata cannot be read."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata raises whatever the parser stumbles over
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
 def open_mask(path: Path) -> NDArray[np.uint8]:
     """A mask of class indices, uint8 [height, width]; palette or 8-bit grey.
 
     Raises:
-        DataError: as for `open_picture`, or the file holds colours instead of class indices.
+        PictureError: as for `open_picture`, or the file holds colours instead of class indices.
     """
     mask = _decode(path)
-    if mask.mode not in ("P", "L"):
-        raise DataError(f"{path}: a mask must be a palette or 8-bit grey PNG of class indices, not {mask.mode}")
+    if problem := wrong_mode(mask.mode):
+        raise PictureError(f"{path}: {problem}", kind="wrong_mode")
     return np.asarray(mask, dtype=np.uint8)
 
 
 def _decode(path: Path) -> Image.Image:
+    with opened(path) as picture:
+        picture.load()
+        return picture
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The file as Pillow opens it, its header read and its pixels not; what goes wrong inside is a PictureError too.
+
+    Raises:
+        PictureError: see `open_picture`.
+    """
     try:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture.load()
-            return picture
+                raise PictureError(
+                    f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}",
+                    kind="too_large",
+                )
+            yield picture
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path, error: Exception) -> PictureError:
+    formats = ", ".join(FORMATS)
     if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: no such file")
-    return DataError(f"{path}: not a readable {', '.join(FORMATS)} picture ({type(error).__name__})")
+        return PictureError(f"{path}: no such file", kind="missing")
+    if isinstance(error, UnidentifiedImageError):
+        if path.stat().st_size == 0:
+            return PictureError(f"{path}: the file is empty", kind="empty")
+        return PictureError(f"{path}: not a {formats} picture, whatever its name says", kind="not_a_picture")
+    return PictureError(f"{path}: not a readable {formats} picture ({type(error).__name__}: {error})", kind="damaged")
 
 
 def fit_picture(picture: Image.Image, fit: Fit, interpolation: str) -> NDArray[np.uint8]:
@@ -131,13 +180,15 @@ class CacheBudget:
 
     def __init__(self, megabytes: int) -> None:
         self.left = megabytes * 1_000_000
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes; False where they are not left."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
+        with self._lock:  # pictures are read in several threads
+            if size > self.left:
+                return False
+            self.left -= size
+            return True
 
 
 class PictureStore:
@@ -172,7 +223,7 @@ class PictureStore:
         fit = Fit.of(picture.width, picture.height, self.size, self.mode)
         fitted = fit_picture(picture, fit, self.interpolation)
         self._fits[index] = fit
-        if self._budget.take(fitted.nbytes):
+        if index not in self._kept and self._budget.take(fitted.nbytes):
             self._kept[index] = fitted
         return fitted
 

@@ -1,15 +1,10 @@
-"""Writes the three datasets: drawn (`prepare_synthetic`), or picked from official ones on disk (`prepare_local`).
-
-Both write into a folder inside the root and move it into place at the end, the manifest last: where there is a
-manifest, the datasets are complete.
+"""Writes the three datasets: drawn (`prepare_synthetic`), or picked from official ones, on disk (`prepare_local`) or
+fetched (`prepare_official`).
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +14,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onehead_cli.datasets import synthetic
-from onehead_cli.datasets.files import (
-    Progress,
-    counted,
-    entries_of,
-    make_segmentation_folders,
-    read_json,
-    sha256_of,
-    write_json,
+from onehead_cli.datasets.addresses import COCO, IMAGENETTE, OFFICIAL_SOURCES, VOC, OfficialSource
+from onehead_cli.datasets.download import Downloader
+from onehead_cli.datasets.download_cache import DownloadCache, Planned
+from onehead_cli.datasets.draw import Draw, OfficialDraw
+from onehead_cli.datasets.files import Progress, counted, make_segmentation_folders, write_json
+from onehead_cli.datasets.layout import ANNOTATION_FOLDER, DATASET_FOLDERS, SPLITS, instances_file, voc_palette
+from onehead_cli.datasets.manifest import Origins
+from onehead_cli.datasets.official import (
+    Copier,
+    coco_pictures,
+    copy_coco,
+    copy_imagenette,
+    copy_voc,
+    kept_categories,
 )
-from onehead_cli.datasets.layout import (
-    ANNOTATION_FOLDER,
-    DATASET_FOLDERS,
-    MANIFEST_FILE,
-    SPLITS,
-    instances_file,
-    voc_palette,
-)
-from onehead_cli.datasets.official import Draw, copy_coco, copy_imagenette, copy_voc
+from onehead_cli.datasets.official_files import ArchiveFiles, CocoFiles, FolderFiles, OfficialFiles
+from onehead_cli.datasets.staging import PrepareResult, write_datasets
 from onehead_cli.errors import DataError
-from onehead_cli.types import TASKS, Task
+from onehead_cli.types import TASKS, Reporter, Task
 
-_MANIFEST_SCHEMA = 1
 _JPEG_QUALITY = 90
 #: Every so many-th synthetic detection picture has a crowd region.
 _CROWD_EVERY = 10
-
-
-@dataclass(frozen=True)
-class PrepareResult:
-    """What was written. counts: pictures a task and split; manifest: its path."""
-
-    root: Path
-    source: str
-    seed: int
-    counts: dict[Task, dict[str, int]]
-    manifest: Path
 
 
 def prepare_synthetic(
@@ -80,8 +62,9 @@ def prepare_synthetic(
     if image_size < synthetic.MIN_IMAGE_SIZE:
         raise DataError(f"image size {image_size}: synthetic pictures need at least {synthetic.MIN_IMAGE_SIZE} pixels")
     writers = {Task.CLS: _draw_classification, Task.SEG: _draw_segmentation, Task.DET: _draw_detection}
-    with _staging(root, overwrite=overwrite) as staging:
-        for task, write in writers.items():
+
+    def write(staging: Path) -> Origins:
+        for task, draw in writers.items():
             for position, split in enumerate(SPLITS):
                 # The numbers run on from split to split, so that no two pictures of a task share a name.
                 first = 1 + sum(sizes[:position])
@@ -90,66 +73,133 @@ def prepare_synthetic(
                     for index in range(sizes[position])
                 ]
                 reported = counted(pictures, f"{DATASET_FOLDERS[task]}/{split}", progress)
-                write(staging / DATASET_FOLDERS[task], split, reported, image_size)
-        arguments = {"seed": seed, "sizes": list(sizes), "image_size": image_size}
-        return _publish(staging, root, "synthetic", arguments)
+                draw(staging / DATASET_FOLDERS[task], split, reported, image_size)
+        return {}
+
+    arguments = {"seed": seed, "sizes": list(sizes), "image_size": image_size}
+    return write_datasets(
+        root, source="synthetic", arguments=arguments, overwrite=overwrite, repeatable=True, write=write
+    )
 
 
 def prepare_local(
     root: Path,
+    draw: OfficialDraw,
     *,
     coco: Path,
     voc: Path,
     imagenette: Path,
-    sizes: tuple[int, int, int] = (240, 60, 60),
-    seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
-    """Copy a draw of the official datasets: train from the official train, val and test from the official val.
-
-    A picture whose bytes were drawn before, for any split or task, is passed over.
+    """Copy a draw of the official datasets on disk.
 
     Args:
         root: folder for the three dataset folders and the manifest; other files in it stay as they are.
-        coco: COCO 2017, holding annotations/instances_{train,val}2017.json, train2017/ and val2017/. Only its first
-            ten categories are kept, and only pictures with a box of them that is not a crowd.
+        coco: COCO 2017, holding annotations/instances_{train,val}2017.json, train2017/ and val2017/. Only pictures
+            with a box of the categories that is not a crowd are drawn.
         voc: VOC 2012, or a folder that holds VOCdevkit/VOC2012.
         imagenette: folder of train/ and val/, each of class folders, from which equally many pictures are drawn.
-        sizes: pictures of each task in train, val and test.
         overwrite: replace datasets that stand there already.
 
     Raises:
         DataError: a folder, file or picture that is missing or cannot be read, too few pictures, an argument out of
             range, datasets that stand there already, or a folder that cannot be written.
+        ConfigError: an unknown category.
     """
-    _check_arguments(sizes, seed)
-    with _staging(root, overwrite=overwrite) as staging:
-        seen: set[str] = set()
-        for task, copy, source in (
-            (Task.CLS, copy_imagenette, imagenette),
-            (Task.SEG, copy_voc, voc),
-            (Task.DET, copy_coco, coco),
-        ):
-            copy(source, staging / DATASET_FOLDERS[task], Draw(task, sizes, seed, seen, progress))
-        return _publish(staging, root, "local", {"seed": seed, "sizes": list(sizes)})
+    _check_arguments(draw.sizes, draw.seed)
+
+    def write(staging: Path) -> Origins:
+        nested = voc / VOC.inner
+        files: dict[str, OfficialFiles] = {
+            COCO.name: FolderFiles(COCO.name, coco),
+            VOC.name: FolderFiles(VOC.name, nested if nested.is_dir() else voc),
+            IMAGENETTE.name: FolderFiles(IMAGENETTE.name, imagenette),
+        }
+        return _copy(files.__getitem__, draw, Copier(staging, progress))
+
+    return write_datasets(
+        root, source="local", arguments=draw.arguments(), overwrite=overwrite, repeatable=False, write=write
+    )
 
 
-def verify_manifest(root: Path) -> list[str]:
-    """Compare the files with the manifest; one line for each that is missing or changed, in the manifest's order.
+def prepare_official(
+    root: Path,
+    draw: OfficialDraw,
+    *,
+    cache_folder: Path,
+    base_urls: Mapping[str, str],
+    overwrite: bool = False,
+    reporter: Reporter,
+    progress: Progress | None = None,
+) -> PrepareResult:
+    """Fetch the official datasets, of COCO only the drawn pictures, and copy the draw that `prepare_local` copies.
+
+    Args:
+        root, overwrite: as for `prepare_local`.
+        cache_folder: what was fetched stays there; what is there is not fetched.
+        base_urls: addresses instead of the official ones, by dataset; see `DownloadCache`.
 
     Raises:
-        DataError: there is no manifest, or it cannot be read.
+        DownloadError: a file cannot be had, or the disk has no room.
+        DataError, ConfigError: as for `prepare_local`.
     """
-    manifest = read_json(root / MANIFEST_FILE)
-    problems = []
-    for entry in entries_of(manifest, "files", {"path", "sha256"}, root / MANIFEST_FILE):
-        path = root / entry["path"]
-        if not path.is_file():
-            problems.append(f"{entry['path']}: missing")
-        elif sha256_of(path) != entry["sha256"]:
-            problems.append(f"{entry['path']}: changed")
-    return problems
+    _check_arguments(draw.sizes, draw.seed)
+    downloader = Downloader(notify=reporter.note)
+    cache = DownloadCache(cache_folder, base_urls=base_urls, downloader=downloader, reporter=reporter)
+
+    def write(staging: Path) -> Origins:
+        with cache.filling(cache.plan(sum(draw.sizes))):
+            unpacked = staging.with_name("unpacked")
+
+            def fetched(name: str) -> OfficialFiles:
+                return _fetched_files(cache, OFFICIAL_SOURCES[name], unpacked)
+
+            return _copy(fetched, draw, Copier(staging, progress))
+
+    return write_datasets(
+        root, source="official", arguments=draw.arguments(), overwrite=overwrite, repeatable=True, write=write
+    )
+
+
+def plan_official(
+    draw: OfficialDraw, *, cache_folder: Path, base_urls: Mapping[str, str], reporter: Reporter
+) -> tuple[list[Planned], bool]:
+    """What `prepare_official` would fetch, and whether the COCO pictures are known; writes and fetches nothing.
+
+    They are known where the annotations are in the cache.
+
+    Raises:
+        DataError, ConfigError: as for `prepare_local`.
+    """
+    _check_arguments(draw.sizes, draw.seed)
+    cache = DownloadCache(cache_folder, base_urls=base_urls, downloader=Downloader(), reporter=reporter)
+    if not cache.has_archive(COCO):
+        return cache.plan(sum(draw.sizes)), False
+    files = _fetched_files(cache, COCO, cache_folder)
+    categories = kept_categories(files, draw.categories)
+    pictures = coco_pictures(files, Draw(Task.DET, draw.sizes, draw.seed, set()), categories)
+    return cache.plan(pictures), True
+
+
+def _fetched_files(cache: DownloadCache, source: OfficialSource, unpacked: Path) -> OfficialFiles:
+    archive, url = cache.archive(source), source.bases[0] + source.archive
+    folder = unpacked / source.name
+    if source is COCO:
+        return CocoFiles(archive, unpacked=folder, url=url, base=source.bases[0], pictures=cache.pictures)
+    return ArchiveFiles(source.name, archive, inner=source.inner, unpacked=folder, url=url)
+
+
+def _copy(files: Callable[[str], OfficialFiles], draw: OfficialDraw, copier: Copier) -> Origins:
+    """Args: files: of a dataset, by its name; asked for only when they are needed."""
+    coco = files(COCO.name)
+    categories = kept_categories(coco, draw.categories)  # a wrong name is told before anything large is fetched
+    seen: set[str] = set()
+    draws = {task: Draw(task, draw.sizes, draw.seed, seen) for task in TASKS}
+    copy_imagenette(files(IMAGENETTE.name), draws[Task.CLS], copier)
+    copy_voc(files(VOC.name), draws[Task.SEG], copier)
+    copy_coco(coco, draws[Task.DET], copier, categories)
+    return copier.origins
 
 
 def _draw_classification(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
@@ -213,47 +263,3 @@ def _check_arguments(sizes: tuple[int, int, int], seed: int) -> None:
         raise DataError(f"sizes {sizes}: give a number above 0 for each of {', '.join(SPLITS)}")
     if seed < 0:
         raise DataError(f"seed {seed}: must not be negative")
-
-
-@contextmanager
-def _staging(root: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder inside the root, gone at the end; what it holds counts for nothing until `_publish`."""
-    standing = [name for name in (*DATASET_FOLDERS.values(), MANIFEST_FILE) if (root / name).exists()]
-    if standing and not overwrite:
-        raise DataError(f"{root}: already holds {', '.join(standing)}; choose another folder or overwrite")
-    new_root = not root.exists()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".prepare-", dir=root) as staging:
-            yield Path(staging)
-    except OSError as error:
-        raise DataError(f"{error.filename or root}: {error.strerror or error}") from None
-    finally:
-        if new_root and root.exists() and not any(root.iterdir()):
-            root.rmdir()
-
-
-def _publish(staging: Path, root: Path, source: str, arguments: dict[str, Any]) -> PrepareResult:
-    """Write the manifest of what is staged and move all of it into the root."""
-    counts = {task: dict(zip(SPLITS, arguments["sizes"], strict=True)) for task in TASKS}
-    files = sorted(path for folder in DATASET_FOLDERS.values() for path in (staging / folder).rglob("*"))
-    manifest = {
-        "schema": _MANIFEST_SCHEMA,
-        "source": source,
-        "arguments": arguments,
-        "counts": counts,
-        "files": [
-            {"path": path.relative_to(staging).as_posix(), "sha256": sha256_of(path), "bytes": path.stat().st_size}
-            for path in files
-            if path.is_file()
-        ],
-    }
-    write_json(manifest, staging / MANIFEST_FILE, indent=1)
-    # Without this, a kill between the moves would leave a manifest of the old datasets beside the new ones.
-    (root / MANIFEST_FILE).unlink(missing_ok=True)
-    for folder in DATASET_FOLDERS.values():
-        if (root / folder).exists():
-            (root / folder).rename(staging / f"old-{folder}")
-        (staging / folder).rename(root / folder)
-    (staging / MANIFEST_FILE).rename(root / MANIFEST_FILE)
-    return PrepareResult(root, source, arguments["seed"], counts, root / MANIFEST_FILE)

@@ -1,4 +1,4 @@
-"""VOC-style masks: {root}/{split}/JPEGImages/x.jpg with {root}/{split}/SegmentationClass/x.png."""
+"""Pictures with masks of class indices: x.jpg in one folder, x.png in another."""
 
 from __future__ import annotations
 
@@ -7,64 +7,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData, detection_target
-from onehead_cli.datasets.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
+from onehead_cli.datasets.checks import unknown_label, wrong_mask_size
+from onehead_cli.datasets.listing import MaskFolders
 from onehead_cli.datasets.mask_boxes import MaskBoxes, boxes_from_mask
-from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, pictures_in
+from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task
 
 
 class SegmentationData(TaskData):
-    """mask_paths: one mask a picture, class indices with 255 = void.
+    """mask_paths: one mask a picture, class indices with `data.ignore_index` for void.
 
     shared: mask label -> detection class; set, each batch carries the boxes that its masks hold.
     """
 
     task = Task.SEG
 
-    def __init__(self, root: Path, split: str, data: DataConfig, interpolation: str, budget: CacheBudget) -> None:
-        """Raises: DataError: a folder is missing or empty, or a picture has no mask."""
-        pictures, masks = root / split / PICTURE_FOLDER, root / split / MASK_FOLDER
-        if not pictures.is_dir() or not masks.is_dir():
-            raise DataError(
-                f"{root / split}: needs the folders {PICTURE_FOLDER} and {MASK_FOLDER} (see `onehead prepare-data`)"
-            )
-        paths = pictures_in(pictures)
-        if not paths:
-            raise DataError(f"{pictures}: no picture in it")
-        self.mask_paths = [masks / f"{p.stem}.png" for p in paths]
-        missing = [m for m in self.mask_paths if not m.is_file()]
-        if missing:
-            raise DataError(f"{missing[0]}: mask missing ({len(missing)} in all)")
+    def __init__(self, found: MaskFolders, data: DataConfig, interpolation: str, budget: CacheBudget) -> None:
+        self.mask_paths = found.masks
+        self.ignore_index = data.ignore_index
         self.shared: dict[int, int] = {}
-        self._masks: dict[int, NDArray[np.uint8]] = {}
         self._boxes: dict[int, MaskBoxes] = {}
-        super().__init__(paths, read_classes(root), data, interpolation, budget)
+        self._masks: dict[int, NDArray[np.uint8]] = {}
+        super().__init__(found.pictures, found.classes, data, interpolation, budget)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """The mask at its original size, uint8 [height, width].
+        """The mask at its original size, uint8 [height, width], with IGNORE_INDEX for void.
 
         Raises:
             DataError: unreadable, of another size than the picture, or with a label that is no class.
         """
-        path, mask, fit = self.mask_paths[index], open_mask(self.mask_paths[index]), self.fit(index)
-        if mask.shape != (fit.height, fit.width):
-            raise DataError(
-                f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has {fit.width} x {fit.height}"
-            )
-        labels = np.unique(mask)
-        over = labels[(labels >= len(self.classes)) & (labels != IGNORE_INDEX)]
-        if over.size:
-            raise DataError(
-                f"{path}: label {over[0]}, but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-            )
-        return mask
+        fit = self.fit(index)
+        return checked_mask(
+            self.mask_paths[index], (fit.width, fit.height), len(self.classes), ignore_index=self.ignore_index
+        )
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
@@ -89,23 +70,21 @@ class SegmentationData(TaskData):
         return fitted
 
 
-def read_classes(root: Path) -> list[str]:
-    """The names in {root}/classes.yaml (a list, or a mapping from index to name), else the 21 VOC names.
+def checked_mask(
+    path: Path, size: tuple[int, int], num_classes: int, *, ignore_index: int = IGNORE_INDEX
+) -> NDArray[np.uint8]:
+    """A mask at its original size, uint8 [height, width], with IGNORE_INDEX for void.
+
+    Args:
+        size: width and height of its picture.
+        ignore_index: what the file has for void.
 
     Raises:
-        DataError: classes.yaml is not such a list or mapping.
+        DataError: unreadable, of another size than the picture, or with a label that is no class.
     """
-    path = root / CLASSES_FILE
-    if not path.is_file():
-        return list(VOC_CLASSES)
-    try:
-        names = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise DataError(f"{path}: not valid YAML") from None
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise DataError(f"{path}: expected a list of class names, background first")
-    if len(names) > IGNORE_INDEX or len(set(names)) != len(names):
-        raise DataError(f"{path}: expected at most {IGNORE_INDEX} different names")
-    return names
+    mask = open_mask(path)
+    if problem := wrong_mask_size(mask.shape[::-1], size):
+        raise DataError(f"{path}: {problem}")
+    if problem := unknown_label(np.unique(mask).tolist(), num_classes, ignore_index):
+        raise DataError(f"{path}: {problem}")
+    return mask if ignore_index == IGNORE_INDEX else np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)

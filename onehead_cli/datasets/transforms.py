@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,9 +32,14 @@ class View:
     shift_y: Tensor
 
     @classmethod
-    def draw(cls, count: int, data: DataConfig, generator: torch.Generator) -> View:
-        """Zoom log-uniform, mirrored or not; zoomed in, the window stays in the picture; zoomed out, the reverse."""
-        u = torch.rand(4, count, generator=generator)
+    def draw(cls, total: int, data: DataConfig, generator: torch.Generator, rows: slice = slice(None)) -> View:
+        """Zoom log-uniform, mirrored or not; zoomed in, the window stays in the picture; zoomed out, the reverse.
+
+        Args:
+            total: pictures of the mini-batch, all of which are drawn for.
+            rows: those that are wanted.
+        """
+        u = torch.rand(4, total, generator=generator)[:, rows]
         low, high = math.log(data.scale_min), math.log(data.scale_max)
         zoom = (low + u[0] * (high - low)).exp()
         reach = (1 - 1 / zoom).abs()
@@ -44,8 +49,26 @@ class View:
 
 def to_float(batch: TaskBatch, device: torch.device) -> TaskBatch:
     """The batch on the device, pictures in 0..1."""
-    boxes = None if batch.mask_boxes is None else _boxes_to(batch.mask_boxes, device)
-    return TaskBatch(pictures_to_float(batch.images, device), _to(batch.target, device), batch.names, boxes)
+    return replace(
+        batch,
+        images=pictures_to_float(batch.images, device),
+        target=_to(batch.target, device),
+        mask_boxes=None if batch.mask_boxes is None else _boxes_to(batch.mask_boxes, device),
+    )
+
+
+def take(batch: TaskBatch, count: int) -> TaskBatch:
+    """The first pictures of a batch; all targets are tensors over the pictures."""
+    return TaskBatch(
+        batch.images[:count],
+        _take_boxes(batch.target, count) if isinstance(batch.target, DetectionTarget) else batch.target[:count],
+        batch.names[:count],
+        mask_boxes=None if batch.mask_boxes is None else _take_boxes(batch.mask_boxes, count),
+    )
+
+
+def _take_boxes(target: DetectionTarget, count: int) -> DetectionTarget:
+    return DetectionTarget(target.boxes[:count], target.labels[:count], target.crowd[:count])
 
 
 def pictures_to_float(images: Tensor, device: torch.device) -> Tensor:
@@ -53,15 +76,27 @@ def pictures_to_float(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
-def augment(batch: TaskBatch, task: Task, data: DataConfig, generator: torch.Generator, fill: Tensor) -> TaskBatch:
+def augment(
+    batch: TaskBatch,
+    task: Task,
+    data: DataConfig,
+    generator: torch.Generator,
+    fill: Tensor,
+    *,
+    rows: slice = slice(None),
+) -> TaskBatch:
     """Zoom, shift, mirror and recolour a float batch, the targets along with the pictures.
 
     Args:
         generator: on the CPU, so that a seed means the same on every device.
         fill: colour outside the picture, float [1, 3, 1, 1].
+        rows: where the batch stands in the mini-batch of all processes, so that a picture gets the same view however
+            many there are.
     """
-    view = View.draw(len(batch.names), data, generator)
-    images = recolour(batch.images, data.colour, generator)
+    if not batch.names:
+        return batch
+    view = View.draw(batch.total, data, generator, rows)
+    images = recolour(batch.images, data.colour, generator, total=batch.total, rows=rows)
     grid = _grid(view, batch.images.shape[-1], batch.images.device)
     images = F.grid_sample(images - fill, grid, align_corners=False).add_(fill)
     target = batch.target
@@ -72,7 +107,8 @@ def augment(batch: TaskBatch, task: Task, data: DataConfig, generator: torch.Gen
         assert isinstance(target, DetectionTarget)
         target = view_boxes(target, view, batch.images.shape[-1])
     boxes = None if batch.mask_boxes is None else view_boxes(batch.mask_boxes, view, batch.images.shape[-1])
-    return TaskBatch(images.contiguous(memory_format=torch.channels_last), target, batch.names, boxes)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return replace(batch, images=images, target=target, mask_boxes=boxes)
 
 
 def view_masks(masks: Tensor, grid: Tensor) -> Tensor:
@@ -100,9 +136,20 @@ def view_boxes(target: DetectionTarget, view: View, size: int) -> DetectionTarge
     return DetectionTarget(clipped, labels, (target.crowd | doubtful) & (labels >= 0))
 
 
-def recolour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation changed by up to `strength` a picture; float [B, 3, S, S] in 0..1."""
-    brightness, contrast, saturation = 1 + (torch.rand(3, len(images), generator=generator) * 2 - 1) * strength
+def recolour(
+    images: Tensor,
+    strength: float,
+    generator: torch.Generator,
+    *,
+    total: int | None = None,
+    rows: slice = slice(None),
+) -> Tensor:
+    """Brightness, contrast and saturation changed by up to `strength` a picture; float [B, 3, S, S] in 0..1.
+
+    Args: total, rows: as for `View.draw`; without them the images are the whole mini-batch.
+    """
+    drawn = torch.rand(3, total or len(images), generator=generator)[:, rows]
+    brightness, contrast, saturation = 1 + (drawn * 2 - 1) * strength
     grey = torch.tensor(_LUMINANCE).expand(3, 3)
     matrix = saturation[:, None, None] * torch.eye(3) + (1 - saturation)[:, None, None] * grey  # [B, 3, 3]
     gain = (brightness * contrast)[:, None, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import torch
 from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
 from onehead_cli.config import Config
 from onehead_cli.console import SCHEMA
+from onehead_cli.datasets.bad_files import scan_for_run
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import check_classes, load_split
 from onehead_cli.device import resolve_device, resolve_precision
@@ -21,6 +23,8 @@ from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
 from onehead_cli.evaluation.report import confusion_csv, precision_recall_csv, write_report
+from onehead_cli.launch import is_main
+from onehead_cli.training.distributed import from_first
 from onehead_cli.types import TASKS, Reporter, Row, Task
 
 _SCORES = ("top1", "top5", "miou", "map", "map50")
@@ -28,7 +32,7 @@ _SCORES = ("top1", "top5", "miou", "map", "map50")
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report.
+    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report, where it was written.
 
     complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
     """
@@ -60,14 +64,18 @@ def compare(
     Raises:
         OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
     known = checkpoint.architecture.tasks
-    wanted = [task for task in TASKS if task in (tasks or known)]
+    wanted = [task for task in config.data.tasks if task in (tasks or known)]
     if lacking := [task.value for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
+    if not wanted:
+        raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
     is_student = len(known) > 1
-    baselines = load_teachers(config) if is_student else {known[0]: checkpoint}
-    reader = _Reader(config, splits, reporter)
+    baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
+    scan = from_first(lambda: scan_for_run(config, wanted, splits, reporter))
+    reader = _Reader(config, splits, scan.bad, reporter)
+    _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
     missing = [task.value for task in wanted if task not in baselines]
     if missing:
         reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
@@ -104,20 +112,24 @@ def compare(
         "relative": relative,
         "resamples": settings.resamples,
         "seed": config.seed,
+        "skipped": scan.bad_counts(),
         "warnings": reader.warnings,
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
     curves = _curves("baseline", baseline) | _curves("unified", unified)
-    files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
+    files: list[Path] = []
+    if is_main():
+        files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
     return EvaluateResult(document, drops, files, complete=not is_student or len(drops) == len(wanted))
 
 
 class _Reader:
     """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
 
-    def __init__(self, config: Config, splits: Sequence[str], reporter: Reporter) -> None:
+    def __init__(self, config: Config, splits: Sequence[str], skip: Collection[Path], reporter: Reporter) -> None:
         self.config = config
         self.splits = splits
+        self.skip = skip
         self.reporter = reporter
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.model.precision, self.device)
@@ -159,7 +171,7 @@ class _Reader:
         if key not in self._loaded:
             data = self.config.data.model_copy(update={"image_size": stored["image_size"], "fit": stored["fit"]})
             parts = [
-                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget)
+                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget, skip=self.skip)
                 for split in self.splits
             ]
             for warning in [warning for part in parts for warning in part.warnings]:
@@ -168,6 +180,17 @@ class _Reader:
         for split, part in zip(self.splits, self._loaded[key], strict=True):
             check_classes(part, checkpoint.architecture.classes, f"split {split}")
         return self._loaded[key]
+
+
+def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: _Reader) -> None:
+    """Say once of each checkpoint that its training data had another manifest than the data root has now."""
+    held = manifest_hash(config.data.root)
+    for name, trained in {each.name: each.data.get("manifest") for each in checkpoints}.items():
+        if held and trained and held != trained:
+            reader.warn(
+                f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
+                f"now {held[:12]}); test pictures may have been trained on"
+            )
 
 
 def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:

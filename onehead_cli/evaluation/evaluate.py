@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onehead_cli.config import EvaluationConfig
@@ -15,11 +16,13 @@ from onehead_cli.datasets.classification import ClassificationData
 from onehead_cli.datasets.detection import DetectionData, pooled_ground_truth
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.transforms import to_float
-from onehead_cli.decode import pool_classes, read_boxes, read_mask
+from onehead_cli.decode import Detections, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast
 from onehead_cli.evaluation.classification import ClassificationResult
 from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
+from onehead_cli.launch import rank, world_size
+from onehead_cli.training.distributed import merge
 from onehead_cli.types import Task
 
 TaskResult = ClassificationResult | SegmentationResult | DetectionResult
@@ -34,7 +37,10 @@ class Evaluator:
 
     config: how the maps are read.
     precision: of the forward pass.
-    advance: called with the number of pictures of each finished batch.
+    advance: called with the number of pictures of each finished batch, also of those that other processes do.
+
+    Of several processes, each does every n-th batch, and all get the results of all: a batch is the same as in one
+    process, and so is every bit of its result.
     """
 
     config: EvaluationConfig
@@ -65,7 +71,7 @@ class Evaluator:
         maps, labels = [], []
         for split in splits:
             assert isinstance(split, ClassificationData)
-            maps += [part.cpu() for _, part in self._maps(model, split)]
+            maps += merge((start, part.cpu()) for start, part in self._maps(model, split))
             labels += split.labels
         return torch.cat(maps), labels
 
@@ -73,10 +79,12 @@ class Evaluator:
         matrices = []
         for split in splits:
             assert isinstance(split, SegmentationData)
+            mine: list[tuple[int, NDArray[np.int64]]] = []
             for start, maps in self._maps(model, split):
                 for index, picture in enumerate(maps, start):
                     predicted = read_mask(picture, split.fit(index))
-                    matrices.append(confusion_matrix(predicted, split.mask(index), len(split.classes)))
+                    mine.append((index, confusion_matrix(predicted, split.mask(index), len(split.classes))))
+            matrices += merge(mine)
         return SegmentationResult(np.stack(matrices), splits[0].classes)
 
     def _detected(self, model: nn.Module, splits: Sequence[TaskData]) -> DetectionResult:
@@ -84,25 +92,30 @@ class Evaluator:
         for split in splits:
             assert isinstance(split, DetectionData)
             sources.append(split)
+            mine: list[tuple[int, Detections]] = []
             for start, maps in self._maps(model, split):
-                detections += read_boxes(
+                indices = range(start, start + len(maps))
+                found = read_boxes(
                     maps,
-                    [split.fit(index) for index in range(start, start + len(maps))],
+                    [split.fit(index) for index in indices],
                     num_classes=len(split.classes),
                     score_min=self.config.score_min,
                     nms_iou=self.config.nms_iou,
                     max_detections=self.config.max_detections,
                 )
+                mine += zip(indices, found, strict=True)
+            detections += merge(mine)
         return DetectionResult(pooled_ground_truth(sources), detections, sources[0].category_ids, sources[0].classes)
 
     def _maps(self, model: nn.Module, split: TaskData) -> Iterator[tuple[int, Tensor]]:
-        """(index of the first picture, maps of the split's task, float [B, C, h, w]) a batch."""
-        for start in range(0, len(split), self.config.batch_size):
+        """(index of the first picture, maps of the split's task, float [B, C, h, w]) a batch of this process."""
+        for number, start in enumerate(range(0, len(split), self.config.batch_size)):
             indices = range(start, min(start + self.config.batch_size, len(split)))
-            images = to_float(split.batch(indices), self.device).images
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                maps = model(images)[split.task]
-            yield start, maps.float()
+            if number % world_size() == rank():
+                images = to_float(split.batch(indices), self.device).images
+                with torch.inference_mode(), autocast(self.device, self.precision):
+                    maps = model(images)[split.task]
+                yield start, maps.float()
             self.advance(len(indices))
 
 

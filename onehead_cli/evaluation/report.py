@@ -73,7 +73,7 @@ def write_report(
             files[f"per_class_{task}.md"] = _class_markdown(task, present)
     files |= curves
     if drops:
-        files["drop_check.md"] = drop_table(drops)
+        files["drop_check.md"] = drop_table(drops) + _skipped_note(document.get("skipped", {}))
     for name, text in files.items():
         _write(folder / name, text)
     # What an earlier evaluation of other tasks left would pass for a part of this one.
@@ -124,6 +124,12 @@ def drop_table(drops: Sequence[Drop]) -> str:
         "pictures: PASS where all of it is above the limit, FAIL where all of it is below, else INCONCLUSIVE."
     )
     return _markdown_table(header, body, left={0, 1, 5, 7}) + f"\n{note}\n"
+
+
+def _skipped_note(skipped: Mapping[str, Mapping[str, int]]) -> str:
+    """Names the tasks and splits of which pictures were left out; empty where there are none."""
+    counts = [f"{n} of {task} {split}" for task, splits in skipped.items() for split, n in splits.items() if n]
+    return f"\nPictures left out because they cannot be used: {', '.join(counts)}.\n" if counts else ""
 
 
 def _class_csv(tables: Mapping[str, Sequence[Row]]) -> str:

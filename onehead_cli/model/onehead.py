@@ -1,4 +1,4 @@
-"""The network: one backbone, a neck a task, one head, one forward pass for all three outputs."""
+"""The network: one backbone, a neck a task, one head, one forward pass for all outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _PRIOR_SIZES = (0.12, 0.6)
 class Architecture:
     """What is needed to rebuild a network without its config; stored in every checkpoint.
 
-    classes: the class names of every task, also of tasks that a teacher does not do: they set the head's width.
+    classes: the class names of every task that there is data for, also of those that a teacher does not do: they set
+        the head's width and its groups.
     tasks: the tasks that the network has a neck and an output for.
     """
 
@@ -41,7 +42,7 @@ class Architecture:
     @property
     def channels(self) -> dict[Task, int]:
         """Channels of each task's map."""
-        counts = {task: len(names) for task, names in self.classes.items()}
+        counts = {task: len(self.classes[task]) for task in TASKS if task in self.classes}
         if Task.DET in counts:
             counts[Task.DET] += self.boxes_per_cell * BOX_CHANNELS
         return counts
@@ -70,7 +71,7 @@ class OneHead(nn.Module):
         self.backbone = backbone
         self.upsample = Upsample(backbone.out_channels)
         self.necks = nn.ModuleDict({task.value: Neck() for task in self.tasks})
-        self.head = Head(width)
+        self.head = Head(width, tuple(channels))
         self.identity = IdentityMapping(channels, self.tasks)
         self.register_buffer("mean", torch.tensor(backbone.preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.preprocess.std).view(1, 3, 1, 1))

@@ -15,5 +15,8 @@ class Upsample(nn.Module):
         self.shuffle = nn.PixelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.shuffle(self.norm(self.conv(x)))
+        x = self.norm(self.conv(x))
+        if not len(x):  # a process without pictures; PixelShuffle has no backward for an empty batch
+            return x.reshape(0, UPSAMPLED_CHANNELS, 2 * x.shape[2], 2 * x.shape[3])
+        out: Tensor = self.shuffle(x)
         return out

@@ -1,11 +1,14 @@
-"""The training loop: a generator of facts. Its caller decides what to save, log and draw."""
+"""The training loop: a generator of facts. Its caller decides what to save, log and draw.
+
+In several processes every decision (the end, a new best, patience) is made from numbers that are the same in all.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,8 +17,10 @@ from onehead_cli.config import ScheduleConfig
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
+from onehead_cli.launch import world_size
 from onehead_cli.model.batch_norm import set_training
 from onehead_cli.model.onehead import OneHead
+from onehead_cli.training.distributed import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
@@ -24,11 +29,13 @@ from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 @dataclass
 class LoopState:
-    """Where a run is: optimizer steps done, the best criterion so far, and evaluations since then."""
+    """Where a run is: optimizer steps done, the best criterion so far, evaluations since then, and the tasks whose
+    weight was warned about."""
 
     step: int = 0
     best: float = float("-inf")
     since_best: int = 0
+    warned: list[str] = field(default_factory=list)
 
 
 class TrainingLoop:
@@ -63,7 +70,6 @@ class TrainingLoop:
             NonFiniteLossError: before the step; weights and state are those of the step before.
         """
         epoch_began = time.perf_counter()
-        floor_warned: set[str] = set()
         while not self.finished():
             info = self._step()
             yield info
@@ -75,8 +81,8 @@ class TrainingLoop:
                 best = validation.criterion > self.state.best
                 self.state.best = max(validation.criterion, self.state.best)
                 self.state.since_best = 0 if best else self.state.since_best + 1
-            below = {name for name, w in info.weights.items() if w < self.weights_floor} - floor_warned
-            floor_warned |= below
+            below = {name for name, w in info.weights.items() if w < self.weights_floor} - set(self.state.warned)
+            self.state.warned += sorted(below)
             yield EpochInfo(
                 epoch=info.epoch,
                 total_epochs=self.schedule.epochs,
@@ -120,6 +126,8 @@ class TrainingLoop:
                 "try a lower --lr or model.precision=fp32"
             )
         self.optimizer.step()
+        if self.batch_norm != "frozen":
+            average_([b for b in objective.model.backbone.buffers() if b.is_floating_point()])
         epoch = step // self.steps_per_epoch + 1
         objective.normaliser.update(losses, first_epoch=epoch == 1)
         self.average.update(objective.model, step)
@@ -140,9 +148,11 @@ class TrainingLoop:
         """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
         return {
             "step": self.state.step,
+            "processes": world_size(),
             "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
             "since_best": self.state.since_best,
+            "warned": list(self.state.warned),
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "task_weights": self.objective.task_weights.state_dict(),
@@ -150,7 +160,12 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
-        self.state = LoopState(step=int(state["step"]), best=float(state["best"]), since_best=int(state["since_best"]))
+        self.state = LoopState(
+            step=int(state["step"]),
+            best=float(state["best"]),
+            since_best=int(state["since_best"]),
+            warned=list(state["warned"]),
+        )
         self.objective.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])
@@ -163,7 +178,8 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
 
     Each mini-batch runs backward at once, so that only one graph is held whatever the size. The gradient equals that
     of the mean over the buffer in one graph: the normalisers and the task weights stay as they are within it. (Only
-    in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.)
+    in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.) Of several
+    processes, each ends with the gradients of all.
 
     Raises:
         NonFiniteLossError: see `Objective`.
@@ -175,4 +191,5 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
         total += float(loss.detach()) / size
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
-    return total, {name: float(value) / size for name, value in sums.items()}
+    sum_gradients([*objective.model.parameters(), *objective.task_weights.parameters()])
+    return sum_number(total), {name: float(value) / size for name, value in sums.items()}

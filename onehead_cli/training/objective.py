@@ -19,6 +19,7 @@ from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.losses.yolov1 import yolov1_loss
 from onehead_cli.model.onehead import OneHead
+from onehead_cli.training.distributed import gather, sum_parts
 from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutputs
 
 
@@ -29,7 +30,8 @@ class Objective:
     total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t
 
     m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0. The backbone's
-    ImageNet classifier counts as one more teacher.
+    ImageNet classifier counts as one more teacher. Of several processes, each computes its pictures' share of the
+    total: the sum over its pictures divided by the number of all.
 
     model: the network that learns.
     teachers: frozen networks in eval mode, one a task; empty without distillation.
@@ -50,44 +52,49 @@ class Objective:
     precision: torch.dtype
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total to run backward on, and the detached mean of each part by name ("cls", "kd_cls", ...).
+        """This process's share of the total to run backward on, and the detached mean of each part by name ("cls",
+        "kd_cls", ...) over the pictures of all processes.
 
         Raises:
-            NonFiniteLossError: a part is NaN or infinite.
+            NonFiniteLossError: a mean is NaN or infinite.
         """
         images = torch.cat([part.images for part in batch.values()])
         with autocast(images.device, self.precision):
             outputs = self.model(images)
         parts = self._task_losses(outputs, batch)
         parts |= self._distillation(outputs, batch, images)
-        for name, part in parts.items():
-            _check_finite(name, part, batch)
+        means = sum_parts(parts)
+        for name, mean in means.items():
+            _check_finite(name, mean, batch)
 
         weights = self.task_weights()
         total = images.new_zeros(())
         for index, task in enumerate(self.task_weights.tasks):
             if task.value in parts:
                 total = total + weights[index] * parts[task.value] / self.normaliser.scale(
-                    task.value, parts[task.value]
+                    task.value, means[task.value]
                 )
         for name in [name for name in parts if name.startswith("kd_")]:
             share = self.config.distill.lambda_ / (len(self.teachers) + (self.imagenet is not None))
-            total = total + share * parts[name] / self.normaliser.scale(name, parts[name])
-        return total, {name: part.detach() for name, part in parts.items()}
+            total = total + share * parts[name] / self.normaliser.scale(name, means[name])
+        return total, means
 
     def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
         losses, rows = {}, _rows(batch)
-        for task in outputs:
-            found = []
-            if task in batch:
-                found.append(self._task_loss(task, outputs[task][rows[task]], batch[task]))
-            if task is Task.DET:
-                for other, part in batch.items():
-                    if part.mask_boxes is not None:
-                        labelled, size = sorted(self.shared.values()), part.images.shape[-1]
-                        found.append(self._detection_loss(outputs[task][rows[other]], part.mask_boxes, size, labelled))
-            if found:
-                losses[task.value] = torch.cat(found).mean()
+        for task, task_map in outputs.items():
+            total, pictures = task_map.new_zeros(()), 0
+            for other, part in batch.items():
+                mine = task_map[rows[other]]
+                if other is task:
+                    loss = self._task_loss(task, mine, part) if part.names else mine
+                elif task is Task.DET and part.mask_boxes is not None:
+                    size, labelled = part.images.shape[-1], sorted(self.shared.values())
+                    loss = self._detection_loss(mine, part.mask_boxes, size, labelled) if part.names else mine
+                else:
+                    continue
+                total, pictures = total + loss.sum(), pictures + part.total
+            if pictures:
+                losses[task.value] = total / pictures
         return losses
 
     def _task_loss(self, task: Task, task_map: Tensor, part: TaskBatch) -> Tensor:
@@ -119,13 +126,20 @@ class Objective:
             if own and task not in rows:
                 continue
             seen = rows[task] if own else slice(0, len(images))
-            said = self._ask(teacher, images[seen])[task].float().clone()
-            if task is Task.SEG and Task.DET in rows and not own and self.config.distill.gate_masks:
-                said[rows[Task.DET]] = self._gated(said[rows[Task.DET]], batch[Task.DET])
-            losses[f"kd_{task.value}"] = self._distil(task, outputs[task][seen], said).mean()
+            total = batch[task].total if own else sum(part.total for part in batch.values())
+            loss = outputs[task][seen]
+            if len(loss):
+                said = self._ask(teacher, images[seen])[task].float().clone()
+                if task is Task.SEG and Task.DET in rows and not own and self.config.distill.gate_masks:
+                    said[rows[Task.DET]] = self._gated(said[rows[Task.DET]], batch[Task.DET])
+                loss = self._distil(task, loss, said)
+            losses[f"kd_{task.value}"] = loss.sum() / total
         if self.imagenet is not None and Task.CLS in rows:
-            said = self._ask(self.imagenet, images[rows[Task.CLS]]).float().clone()[..., None, None]
-            losses["kd_imagenet"] = self._distil(Task.CLS, outputs[Task.CLS][rows[Task.CLS]], said).mean()
+            loss = outputs[Task.CLS][rows[Task.CLS]]
+            if len(loss):
+                said = self._ask(self.imagenet, images[rows[Task.CLS]]).float().clone()[..., None, None]
+                loss = self._distil(Task.CLS, loss, said)
+            losses["kd_imagenet"] = loss.sum() / batch[Task.CLS].total
         return losses
 
     def _ask(self, teacher: nn.Module, images: Tensor) -> Any:
@@ -161,8 +175,9 @@ def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
     if torch.isfinite(loss):
         return
     task = Task.CLS if name == "kd_imagenet" else Task(name.removeprefix("kd_"))
-    pictures = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    mine = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    pictures = [picture for names in gather(mine) for picture in names]
     raise NonFiniteLossError(
-        f"loss '{name}' is {float(loss.detach())} on the batch {', '.join(pictures)}: stopped before the step; "
+        f"loss '{name}' is {float(loss)} on the batch {', '.join(pictures)}: stopped before the step; "
         "try a lower --lr, or look at these pictures and their labels"
     )

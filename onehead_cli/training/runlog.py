@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from onehead_cli.atomic import write_atomically
 from onehead_cli.errors import OneheadError
 from onehead_cli.types import EpochInfo, StepInfo
 
@@ -21,13 +25,13 @@ class RunLog:
         Raises:
             OneheadError: the file cannot be written.
         """
-        path = folder / f"{name}.jsonl"
+        self._path = folder / f"{name}.jsonl"
         try:
-            kept = _lines_until(path, resumed_step) if resumed_step is not None else []
-            path.write_text("".join(kept), encoding="utf-8")
-            self._file = path.open("a", encoding="utf-8")
+            kept = "".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
+            write_atomically(self._path, lambda file: file.write(kept.encode("utf-8")))
+            self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
-            raise OneheadError(f"{path}: cannot be written ({error.strerror})") from None
+            raise self._unwritable(error) from None
         self._board = _tensorboard(folder / "tensorboard" / name, resumed_step)
 
     def __enter__(self) -> RunLog:
@@ -36,19 +40,31 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing tries once more to write what could not be written
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
+    def scanned(self, skipped: Mapping[str, Mapping[str, int]]) -> None:
+        """How many pictures were left out, by task and split; the first line of a new run."""
+        self._append({"kind": "scan", "step": 0, "skipped": skipped})
+
     def resumed(self, *, epoch: int, step: int) -> None:
-        self._file.write(json.dumps({"kind": "resumed", "epoch": epoch, "step": step}) + "\n")
-        self._file.flush()
+        """Append a line that says `resumed from step ...`; the one kind that a run never stopped does not have."""
+        message = f"resumed from step {step}"
+        self._append({"kind": "resumed", "epoch": epoch, "step": step, "message": message})
+
+    def sync(self) -> None:
+        """Have all lines on disk, so that a checkpoint written after it never lacks one."""
+        os.fsync(self._file.fileno())
 
     def write(self, info: StepInfo | EpochInfo) -> None:
-        """Append one line; its `kind` is "step" or "epoch"."""
-        kind = "step" if isinstance(info, StepInfo) else "epoch"
-        self._file.write(json.dumps({"kind": kind, **dataclasses.asdict(info)}) + "\n")
-        self._file.flush()
+        """Append one line; its `kind` is "step" or "epoch".
+
+        Raises:
+            OneheadError: the file cannot be written.
+        """
+        self._append({"kind": "step" if isinstance(info, StepInfo) else "epoch", **dataclasses.asdict(info)})
         if self._board is None:
             return
         values: dict[str, Any]
@@ -60,6 +76,16 @@ class RunLog:
             values = {f"val/{name}": value for name, value in info.scores.items() if value is not None}
         for name, value in values.items():
             self._board.add_scalar(name, value, info.step)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> OneheadError:
+        return OneheadError(f"{self._path}: cannot be written ({error.strerror})")
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

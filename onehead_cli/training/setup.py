@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from onehead_cli.checkpoint import Checkpoint
 from onehead_cli.config import Config, ScheduleConfig
@@ -18,11 +20,14 @@ from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precis
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
+from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.imagenet import imagenet_classifier
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
+from onehead_cli.training.synchronised_norm import synchronise_new_layers
 from onehead_cli.types import MAIN_METRIC, Reporter, Task
 
 
@@ -46,6 +51,7 @@ def build_loop(
     *,
     teachers: Mapping[Task, Checkpoint],
     pretrained: bool,
+    skip: Collection[Path] = (),
     reporter: Reporter,
 ) -> TrainingLoop:
     """A loop at its first step: a student's for several tasks, a teacher's for one.
@@ -53,11 +59,17 @@ def build_loop(
     Args:
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         pretrained: load ImageNet weights into the backbone.
+        skip: pictures that are left out.
 
     Raises:
         OneheadError: data, weights or teachers cannot be used.
     """
     device = resolve_device(config.device)
+    if config.model.sync_batch_norm and device.type != "cuda":
+        raise ConfigError(
+            f"model.sync_batch_norm runs on GPUs of NVIDIA only, not on {device.type}; leave it out: the new layers' "
+            "batch-norm is synchronised anywhere, and a frozen backbone has nothing to synchronise"
+        )
     precision = resolve_precision(config.model.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -66,12 +78,14 @@ def build_loop(
     torch.manual_seed(config.seed)
     settings = config.model.model_copy(update={"pretrained": pretrained})
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if world_size() > 1:
+        _share_out(model, config, schedule.batch_size * len(architecture.tasks), reporter)
     budget = CacheBudget(config.data.cache_mb)
-    train = _load_splits(config, config.data.train_split, architecture, model, budget, reporter)
-    shared = shared_classes(architecture.classes[Task.SEG], architecture.classes[Task.DET])
+    train = _load_splits(config, config.data.train_split, architecture, model, budget, skip, reporter)
+    shared = shared_classes(architecture.classes.get(Task.SEG, ()), architecture.classes.get(Task.DET, ()))
     if schedule.boxes_from_masks and Task.DET in architecture.tasks:
-        train |= _mask_boxes(config, train, shared, model, budget)
-    val = _load_splits(config, config.data.val_split, architecture, model, budget, reporter)
+        train |= _mask_boxes(config, train, shared, model, budget, skip)
+    val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, reporter)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
@@ -81,12 +95,21 @@ def build_loop(
         shared=shared,
         config=config,
         schedule=schedule,
-        num_detection_classes=len(architecture.classes[Task.DET]),
+        num_detection_classes=len(architecture.classes.get(Task.DET, ())),
         precision=precision,
     )
     loader = TrainLoader(
-        train, batch_size=schedule.batch_size, seed=config.seed, data=config.data, device=device, fill=model.mean.cpu()
+        train,
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        data=config.data,
+        device=device,
+        fill=model.mean.cpu(),
+        rank=rank(),
+        world_size=world_size(),
     )
+    pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
+    check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
     evaluator = Evaluator(config.evaluation, device, precision)
     teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
@@ -103,17 +126,44 @@ def build_loop(
     )
 
 
+def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter) -> None:
+    """Make a network ready to learn in several processes, `pictures` in a mini-batch: equal weights, shared norms."""
+    check_same(config.model_dump(mode="json"), "settings")
+    broadcast_(model.state_dict().values())
+    synchronise_new_layers(model)
+    if config.model.batch_norm == "frozen":
+        return
+    if pictures < world_size():
+        raise ConfigError(
+            f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share {pictures} pictures a "
+            "mini-batch, and one without pictures has no statistics; start fewer, or give a larger --batch-size"
+        )
+    if config.model.sync_batch_norm:
+        model.backbone = convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+    else:
+        reporter.warn(
+            f"model.batch_norm={config.model.batch_norm}: each process normalises the backbone by its own pictures "
+            "alone, so the result depends on the number of processes"
+        )
+
+
 def scores_of(teachers: Mapping[Task, Checkpoint]) -> dict[str, float]:
     """Main score of each teacher on val, by task."""
     return {task.value: float(teacher.scores[MAIN_METRIC[task]] or 0.0) for task, teacher in teachers.items()}
 
 
 def _load_splits(
-    config: Config, split: str, architecture: Architecture, model: OneHead, budget: CacheBudget, reporter: Reporter
+    config: Config,
+    split: str,
+    architecture: Architecture,
+    model: OneHead,
+    budget: CacheBudget,
+    skip: Collection[Path],
+    reporter: Reporter,
 ) -> dict[Task, TaskData]:
-    loaded = {}
+    loaded, interpolation = {}, model.preprocess.interpolation
     for task in architecture.tasks:
-        loaded[task] = load_split(task, split, config.data, interpolation=model.preprocess.interpolation, budget=budget)
+        loaded[task] = load_split(task, split, config.data, interpolation=interpolation, budget=budget, skip=skip)
         check_classes(loaded[task], architecture.classes, f"split {split}")
         for warning in loaded[task].warnings:
             reporter.warn(warning)
@@ -121,15 +171,25 @@ def _load_splits(
 
 
 def _mask_boxes(
-    config: Config, train: Mapping[Task, TaskData], shared: dict[int, int], model: OneHead, budget: CacheBudget
+    config: Config,
+    train: Mapping[Task, TaskData],
+    shared: dict[int, int],
+    model: OneHead,
+    budget: CacheBudget,
+    skip: Collection[Path],
 ) -> dict[Task, TaskData]:
     """The segmentation pictures with the boxes that their masks hold; a detection teacher learns from these alone."""
     if not shared:
-        raise ConfigError("boxes_from_masks: segmentation and detection have no class of the same name")
+        raise ConfigError("boxes_from_masks: segmentation and detection are not both there, or share no class by name")
     if config.model.detection_loss == "yolov1":
         raise ConfigError("boxes_from_masks: needs model.detection_loss=quality, which knows regions to ignore")
     masks = train.get(Task.SEG) or load_split(
-        Task.SEG, config.data.train_split, config.data, interpolation=model.preprocess.interpolation, budget=budget
+        Task.SEG,
+        config.data.train_split,
+        config.data,
+        interpolation=model.preprocess.interpolation,
+        budget=budget,
+        skip=skip,
     )
     assert isinstance(masks, SegmentationData)
     masks.shared = shared

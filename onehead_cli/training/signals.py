@@ -1,9 +1,19 @@
-"""SIGINT and SIGTERM end a training after the step it is in; a second one ends it at once."""
+"""SIGINT and SIGTERM end a training after the step it is in; a second one, or one elsewhere, ends the process then."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def leave_on_signals() -> None:
+    """Let a signal end the process with exit code 128 + its number and one line."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
 
 
 class StopRequest:
@@ -14,7 +24,7 @@ class StopRequest:
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._remember)
         return self
 
@@ -26,5 +36,23 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
-            raise SystemExit(128 + number)
+            _leave(number, frame)
         self.signal_number = number
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Leave through every `finally`, so that nothing half-written stays; `app.run` says which signal it was."""
+    if _in_import(frame):
+        # Whoever imports may swallow an exception and go on with half a module: numpy and torch do.
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        os.write(2, f"{show_cursor}error: stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(128 + number)
+    raise SystemExit(128 + number)
+
+
+def _in_import(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

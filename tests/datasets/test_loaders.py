@@ -8,9 +8,10 @@ import torch
 from PIL import Image, ImageOps
 
 from onehead_cli.config import DataConfig
+from onehead_cli.datasets.listing import read_mask_classes
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.pictures import CacheBudget, open_picture
-from onehead_cli.datasets.sources import check_classes, class_names, load_split
+from onehead_cli.datasets.sources import class_names, load_split
 from onehead_cli.errors import DataError
 from onehead_cli.types import TASKS, Task
 
@@ -50,56 +51,6 @@ def test_detection_targets_in_the_input(tmp_path):
     assert letterboxed.boxes[0, 0].tolist() == [8, 20, 24, 28]
 
 
-@pytest.mark.parametrize(
-    ("number", "bbox", "category", "what"),
-    [
-        (11, [5, 5, 0, 4], 1, "without an area dropped"),
-        (11, [5, 5, 4, -1], 1, "without an area dropped"),
-        (12, [5, float("nan"), 4, 4], 1, "NaN or infinity dropped"),
-        (12, [5, float("inf"), 4, 4], 1, "NaN or infinity dropped"),
-        (13, [-10, 5, 20, 4], 1, "clipped"),
-        (14, [70, 5, 4, 4], 1, "outside their picture dropped"),
-        (16, [5, 5, 4, 4], 99, "not listed dropped"),
-    ],
-)
-def test_faults_11_to_16_boxes_are_dropped_or_clipped_and_counted(tmp_path, number, bbox, category, what):
-    data = load(Task.DET, write_coco(tmp_path, [box(1, [1, 1, 8, 8]), box(2, bbox, category)]))
-    assert len(data.warnings) == 1 and what in data.warnings[0] and "1 boxes" in data.warnings[0]
-    boxes = [a["bbox"] for a in data.ground_truth["annotations"]]
-    assert boxes == ([[1, 1, 8, 8], [0, 5, 10, 4]] if number == 13 else [[1, 1, 8, 8]])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"annotations": [box(1, [1, 2, 3])]}, r"annotations\[0\].bbox"),
-        ({"annotations": [box(1, ["1", 2, 3, 4])]}, r"annotations\[0\].bbox"),
-        ({"annotations": [box(1, [1, 2, 3, 4]), box(1, [1, 2, 3, 4])]}, "repeats the id 1"),
-        ({"annotations": [{"id": 1}]}, "needs 'image_id'"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "../x.jpg", "width": 4, "height": 4}]}, "leaves"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "/x.jpg", "width": 4, "height": 4}]}, "leaves"),
-        ({"annotations": [], "images": [{"id": 1, "file_name": "a\0.jpg", "width": 4, "height": 4}]}, "NUL"),
-        ({"annotations": [box(1, [1, 2, 10**400, 4])]}, r"annotations\[0\].bbox"),
-    ],
-)
-def test_malformed_json_is_one_error(tmp_path, change, message):
-    with pytest.raises(DataError, match=message):
-        load(Task.DET, write_coco(tmp_path, **change))
-
-
-def test_fault_21_truncated_and_deeply_nested_json(tmp_path):
-    path = write_coco(tmp_path, []) / "mini_coco_det" / "annotations" / "instances_train.json"
-    for text in (path.read_text()[:-20], "[" * 100_000):
-        path.write_text(text)
-        with pytest.raises(DataError, match="not readable as JSON"):
-            load(Task.DET, tmp_path)
-
-
-def test_fault_19_picture_without_a_box_is_a_negative(tmp_path):
-    target = load(Task.DET, write_coco(tmp_path, [])).batch([0]).target
-    assert target.labels.tolist() == [[-1]]
-
-
 def test_masks_are_nearest_and_void_stays(tmp_path):
     split = tmp_path / "mini_voc_seg" / "train"
     (split / "JPEGImages").mkdir(parents=True)
@@ -116,77 +67,10 @@ def test_masks_are_nearest_and_void_stays(tmp_path):
     assert (letterboxed[:, 16:48] == mask).all() and (letterboxed[:, :16] == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (Image.fromarray(np.full((64, 32), 21, np.uint8)), "label 21, but there are 21 classes"),
-        (Image.new("L", (10, 10)), "10 x 10 pixels, but its picture has 32 x 64"),
-        (Image.new("RGB", (32, 64)), "must be a palette or 8-bit grey"),
-        (None, "mask missing"),
-    ],
-)
-def test_faults_23_24_25_27_bad_masks(tmp_path, mask, message):
-    split = tmp_path / "mini_voc_seg" / "train"
-    (split / "JPEGImages").mkdir(parents=True)
-    (split / "SegmentationClass").mkdir()
-    Image.new("RGB", (32, 64)).save(split / "JPEGImages" / "x.jpg")
-    if mask:
-        mask.save(split / "SegmentationClass" / "x.png")
-    with pytest.raises(DataError, match=message):
-        load(Task.SEG, tmp_path).batch([0])
-
-
 def test_class_names_of_masks_from_a_file(tmp_path, tiny_data):
     names = class_names(DataConfig(root=tiny_data), "train")
     assert names[Task.SEG][0] == "background" and len(names[Task.SEG]) < 21
     assert len(names[Task.CLS]) == len(names[Task.DET]) == 10
-
-
-def test_fault_29_empty_class_folder(tmp_path):
-    (tmp_path / "imagenette-160" / "train" / "n01").mkdir(parents=True)
-    with pytest.raises(DataError, match="n01: class folder without a picture"):
-        load(Task.CLS, tmp_path)
-
-
-def test_fault_30_class_names_that_differ_are_shown_side_by_side(tiny_data):
-    data = load(Task.CLS, tiny_data)
-    with pytest.raises(DataError, match=r"it has .*; expected one, two"):
-        check_classes(data, {Task.CLS: ["one", "two"]}, "split val")
-
-
-def test_fault_05_modes_and_fault_06_exif_rotation(tmp_path):
-    modes = {"L": 60, "CMYK": (0, 50, 100, 20), "RGBA": (9, 8, 7, 6), "P": 3, "RGB": (1, 2, 3)}
-    for mode, colour in modes.items():
-        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
-        Image.new(mode, (5, 4), colour).save(path)
-        assert open_picture(path).mode == "RGB"
-    deep = Image.fromarray(np.full((4, 5), 65535, np.uint16))
-    deep.save(tmp_path / "deep.png")
-    assert np.asarray(open_picture(tmp_path / "deep.png")).min() == 255
-
-    turned = Image.new("RGB", (40, 20), "red")
-    turned.paste("blue", (0, 0, 20, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise: the left half comes to the top
-    turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    shown = open_picture(tmp_path / "turned.jpg")
-    assert shown.size == (20, 40)
-    assert shown.getpixel((10, 5))[2] > 200 and shown.getpixel((10, 35))[0] > 200
-
-
-def test_fault_06_a_turned_picture_whose_boxes_were_not_is_an_error(tmp_path):
-    root = write_coco(tmp_path, [box(1, [1, 1, 8, 8])])
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (64, 32)).save(root / "mini_coco_det" / "train" / "a.jpg", exif=exif)
-    with pytest.raises(DataError, match=r"a\.jpg: 32 x 64 pixels .* annotations are for 64 x 32"):
-        load(Task.DET, root).batch([0])
-
-
-def test_fault_10_size_that_differs_from_the_json_is_an_error(tmp_path):
-    images = [{"id": 7, "file_name": "a.jpg", "width": 7, "height": 5}]
-    with pytest.raises(DataError, match="annotations are for 7 x 5"):
-        load(Task.DET, write_coco(tmp_path, [], images=images)).batch([0])
 
 
 def test_broken_metadata_does_not_cost_the_picture(tmp_path):
@@ -229,11 +113,32 @@ def test_area_that_is_no_number_is_worked_out(tmp_path):
 
 @pytest.mark.parametrize("names", ["0: background\nb: x\n", "a\n", "[a, 3]", "[a, a]", "{0: a, 2: b}"])
 def test_a_classes_file_that_is_no_list_of_names(tmp_path, names):
-    from onehead_cli.datasets.segmentation import read_classes
-
     (tmp_path / "classes.yaml").write_text(names)
     with pytest.raises(DataError, match=r"classes\.yaml"):
-        read_classes(tmp_path)
+        read_mask_classes(DataConfig(seg_root=tmp_path))
+
+
+def test_a_classes_file_that_was_named_must_be_there(tmp_path):
+    with pytest.raises(DataError, match=r"names\.yaml: no such file .*data\.seg_classes"):
+        read_mask_classes(DataConfig(seg_classes=tmp_path / "names.yaml"))
+
+
+@pytest.mark.parametrize("fault", ["mask", "size", "file_name"])
+def test_what_changed_since_the_scan_is_noticed_when_it_is_read(tmp_path, fault):
+    """The loaders trust no scan: a mask, a size and a file_name are looked at again."""
+    if fault == "mask":
+        split = tmp_path / "mini_voc_seg" / "train"
+        (split / "JPEGImages").mkdir(parents=True)
+        (split / "SegmentationClass").mkdir()
+        Image.new("RGB", (32, 64)).save(split / "JPEGImages" / "x.jpg")
+        Image.fromarray(np.full((64, 32), 21, np.uint8)).save(split / "SegmentationClass" / "x.png")
+        task, message = Task.SEG, "label 21, but there are 21 classes"
+    else:
+        name = "../x.jpg" if fault == "file_name" else "a.jpg"
+        write_coco(tmp_path, [], images=[{"id": 7, "file_name": name, "width": 7, "height": 5}])
+        task, message = Task.DET, "leaves the folder" if fault == "file_name" else "annotations are for 7 x 5"
+    with pytest.raises(DataError, match=message):
+        load(task, tmp_path).batch([0])
 
 
 def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
@@ -243,29 +148,6 @@ def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
     monkeypatch.setattr(pictures, "open_picture", lambda path: opened.append(path) or real(path))
     load(Task.DET, tiny_data, cache_mb=0).batch([0, 1, 2])
     assert len(opened) == 3
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", None])
-def test_faults_01_02_03_unreadable_pictures_are_named(tmp_path, content):
-    path = tmp_path / "x.jpg"
-    Image.effect_noise((80, 80), 50).save(path)
-    path.write_bytes(path.read_bytes()[:900] if content is None else content)
-    with pytest.raises(DataError, match=r"x\.jpg"):
-        open_picture(path)
-
-
-def test_fault_04_pixel_bomb_is_refused_before_decoding(tmp_path):
-    path = tmp_path / "bomb.png"
-    Image.new("1", (20_000, 20_000)).save(path)
-    with pytest.raises(DataError, match="over the limit"):
-        open_picture(path)
-
-
-def test_fault_07_tiny_and_thin_pictures(tmp_path):
-    for size in [(1, 1), (1, 5000), (5000, 1)]:
-        root = write_coco(tmp_path / f"{size[0]}x{size[1]}", [], size=size)
-        for fit in ("resize", "letterbox"):
-            assert load(Task.DET, root, fit=fit).batch([0]).images.shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize("cache_mb", [0, 100])
@@ -312,6 +194,6 @@ def test_a_minibatch_depends_on_seed_and_position_alone(tiny_data):
         assert not torch.equal(a.images, c.images)
 
 
-def test_fault_34_batch_larger_than_the_dataset(tiny_data):
+def test_a_batch_larger_than_the_dataset_is_filled_from_the_next_round(tiny_data):
     batch = make_loader(tiny_data, batch_size=30).minibatch(0)
     assert len(batch[Task.CLS].names) == 30

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from official_data import Official
 from PIL import Image
 from pycocotools.coco import COCO
 
 from onehead_cli.app import run
+from onehead_cli.datasets.draw import OfficialDraw
 from onehead_cli.datasets.layout import VOC_CLASSES
-from onehead_cli.datasets.prepare import prepare_local, prepare_synthetic, verify_manifest
+from onehead_cli.datasets.manifest import verify_manifest
+from onehead_cli.datasets.prepare import prepare_local, prepare_synthetic
 from onehead_cli.datasets.synthetic import CLASSES, SEGMENTED_CLASSES
 from onehead_cli.errors import DataError
 from onehead_cli.types import Task
@@ -204,81 +207,6 @@ def test_preparing_does_not_import_torch():
 # --- official datasets, made up -------------------------------------------------------------------------------------
 
 
-class Official:
-    """Tiny datasets in the official layouts; every picture has its own grey value and size."""
-
-    def __init__(self, root: Path, *, pictures: int = 12, backwards: bool = False) -> None:
-        self.coco, self.voc, self.imagenette = root / "coco", root / "voc", root / "imagenette"
-        self.pictures, self.backwards = pictures, backwards
-        for official, offset in (("train", 0), ("val", 100)):
-            self._coco(official, offset)
-            self._voc(official, offset)
-            self._imagenette(official, offset)
-
-    def arguments(self) -> dict[str, Path]:
-        return {"coco": self.coco, "voc": self.voc, "imagenette": self.imagenette}
-
-    def _numbers(self, offset: int) -> list[int]:
-        numbers = list(range(offset + 1, offset + self.pictures + 1))
-        return numbers[::-1] if self.backwards else numbers
-
-    def _picture(self, path: Path, number: int, kind: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16 + number % 16, 16 + number // 16), (number, 80 * kind, 0)).save(path, quality=100)
-
-    def _coco(self, official: str, offset: int) -> None:
-        annotations = []
-        images = []
-        for number in self._numbers(offset):
-            name = f"{number:012d}.jpg"
-            self._picture(self.coco / f"{official}2017" / name, number, 0)
-            images.append({"id": number, "file_name": name, "width": 20, "height": 20, "license": number % 3})
-            # 1 has no box, 2 only one of the eleventh category, 3 only a crowd.
-            kinds = {1: [], 2: [(13, 0)], 3: [(1, 1)]}.get(number - offset, [(1 + number % 10, 0), (13, 0), (2, 1)])
-            annotations += [
-                {
-                    "id": number * 10 + position,
-                    "image_id": number,
-                    "category_id": category,
-                    "bbox": [1, 2, 5, 6],
-                    "area": 30,
-                    "iscrowd": crowd,
-                }
-                for position, (category, crowd) in enumerate(kinds)
-            ]
-        # Ids with a gap, out of order: the first ten by id are 1 to 9 and 10.
-        categories = [{"id": n, "name": f"c{n}", "supercategory": "s"} for n in (13, *range(10, 0, -1), 14)]
-        content = {
-            "info": {"year": 2017},
-            "licenses": [{"id": 0, "name": "free"}],
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
-        path = self.coco / "annotations" / f"instances_{official}2017.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
-
-    def _voc(self, official: str, offset: int) -> None:
-        base = self.voc / "VOCdevkit" / "VOC2012"
-        names = [f"2007_{number:06d}" for number in self._numbers(offset)]
-        for name, number in zip(names, self._numbers(offset), strict=True):
-            self._picture(base / "JPEGImages" / f"{name}.jpg", number, 1)
-            (base / "SegmentationClass").mkdir(exist_ok=True)
-            Image.new("L", (4, 4), number).save(base / "SegmentationClass" / f"{name}.png")
-        lists = base / "ImageSets" / "Segmentation"
-        lists.mkdir(parents=True, exist_ok=True)
-        (lists / f"{official}.txt").write_text("\n".join(names) + "\n")
-
-    def _imagenette(self, official: str, offset: int) -> None:
-        for position, folder in enumerate(("n02", "n01", "n03")):
-            for number in self._numbers(offset):
-                path = self.imagenette / official / folder / f"{folder}_{number}.JPEG"
-                self._picture(path, number, 2)
-                path.write_bytes(path.read_bytes() + bytes([position]))
-            (self.imagenette / official / folder / "readme.txt").write_text("not a picture")
-
-
 @pytest.fixture
 def official(tmp_path):
     return Official(tmp_path / "official")
@@ -289,7 +217,7 @@ LOCAL_SPLITS = {"train": 6, "val": 4, "test": 3}
 
 
 def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_path):
-    result = prepare_local(tmp_path / "data", **official.arguments(), sizes=LOCAL_SIZES, seed=3)
+    result = prepare_local(tmp_path / "data", OfficialDraw(sizes=LOCAL_SIZES, seed=3), **official.arguments())
     assert result.counts == {Task.CLS: LOCAL_SPLITS, Task.SEG: LOCAL_SPLITS, Task.DET: LOCAL_SPLITS}
     base = {
         "mini_coco_det": official.coco,
@@ -312,7 +240,9 @@ def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_pa
 
 
 def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(official, tmp_path):
-    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=(9, 4, 3)).root / "mini_coco_det"
+    root = (
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(9, 4, 3)), **official.arguments()).root / "mini_coco_det"
+    )
     for split in ("train", "val", "test"):
         coco = load_coco(root / "annotations" / f"instances_{split}.json")
         original_split = "train" if split == "train" else "val"
@@ -330,7 +260,9 @@ def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(offi
 
 
 def test_local_masks_follow_their_pictures(official, tmp_path):
-    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=LOCAL_SIZES).root / "mini_voc_seg"
+    root = (
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=LOCAL_SIZES), **official.arguments()).root / "mini_voc_seg"
+    )
     for picture in root.glob("*/JPEGImages/*"):
         with Image.open(picture.parents[1] / "SegmentationClass" / f"{picture.stem}.png") as mask:
             assert mask.getpixel((0, 0)) == int(picture.stem[-3:])
@@ -338,16 +270,18 @@ def test_local_masks_follow_their_pictures(official, tmp_path):
 
 
 def test_local_classes_are_balanced(official, tmp_path):
-    root = prepare_local(tmp_path / "data", **official.arguments(), sizes=(7, 6, 3)).root / "imagenette-160"
+    root = (
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(7, 6, 3)), **official.arguments()).root / "imagenette-160"
+    )
     for split, expected in (("train", [3, 2, 2]), ("val", [2, 2, 2]), ("test", [1, 1, 1])):
         assert [len(list((root / split / name).iterdir())) for name in ("n01", "n02", "n03")] == expected
 
 
 def test_local_draw_depends_on_the_seed_and_not_on_the_order_on_disk(tmp_path):
     forwards, backwards = Official(tmp_path / "a"), Official(tmp_path / "b", backwards=True)
-    one = prepare_local(tmp_path / "one", **forwards.arguments(), sizes=LOCAL_SIZES, seed=1)
-    two = prepare_local(tmp_path / "two", **backwards.arguments(), sizes=LOCAL_SIZES, seed=1)
-    other = prepare_local(tmp_path / "other", **forwards.arguments(), sizes=LOCAL_SIZES, seed=2)
+    one = prepare_local(tmp_path / "one", OfficialDraw(sizes=LOCAL_SIZES, seed=1), **forwards.arguments())
+    two = prepare_local(tmp_path / "two", OfficialDraw(sizes=LOCAL_SIZES, seed=1), **backwards.arguments())
+    other = prepare_local(tmp_path / "other", OfficialDraw(sizes=LOCAL_SIZES, seed=2), **forwards.arguments())
     assert files_of(one.root) == files_of(two.root)
     assert set(files_of(one.root)) != set(files_of(other.root))
     assert verify_manifest(one.root) == []
@@ -357,22 +291,22 @@ def test_local_passes_over_a_picture_that_was_drawn_before(official, tmp_path):
     pictures = official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages"
     for number in range(1, 12):
         (pictures / f"2007_{100 + number:06d}.jpg").write_bytes((pictures / f"2007_{number:06d}.jpg").read_bytes())
-    with pytest.raises(DataError, match=r"mini_voc_seg val: found 1 unused pictures in val.txt, asked for 2"):
-        prepare_local(tmp_path / "data", **official.arguments(), sizes=(12, 2, 1))
+    with pytest.raises(DataError, match=r"mini_voc_seg val and test: found 1 unused pictures in val.txt, asked for 3"):
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(12, 2, 1)), **official.arguments())
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
         ((10, 3, 3), r"mini_coco_det train: found 9 unused pictures in train2017 .*, asked for 10"),
-        ((3, 8, 3), r"mini_coco_det test: found 1 unused pictures in val2017 .*, asked for 3"),
+        ((3, 8, 3), r"mini_coco_det val and test: found 9 unused pictures in val2017 .*, asked for 11"),
         ((13, 3, 3), r"mini_voc_seg train: found 12 unused pictures in train.txt, asked for 13"),
         ((39, 3, 3), r"imagenette-160 train: found 12 unused pictures in train/n01, asked for 13"),
     ],
 )
 def test_too_few_pictures_name_the_split_and_leave_nothing(official, tmp_path, sizes, message):
     with pytest.raises(DataError, match=message) as caught:
-        prepare_local(tmp_path / "data", **official.arguments(), sizes=sizes)
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=sizes), **official.arguments())
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
@@ -393,7 +327,7 @@ def test_what_is_missing_is_named(official, tmp_path, missing):
     path = official.coco.parent / missing
     path.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="imagenette: train/ and val/" if missing.endswith("n02") else missing):
-        prepare_local(tmp_path / "data", **official.arguments(), sizes=(9, 1, 1))
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(9, 1, 1)), **official.arguments())
     assert not (tmp_path / "data").exists()
 
 
@@ -410,13 +344,13 @@ def test_a_broken_coco_json_is_named(official, tmp_path, content, message):
     path = official.coco / "annotations" / "instances_train2017.json"
     path.write_text(content)
     with pytest.raises(DataError, match=f"instances_train2017.json.*{message}"):
-        prepare_local(tmp_path / "data", **official.arguments(), sizes=(1, 1, 1))
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
 
 
 def test_voc_may_be_given_as_the_inner_folder(official, tmp_path):
     arguments = {**official.arguments(), "voc": official.voc / "VOCdevkit" / "VOC2012"}
-    inner = prepare_local(tmp_path / "inner", **arguments, sizes=(2, 1, 1))
-    outer = prepare_local(tmp_path / "outer", **official.arguments(), sizes=(2, 1, 1))
+    inner = prepare_local(tmp_path / "inner", OfficialDraw(sizes=(2, 1, 1)), **arguments)
+    outer = prepare_local(tmp_path / "outer", OfficialDraw(sizes=(2, 1, 1)), **official.arguments())
     assert files_of(inner.root) == files_of(outer.root)
 
 
@@ -444,3 +378,20 @@ def test_a_stopped_command_leaves_nothing_behind(tmp_path):
         process.terminate()
     assert process.returncode == 143
     assert not root.exists() or not list(root.iterdir())
+
+
+def test_official_splits_with_other_categories_are_named(official, tmp_path):
+    path = official.coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    next(c for c in content["categories"] if c["id"] == 4)["name"] = "zebra"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances_train2017\.json: category 4 is not 'c4' as in the val split"):
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+
+
+def test_annotations_of_odd_types_are_named(official, tmp_path):
+    path = official.coco / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "annotations": [*content["annotations"], [1]]}))
+    with pytest.raises(DataError, match=r"annotations\[\d+\] must have bbox, category_id, id, image_id"):
+        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())

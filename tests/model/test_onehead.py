@@ -43,6 +43,14 @@ def test_parameters_in_all(backbone, millions):
     assert count(build_model(architecture(backbone))) / 1e6 == pytest.approx(millions, rel=1e-4)
 
 
+def test_without_a_task_the_head_has_a_group_fewer():
+    classes = {Task.SEG: ["s"] * 5, Task.CLS: ["c"] * 12}
+    model = build_model(Architecture("tf_efficientnet_lite0", classes, 2, (Task.CLS, Task.SEG)))
+    assert count(model.head) == (256 * 3 * 12 + 3 * 12) + (3 * 12 * 12 + 3 * 12)
+    outputs = model.eval()(torch.rand(1, 3, 64, 64))
+    assert {task: output.shape[1] for task, output in outputs.items()} == {Task.CLS: 12, Task.SEG: 5}
+
+
 def test_maps_have_a_sixteenth_of_the_side(model):
     outputs = model.eval()(torch.rand(2, 3, 96, 64))
     assert {t: tuple(o.shape) for t, o in outputs.items()} == {

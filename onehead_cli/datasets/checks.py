@@ -1,0 +1,43 @@
+"""What a picture or mask must be for its dataset; the scan and the loaders ask here, and say it in the same words.
+
+Each function returns what is wrong, or None. Sizes are (width, height) in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def wrong_picture_size(found: Sequence[int], annotated: Sequence[int]) -> str | None:
+    """A picture, turned as its EXIF orientation says, against the size in its JSON."""
+    if tuple(found) == tuple(annotated):
+        return None
+    return (
+        f"{found[0]} x {found[1]} pixels (turned as its EXIF orientation says), "
+        f"but its annotations are for {annotated[0]} x {annotated[1]}"
+    )
+
+
+def wrong_mask_size(found: Sequence[int], picture: Sequence[int]) -> str | None:
+    """A mask against its picture."""
+    if tuple(found) == tuple(picture):
+        return None
+    return f"{found[0]} x {found[1]} pixels, but its picture has {picture[0]} x {picture[1]}"
+
+
+def wrong_mode(mode: str) -> str | None:
+    """Pillow's mode of a mask."""
+    if mode in ("P", "L"):
+        return None
+    return (
+        f"a mask must be a palette or 8-bit grey PNG of class indices, not {mode}; "
+        "where it has a colour a class, save the index of the class instead"
+    )
+
+
+def unknown_label(labels: Sequence[int], num_classes: int, ignore_index: int) -> str | None:
+    """The values of a mask's pixels; one above the last class must be the ignore index."""
+    above = [label for label in labels if label >= num_classes and label != ignore_index]
+    if not above:
+        return None
+    return f"label {above[0]}, but there are {num_classes} classes (0 to {num_classes - 1})"

@@ -1,0 +1,139 @@
+"""What `test_distributed.py` runs in one process and in two: the same training and evaluation in Python.
+
+As a script: `agreement.py DATA FOLDER` writes what each process got into FOLDER/{rank}.pth.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from contextlib import ExitStack
+from math import nan
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from onehead_cli.config import Config
+from onehead_cli.console import Console
+from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.sources import load_split
+from onehead_cli.errors import NonFiniteLossError
+from onehead_cli.evaluation.evaluate import Evaluator
+from onehead_cli.launch import rank, world_size
+from onehead_cli.model.onehead import Architecture, build_model
+from onehead_cli.training import objective
+from onehead_cli.training.distributed import session
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.types import TASKS, Task
+
+BACKBONE = "mobilenetv3_small_050"
+
+
+def everything(root: Path) -> dict[str, object]:
+    config = Config.model_validate(
+        {
+            "device": "cpu",
+            "data": {"root": root, "image_size": 64},
+            "model": {"backbone": BACKBONE, "pretrained": False, "precision": "fp32"},
+            # 3 over 2 processes is uneven; a teacher's 1 leaves a process with none.
+            "student": {"batch_size": 3, "buffer_size": 1, "epochs": 100},
+            "teacher": {"batch_size": 1, "epochs": 100},
+            "distill": {"images": "all"},
+            "evaluation": {"batch_size": 4, "score_min": 0.001},
+        }
+    )
+    with session(config):
+        return {
+            "gradients": first_gradients(training(config, TASKS)),
+            "student": weights_after(training(config, TASKS, distils=False), steps=20),
+            "teacher": weights_after(training(config, (Task.DET,)), steps=3),
+            "evaluation": evaluation(config),
+            "error": error_of_a_loss(training(config, TASKS, distils=False)),
+        }
+
+
+def training(config: Config, tasks: tuple[Task, ...], *, distils: bool = True) -> TrainingLoop:
+    architecture = architecture_for(config, tasks)
+    loop = build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+    if distils and len(tasks) > 1:
+        loop.objective.teachers = {
+            task: build_model(Architecture(BACKBONE, architecture.classes, 2, (task,))).eval().requires_grad_(False)
+            for task in tasks
+        }
+    return loop
+
+
+def first_gradients(loop: TrainingLoop) -> dict[str, torch.Tensor]:
+    next(loop.run())
+    return {
+        name: parameter.grad
+        for module in (loop.objective.model, loop.objective.task_weights)
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def weights_after(loop: TrainingLoop, *, steps: int) -> dict[str, object]:
+    """Weights, statistics and log after some steps, all in float64."""
+    batches = [loop.loader.minibatch(i) for i in range(steps * loop.schedule.buffer_size)]
+    for batch in batches:
+        for part in batch.values():
+            part.images = part.images.double()
+    for module in (loop.objective.model, loop.objective.task_weights, loop.average.model):
+        module.double()
+    loop.steps_per_epoch = steps + 1  # no evaluation
+    with ExitStack() as patches:
+        # Most losses are computed in float32 on purpose; here they follow the maps' type.
+        patches.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
+        patches.enter_context(mock.patch.object(loop.loader, "minibatch", batches.__getitem__))
+        run = loop.run()
+        infos = [next(run) for _ in range(steps)]
+    state = loop.state_dict()
+    return {
+        "model": state["model"],
+        "averaged": loop.average.model.state_dict(),
+        "weights": state["task_weights"],
+        "means": state["normaliser"]["mean"],
+        "log": [[info.loss, info.grad_norm, *info.losses.values(), *info.weights.values()] for info in infos],
+    }
+
+
+def error_of_a_loss(loop: TrainingLoop) -> str:
+    """What is raised when the segmentation loss is NaN in the last process alone."""
+    before = copy.deepcopy(loop.objective.model.state_dict())
+    last = rank() == world_size() - 1
+
+    def broken(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        return maps.mean((1, 2, 3)) * (nan if last else 1)
+
+    with mock.patch.object(objective, "segmentation_loss", broken):
+        try:
+            next(loop.run())
+        except NonFiniteLossError as error:
+            after = loop.objective.model.state_dict()
+            assert all(torch.equal(before[name], p) for name, p in after.items() if name.endswith("weight"))
+            return str(error)
+    return ""
+
+
+def evaluation(config: Config) -> dict[str, object]:
+    """Scores of a network of random weights, and what they were made of."""
+    torch.manual_seed(1)
+    model = build_model(architecture_for(config, TASKS)).eval()
+    evaluator = Evaluator(config.evaluation, torch.device("cpu"), torch.float32)
+    found: dict[str, object] = {}
+    for task in TASKS:
+        splits = [
+            load_split(task, name, config.data, interpolation="bicubic", budget=CacheBudget(10))
+            for name in ("val", "test")
+        ]
+        result = evaluator.measure(model, task, splits, cell_threshold=0.3)
+        detail = {Task.CLS: "logits", Task.SEG: "matrices", Task.DET: "precision"}[task]
+        found[task.value] = {"scores": result.scores(), "detail": torch.from_numpy(getattr(result, detail))}
+    return found
+
+
+if __name__ == "__main__":
+    torch.save(everything(Path(sys.argv[1])), Path(sys.argv[2]) / f"{rank()}.pth")

@@ -1,0 +1,140 @@
+"""A run that was stopped and resumed ends as one that was not; the same seed gives the same bits."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from runs import assert_same_run, at_step, differences, lines, read
+from tiny import SMALL
+
+from onehead_cli.app import run
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.training import objective
+
+TEACHER = ["train-teacher", "--task", "cls"]
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["cls", "all"])
+def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
+    name, request, teacher_command, small_teachers, tiny_data, tmp_path, capsys, soak, record_property
+):
+    """Stopped at any step and resumed, a run ends with the weights, states and log of one that was never stopped."""
+    if name == "cls":
+        command, straight = teacher_command, request.getfixturevalue("undisturbed")
+    else:
+        # Four mini-batches a buffer: two steps an epoch, the second of which reaches into the next round of pictures.
+        command = ["train-unified", "--data", str(tiny_data), "--teachers", str(small_teachers), *SMALL]
+        command, straight = [*command, "--set", "student.buffer_size=4", "--epochs", "3"], tmp_path / "straight"
+        assert run([*command, "--output", str(straight)]) == 0
+    steps = [record["step"] for record in lines(straight / f"{name}.jsonl") if record["kind"] == "step"]
+    draw, done = random.Random(43), 0
+    while done < (10 if soak else 3):
+        output = tmp_path / f"stopped{done}"
+        chosen = sorted(draw.sample(steps[:-1], 3))
+        for index, step in enumerate(chosen):
+            with pytest.MonkeyPatch.context() as patch:
+                at_step(patch, step, terminate)
+                resume = ["--resume"] if index else []
+                assert run([*command, "--output", str(output), *resume]) == 143
+            message = capsys.readouterr().err
+            assert f"stopped at step {step} of" in message
+            assert index == 0 or f"{name}: resumed from step {chosen[index - 1]} of {len(steps)}" in message
+        assert run([*command, "--output", str(output), "--resume"]) == 0
+        # One line, with --quiet too.
+        assert capsys.readouterr().err.splitlines()[0].startswith(f"{name}: resumed from step {chosen[-1]} of ")
+        resumed = [record for record in lines(output / f"{name}.jsonl") if record["kind"] == "resumed"]
+        assert [record["message"] for record in resumed] == [f"resumed from step {step}" for step in chosen]
+        assert_same_run(straight, output, name)
+        shutil.rmtree(output)
+        done += len(chosen)
+    record_property("stops", done)
+
+
+def test_a_run_killed_in_mid_buffer_repeats_the_buffer_and_draws_the_same_numbers(tiny_data, tmp_path, monkeypatch):
+    """The loss draws from torch's generator here, whose state has to come back as well."""
+    real = objective.classification_loss
+    monkeypatch.setattr(objective, "classification_loss", lambda *a, **k: real(*a, **k) * (1 + torch.rand(())))
+    command = [*TEACHER, "--data", str(tiny_data), "--epochs", "2", *SMALL]
+    command += ["--set", "teacher.buffer_size=2", "--set", "teacher.save_every=1", "--set", "teacher.batch_size=3"]
+    assert run([*command, "--output", str(tmp_path / "straight")]) == 0
+
+    minibatch, seen = TrainLoader.minibatch, []
+
+    def killed(self, position):
+        seen.append(position)
+        if seen[-2:] == [4, 5]:  # the second mini-batch of step 3
+            raise SystemExit(137)
+        return minibatch(self, position)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainLoader, "minibatch", killed)
+        with pytest.raises(SystemExit):
+            run([*command, "--output", str(tmp_path / "killed")])
+    assert read(tmp_path / "killed" / "cls_last.pth")["training"]["step"] == 2
+    assert run([*command, "--output", str(tmp_path / "killed"), "--resume"]) == 0
+    assert_same_run(tmp_path / "straight", tmp_path / "killed", "cls")
+
+
+def test_fault_48_the_same_seed_gives_the_same_bits(teacher_command, undisturbed, tmp_path):
+    """Two processes started apart with the same seed end with equal bits on a CPU, also with --deterministic."""
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "onehead_cli", *teacher_command, "--output", str(tmp_path / "apart")]
+    subprocess.run(command, check=True, capture_output=True, env=elsewhere)
+    assert_same_run(undisturbed, tmp_path / "apart", "cls")
+    assert run([*teacher_command, "--output", str(tmp_path / "deterministic"), "--deterministic"]) == 0
+    a, b = (read(folder / "cls_last.pth") for folder in (undisturbed, tmp_path / "deterministic"))
+    assert differences(a["training"], b["training"]) == differences(a["weights"], b["weights"]) == []
+    assert b["config"]["deterministic"] and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_that_is_not_deterministic_is_one_line_that_names_it(
+    teacher_command, tmp_path, monkeypatch, capsys
+):
+    def loss(*args, **kwargs):
+        assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        # Most such operations are those of a GPU; this one is refused on a CPU too.
+        return torch.zeros(2).put_(torch.tensor([0]), torch.tensor([1.0]))
+
+    monkeypatch.setattr(objective, "classification_loss", loss)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert run([*teacher_command, "--output", str(tmp_path), "--deterministic"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "put_ has no deterministic implementation" in line
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_another_number_of_threads_is_warned_about_in_one_line(teacher_command, stopped, tmp_path, monkeypatch, capsys):
+    shutil.copytree(stopped, tmp_path / "out")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    at_step(monkeypatch, 6, terminate)
+    try:
+        assert run([*teacher_command, "--output", str(tmp_path / "out"), "--resume"]) == 143
+    finally:
+        torch.set_num_threads(before)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert f"begun with {before} threads, resumed with {before + 1}" in warning
+
+
+def test_a_warning_given_before_the_stop_is_not_given_again(tiny_data, tmp_path, capsys):
+    """Else the log of a resumed run would have a warning that the log of one never stopped has not."""
+    command = ["train-unified", "--data", str(tiny_data), "--epochs", "2", "--lambda-distill", "0", *SMALL]
+    command += ["--set", "student.task_weights=fixed", "--set", "student.fixed_weights.seg=0.01"]
+    command += ["--output", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 4, terminate)
+        assert run(command) == 143
+    assert capsys.readouterr().err.count("weight of task seg") == 1
+    assert run([*command, "--resume"]) == 0
+    assert "weight of task seg" not in capsys.readouterr().err
+    assert [bool(r["warnings"]) for r in lines(tmp_path / "all.jsonl") if r["kind"] == "epoch"] == [True, False]
