@@ -165,7 +165,9 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
     names = [task.value for task in tasks]
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
-        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
+        masks = [Task.SEG] if config.teacher.boxes_from_masks and Task.DET in tasks else []
+        read = [task for task in config.data.tasks if task in (*tasks, *masks)]
+        scan = from_first(lambda: scan_for_run(config, read, splits, reporter))
         begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task.value)])
         results = []
         for index, task in enumerate(tasks):

@@ -50,7 +50,7 @@ class TaskData(ABC):
         pictures = np.stack([self._store.get(i) for i in indices])
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         names = [self.paths[i].name for i in indices]
-        return TaskBatch(images, self._targets(indices), names, self._mask_boxes(indices))
+        return TaskBatch(images, self._targets(indices), names, mask_boxes=self._mask_boxes(indices))
 
     def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
         return None

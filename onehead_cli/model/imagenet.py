@@ -48,8 +48,8 @@ def imagenet_rows(classes: Sequence[str]) -> list[int]:
     row = {name: index for index, name in enumerate(names)}
     if unknown := [name for name in classes if name not in row]:
         raise ConfigError(
-            f"distill.imagenet: {unknown[0]} is no ImageNet class; name the class folders by their WordNet ids "
-            "(n01440764), or set distill.imagenet=false"
+            f"imagenet_teacher: {unknown[0]} is no ImageNet class; name the class folders by their WordNet ids "
+            "(n01440764), or leave imagenet_teacher out"
         )
     return [row[name] for name in classes]
 

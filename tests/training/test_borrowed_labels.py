@@ -1,0 +1,112 @@
+"""What one task learns from another's labels: the objective against its parts, and the keys through the commands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_buffer import make_batches, make_objective
+from tiny import SMALL
+
+from onehead_cli.app import run
+from onehead_cli.losses.detection import detection_loss
+from onehead_cli.losses.distillation import distil_classes, distil_masks, gate_masks
+from onehead_cli.types import DetectionTarget, Task
+
+SHARED = {1: 0}  # mask label 1 is detection class 0; class 1 is labelled on detection pictures alone
+
+
+def _images(batch):
+    return torch.cat([part.images for part in batch.values()])
+
+
+def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_pictures():
+    objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
+    objective.shared = SHARED
+    boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
+    borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool))
+    batch[Task.SEG].mask_boxes = borrowed
+    _, parts = objective(batch)
+    maps = objective.model(_images(batch))[Task.DET]
+    sizes = {"num_classes": 2, "image_size": 64}
+    own = detection_loss(maps[4:], batch[Task.DET].target, **sizes)
+    from_masks = detection_loss(maps[2:4], borrowed, labelled=[0], **sizes)
+    assert parts["det"].item() == pytest.approx((own.sum() + from_masks.sum()).item() / 4, rel=1e-5)
+
+
+def test_a_detection_teacher_may_see_segmentation_pictures_for_their_boxes_alone():
+    objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
+    objective.shared = SHARED
+    boxes = DetectionTarget(torch.zeros(2, 1, 4), torch.full((2, 1), -1), torch.zeros(2, 1, dtype=torch.bool))
+    batch[Task.SEG].mask_boxes = boxes
+    only = {Task.SEG: batch[Task.SEG]}
+    outputs = {Task.DET: objective.model(_images(only))[Task.DET]}
+    parts = objective._task_losses(outputs, only)
+    expected = detection_loss(outputs[Task.DET], boxes, num_classes=2, image_size=64, labelled=[0]).mean()
+    assert list(parts) == ["det"] and parts["det"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_segmentation_teacher_is_gated_on_detection_pictures_alone():
+    objective, [batch] = make_objective(torch.float32), make_batches(1, torch.float32)
+    config = objective.config
+    objective.shared = SHARED
+    terms = {}
+    for gate in (False, True):
+        distill = config.distill.model_copy(update={"images": "all", "gate_masks": gate})
+        objective.config = config.model_copy(update={"distill": distill})
+        terms[gate] = objective(batch)[1]["kd_seg"].item()
+    with torch.no_grad():
+        student = objective.model(_images(batch))[Task.SEG]
+        teacher = objective.teachers[Task.SEG](_images(batch))[Task.SEG]
+    heat = config.distill.temperature
+    plain = distil_masks(student, teacher, temperature=heat)
+    gated = gate_masks(teacher[4:], batch[Task.DET].target, shared=SHARED, image_size=64)
+    mended = torch.cat([plain[:4], distil_masks(student[4:], gated, temperature=heat)])
+    assert terms == pytest.approx({False: plain.mean().item(), True: mended.mean().item()}, rel=1e-5)
+    assert terms[True] != pytest.approx(terms[False], rel=1e-3)
+
+
+def test_the_backbone_s_classifier_is_one_more_teacher():
+    objective, [batch] = make_objective(torch.float32), make_batches(1, torch.float32)
+    plain, _ = objective(batch)
+    said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+    objective.imagenet = lambda images: said[: len(images)]
+    total, parts = objective(batch)
+    student = objective.model(_images(batch))[Task.CLS][:2]
+    settings = {"cell_threshold": objective.config.model.cell_threshold, "temperature": 2.0}
+    term = distil_classes(student, said[..., None, None], **settings).mean()
+    assert parts["kd_imagenet"].item() == pytest.approx(term.item(), rel=1e-5)
+    # Four teachers instead of three share lambda; the new term, which has no running mean yet, is divided by itself.
+    share = objective.config.distill.lambda_
+    others = sum(
+        parts[name].item() / objective.normaliser.scale(name, parts[name]) for name in ("kd_cls", "kd_seg", "kd_det")
+    )
+    expected = plain.item() - share / 3 * others + share / 4 * (others + 1)
+    assert total.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_detection_teacher_trains_on_the_boxes_of_masks(tiny_data, tmp_path):
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "det", *where, "--set", "teacher.boxes_from_masks=true"]) == 0
+    last = torch.load(tmp_path / "det_last.pth", weights_only=True)
+    assert last["training"]["pictures"] == {"det": 12, "seg": 12}
+    scan = json.loads((tmp_path / "det.jsonl").read_text().splitlines()[0])
+    assert scan["skipped"] == {"det": {"train": 0, "val": 0}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        (["teacher.imagenet_teacher=true"], 2, "arrow is no ImageNet class"),
+        (["teacher.boxes_from_masks=true", "data.tasks=[cls,det]"], 2, "boxes_from_masks: "),
+        (["teacher.boxes_from_masks=true", "model.detection_loss=yolov1"], 2, "needs model.detection_loss=quality"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_one_line(tiny_data, tmp_path, capsys, settings, code, message):
+    task = "cls" if "imagenet" in settings[0] else "det"
+    options = [part for setting in settings for part in ("--set", setting)]
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", task, *where, *options]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
