@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "ablation"))
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "ablation", "specialists"))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
