@@ -86,6 +86,15 @@ class LinearClassifier(nn.Module):
         return logits
 
 
+class GivenFeatures(nn.Module):
+    """Stands where torchvision's SSD expects its backbone: gives the maps that were computed outside."""
+
+    maps: OrderedDict[str, Tensor]
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        return self.maps
+
+
 class SsdLite(SSD):
     """torchvision's SSD head and matching over features that are computed outside, for boxes in input pixels."""
 
@@ -99,17 +108,16 @@ class SsdLite(SSD):
         anchors = DefaultBoxGenerator([[2, 3]] * len(widths), min_ratio=0.2, max_ratio=0.95)
         head = SSDLiteHead(widths, anchors.num_anchors_per_location(), classes + 1, norm)
         super().__init__(
-            nn.Identity(), anchors, (size, size), classes + 1, head=head, score_thresh=0.01, nms_thresh=0.55
+            GivenFeatures(), anchors, (size, size), classes + 1, head=head, score_thresh=0.01, nms_thresh=0.55
         )
         self.extras = extras
         self.transform.image_mean, self.transform.image_std = [0.0] * 3, [1.0] * 3
 
     def with_features(self, features: list[Tensor]) -> SsdLite:
-        maps = list(features)
+        maps = [feature.float() for feature in features]
         for block in self.extras:
             maps.append(block(maps[-1]))
-        self._maps = OrderedDict((str(i), m.float()) for i, m in enumerate(maps))
-        self.backbone = lambda images: self._maps
+        self.backbone.maps = OrderedDict((str(i), m) for i, m in enumerate(maps))
         return self
 
 
