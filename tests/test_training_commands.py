@@ -206,11 +206,11 @@ def test_a_best_file_is_not_taken_for_a_last_one(tiny_data, trained, tmp_path, c
 
 
 def test_every_epoch_is_saved_and_logged_also_without_an_evaluation(tiny_data, tmp_path, monkeypatch):
-    from onehead_cli.training import run as training_run
+    from onehead_cli.training import saver
 
-    epochs, save = [], training_run.save_checkpoint
+    epochs, save = [], saver.save_checkpoint
     monkeypatch.setattr(
-        training_run,
+        saver,
         "save_checkpoint",
         lambda path, c, **more: (epochs.append((path.name, c.epoch)), save(path, c, **more)),
     )

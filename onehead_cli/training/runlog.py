@@ -28,8 +28,8 @@ class RunLog:
         """
         self._path = folder / f"{name}.jsonl"
         try:
-            kept = "".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
-            write_atomically(self._path, lambda file: file.write(kept.encode("utf-8")))
+            kept = b"".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
+            write_atomically(self._path, lambda file: file.write(kept))
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise _unwritable(self._path, error) from None
@@ -107,18 +107,16 @@ def _unwritable(path: Path, error: OSError) -> OneheadError:
     return OneheadError(f"{path}: cannot be written ({error.strerror})")
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
+def _lines_until(path: Path, step: int) -> list[bytes]:
     if not path.is_file():
         return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except ValueError:  # a line that was cut by a kill
-            break
-        if record["step"] <= step:
-            lines.append(line)
-    return lines
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        # A line that was cut by a kill, or damaged, is left out.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    return kept
 
 
 def _tensorboard(folder: Path, purge_step: int | None) -> Any:
@@ -132,6 +130,6 @@ def _tensorboard(folder: Path, purge_step: int | None) -> Any:
 
 
 def _say_nothing_of_disks(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread, and raises an error of the disk once more in its next call; one line is enough."""
+    """TensorBoard writes in a thread, and its next call raises what failed there once more; that is told in one line."""
     if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)

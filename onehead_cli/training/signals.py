@@ -17,7 +17,10 @@ def leave_on_signals() -> None:
 
 
 class StopRequest:
-    """While the context is open, the first signal is only remembered in `signal_number`."""
+    """While the context is open, the first signal is only remembered in `signal_number`.
+
+    One that nobody has acted upon by the end, because it came within the last save, ends the process then.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -33,6 +36,8 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and self.signal_number is not None:
+            _leave(self.signal_number, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:

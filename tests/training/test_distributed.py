@@ -170,3 +170,26 @@ def test_fault_46_a_process_that_dies_or_hangs_ends_the_others(tiny_data, tmp_pa
         _, said = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 1 and "DistributedError: process 0 of 2 waited in vain" in said
     assert "imed out" in said
+
+
+def test_an_error_of_one_process_alone_is_said_once_and_ends_all(tiny_data, tmp_path):
+    """The data lack on the second machine: the first neither waits for it nor blames it in words of its own."""
+    script = (
+        "import sys; from onehead_cli import launch; from onehead_cli.app import run\n"
+        f"data = [{str(tiny_data)!r}, {str(tmp_path / 'nowhere')!r}][launch.rank()]\n"
+        "sys.exit(run([*sys.argv[1:], '--data', data]))\n"
+    )
+    command = [
+        "train-unified",
+        "--device",
+        "cpu",
+        "--epochs",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+        *SMALL,
+        "--quiet",
+    ]
+    first, second = finished(2, ["-c", script, *command])
+    assert first == (1, "", "")
+    assert second[0] == 1 and second[2].count("\n") == 1 and "nowhere" in second[2]

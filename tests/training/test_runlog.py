@@ -26,7 +26,8 @@ def test_a_resumed_log_is_cut_back_to_its_checkpoint(tmp_path):
         for number in range(1, 6):
             log.write(step(number))
     path = tmp_path / "cls.jsonl"
-    path.write_text(path.read_text() + '{"kind": "st')  # cut by a kill
+    damaged = b'{"kind": "\xff"}\n7\n{"no": "step"}\n'
+    path.write_bytes(damaged + path.read_bytes() + b'{"kind": "st')  # the last one cut by a kill
     with RunLog(tmp_path, "cls", resumed_step=3) as log:
         log.write(step(4))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
