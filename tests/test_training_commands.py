@@ -296,6 +296,16 @@ def test_fault_39_output_that_cannot_be_written_is_noticed_before_training(tiny_
         assert f"output folder {output} cannot be written" in line and "--output" in line
 
 
+def test_an_evaluation_that_could_not_be_written_does_not_begin(trained, tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("onehead_cli.evaluation.comparison.scan_for_run", lambda *args: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "x"
+    checkpoint = ["--checkpoint", str(trained / "all_best.pth")]
+    assert run(["evaluate", "--data", str(tiny_data), "--output", str(output), *checkpoint]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"output folder {output} cannot be written" in line
+
+
 def test_fault_34_a_batch_of_one_is_trained_and_evaluated(tiny_data, tmp_path):
     """A batch of one picture, the last of an evaluation or all of a training, gives finite losses and scores."""
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]

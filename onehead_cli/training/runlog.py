@@ -130,6 +130,6 @@ def _tensorboard(folder: Path, purge_step: int | None) -> Any:
 
 
 def _say_nothing_of_disks(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread, and its next call raises what failed there once more; that is told in one line."""
+    """TensorBoard writes in a thread; what fails there is raised once more by its next call, and told in one line."""
     if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)
