@@ -46,7 +46,7 @@ def session(config: Config) -> Iterator[None]:
     store = _join(config)
     try:
         yield
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt, SystemExit):  # the last: a signal before or after the training
         launch.set_speaker(_is_first_to_fail(store))
         if dist.get_backend() == "gloo":  # tells the others at once; NCCL's would wait for them
             dist.destroy_process_group()

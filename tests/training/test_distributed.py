@@ -169,3 +169,19 @@ def test_an_error_of_one_process_alone_is_said_once_and_ends_all(tiny_data, tmp_
     first, second = finished(2, ["-c", script, *train, *SMALL])
     assert first == (1, "", "")
     assert second[0] == 1 and second[2].count("\n") == 1 and "nowhere" in second[2]
+
+
+def test_a_signal_before_the_training_is_said_once_and_ends_all(tiny_data, tmp_path):
+    """In the scan, for which the second process waits, there is nothing to save: the process ends at once."""
+    script = (
+        "import os, signal, sys, time; from onehead_cli import app; from onehead_cli.datasets import bad_files\n"
+        "def scan(*args):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "bad_files.scan_for_run = scan\n"
+        "app.main(sys.argv[1:])\n"
+    )
+    train = ["train-unified", "--data", str(tiny_data), "--device", "cpu", "--output", str(tmp_path), "--quiet"]
+    first, second = finished(2, ["-c", script, *train, *SMALL])
+    assert first == (143, "", "error: stopped by SIGTERM\n")
+    assert second == (1, "", "")
