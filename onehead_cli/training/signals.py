@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
+from onehead_cli.launch import speaks
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -50,7 +52,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
     if _in_import(frame):
         # Whoever imports may swallow an exception and go on with half a module: numpy and torch do.
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-        os.write(2, f"{show_cursor}error: stopped by {signal.Signals(number).name}\n".encode())
+        line = f"error: stopped by {signal.Signals(number).name}\n" if speaks() else ""
+        os.write(2, f"{show_cursor}{line}".encode())
         os._exit(128 + number)
     raise SystemExit(128 + number)
 
