@@ -26,13 +26,17 @@ def main(options: Options) -> int:
         # Eight mini-batches an epoch: one buffer of 8.
         draw_data(root, train=8 * BATCH_SIZE)
         common = ["--data", root, "--image-size", options.image_size, "--batch-size", BATCH_SIZE, "--device", "cpu"]
-        _run("train-teacher", "--task", "all", "--epochs", 1, "--output", root / "teachers", *common)
-        epochs = 1 if options.quick else options.rounds
+        student = ["--teachers", root / "teachers", "--epochs", options.rounds, *common]
+        if options.quick:
+            network = ["--backbone", "mobilenetv3_small_050", "--no-pretrained"]
+            student = ["--lambda-distill", 0, "--epochs", 1, *network, *common]
+        else:
+            _run("train-teacher", "--task", "all", "--epochs", 1, "--output", root / "teachers", *common)
         gigabytes = {
             size: _run(
                 "train-unified",
-                *("--teachers", root / "teachers", "--output", root / f"student{size}", "--epochs", epochs, *common),
-                *("--set", f"student.buffer_size={size}"),
+                *("--output", root / f"student{size}", "--set", f"student.buffer_size={size}"),
+                *student,
             )
             for size in (1, 8)
         }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from onehead_cli.errors import OneheadError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
@@ -31,6 +34,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: P
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Make the output folder, and see that files can be written into it before any work is done.
+
+    Raises:
+        OneheadError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OneheadError(
+            f"output folder {folder} cannot be written ({error.strerror}); choose another with --output"
+        ) from None
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

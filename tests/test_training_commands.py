@@ -206,11 +206,11 @@ def test_a_best_file_is_not_taken_for_a_last_one(tiny_data, trained, tmp_path, c
 
 
 def test_every_epoch_is_saved_and_logged_also_without_an_evaluation(tiny_data, tmp_path, monkeypatch):
-    from onehead_cli.training import run as training_run
+    from onehead_cli.training import saver
 
-    epochs, save = [], training_run.save_checkpoint
+    epochs, save = [], saver.save_checkpoint
     monkeypatch.setattr(
-        training_run,
+        saver,
         "save_checkpoint",
         lambda path, c, **more: (epochs.append((path.name, c.epoch)), save(path, c, **more)),
     )
@@ -294,6 +294,16 @@ def test_fault_39_output_that_cannot_be_written_is_noticed_before_training(tiny_
         assert run(["train-teacher", "--task", "cls", "--data", str(tiny_data), "--output", str(output)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert f"output folder {output} cannot be written" in line and "--output" in line
+
+
+def test_an_evaluation_that_could_not_be_written_does_not_begin(trained, tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("onehead_cli.evaluation.comparison.scan_for_run", lambda *args: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "x"
+    checkpoint = ["--checkpoint", str(trained / "all_best.pth")]
+    assert run(["evaluate", "--data", str(tiny_data), "--output", str(output), *checkpoint]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"output folder {output} cannot be written" in line
 
 
 def test_fault_34_a_batch_of_one_is_trained_and_evaluated(tiny_data, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from onehead_cli.atomic import make_writable_folder
 from onehead_cli.checkpoint import Checkpoint, load_checkpoint, load_teachers
 from onehead_cli.config import Config
 from onehead_cli.console import SCHEMA
@@ -71,6 +72,7 @@ def compare(
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     if not wanted:
         raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
+    from_first(lambda: make_writable_folder(config.output))
     is_student = len(known) > 1
     baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
     scan = from_first(lambda: scan_for_run(config, wanted, splits, reporter))

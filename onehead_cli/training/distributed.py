@@ -46,7 +46,7 @@ def session(config: Config) -> Iterator[None]:
     store = _join(config)
     try:
         yield
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt, SystemExit):  # the last: a signal before or after the training
         launch.set_speaker(_is_first_to_fail(store))
         if dist.get_backend() == "gloo":  # tells the others at once; NCCL's would wait for them
             dist.destroy_process_group()
@@ -90,7 +90,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rsplit("] ", 1)[-1][:200]
+        reason = str(error).splitlines()[0].rsplit("] ", 1)[-1].split(". ")[0][:200]
         raise DistributedError(
             f"process {launch.rank()} of {world_size()} waited in vain for another, which ended, hangs or cannot be "
             f"reached ({reason}); see what it said; a training goes on with --resume"

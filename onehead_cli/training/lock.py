@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from onehead_cli.atomic import remove_leftovers
+from onehead_cli.atomic import make_writable_folder, remove_leftovers
 from onehead_cli.errors import OneheadError
 from onehead_cli.launch import is_main
 from onehead_cli.types import Reporter
@@ -37,15 +36,13 @@ def hold_runs(folder: Path, names: Sequence[str], reporter: Reporter) -> Iterato
         yield
         return
     with contextlib.ExitStack() as stack:
+        make_writable_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder):
-                pass
             # The files stay: deleting one would let two processes lock two files of the same name.
             files = [stack.enter_context((folder / f".{name}.lock").open("a+", encoding="utf-8")) for name in names]
         except OSError as error:
             raise OneheadError(
-                f"output folder {folder} cannot be written ({error.strerror}); choose another with --output"
+                f"{error.filename}: cannot be written ({error.strerror}); choose another folder with --output"
             ) from None
         for name, file in zip(names, files, strict=True):
             if _locked(file, folder, name, reporter):

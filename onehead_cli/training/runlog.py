@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,12 +28,17 @@ class RunLog:
         """
         self._path = folder / f"{name}.jsonl"
         try:
-            kept = "".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
-            write_atomically(self._path, lambda file: file.write(kept.encode("utf-8")))
+            kept = b"".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
+            write_atomically(self._path, lambda file: file.write(kept))
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
-            raise self._unwritable(error) from None
-        self._board = _tensorboard(folder / "tensorboard" / name, resumed_step)
+            raise _unwritable(self._path, error) from None
+        self._board_folder = folder / "tensorboard" / name
+        try:
+            self._board = _tensorboard(self._board_folder, resumed_step)
+        except OSError as error:
+            self._file.close()
+            raise _unwritable(self._board_folder, error) from None
 
     def __enter__(self) -> RunLog:
         return self
@@ -40,10 +46,12 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # closing tries once more to write what could not be written
+        # Closing tries once more to write what could not be written.
+        with contextlib.suppress(OSError):
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
     def scanned(self, skipped: Mapping[str, Mapping[str, int]]) -> None:
         """How many pictures were left out, by task and split; the first line of a new run."""
@@ -55,8 +63,15 @@ class RunLog:
         self._append({"kind": "resumed", "epoch": epoch, "step": step, "message": message})
 
     def sync(self) -> None:
-        """Have all lines on disk, so that a checkpoint written after it never lacks one."""
-        os.fsync(self._file.fileno())
+        """Have all lines on disk, so that a checkpoint written after it never lacks one.
+
+        Raises:
+            OneheadError: the disk is full or fails.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
 
     def write(self, info: StepInfo | EpochInfo) -> None:
         """Append one line; its `kind` is "step" or "epoch".
@@ -74,32 +89,34 @@ class RunLog:
             values |= {f"weight/{name}": value for name, value in info.weights.items()}
         else:
             values = {f"val/{name}": value for name, value in info.scores.items() if value is not None}
-        for name, value in values.items():
-            self._board.add_scalar(name, value, info.step)
+        try:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, info.step)
+        except OSError as error:
+            raise _unwritable(self._board_folder, error) from None
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._unwritable(error) from None
-
-    def _unwritable(self, error: OSError) -> OneheadError:
-        return OneheadError(f"{self._path}: cannot be written ({error.strerror})")
+            raise _unwritable(self._path, error) from None
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
+def _unwritable(path: Path, error: OSError) -> OneheadError:
+    return OneheadError(f"{path}: cannot be written ({error.strerror})")
+
+
+def _lines_until(path: Path, step: int) -> list[bytes]:
     if not path.is_file():
         return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except ValueError:  # a line that was cut by a kill
-            break
-        if record["step"] <= step:
-            lines.append(line)
-    return lines
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        # A line that was cut by a kill, or damaged, is left out.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    return kept
 
 
 def _tensorboard(folder: Path, purge_step: int | None) -> Any:
@@ -107,5 +124,12 @@ def _tensorboard(folder: Path, purge_step: int | None) -> Any:
         from torch.utils import tensorboard
     except ImportError:
         return None
+    threading.excepthook = _say_nothing_of_disks
     writer: Any = tensorboard.SummaryWriter
     return writer(str(folder), purge_step=purge_step)
+
+
+def _say_nothing_of_disks(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread; what fails there is raised once more by its next call, and told in one line."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)

@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
+from onehead_cli.launch import speaks
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -17,7 +19,10 @@ def leave_on_signals() -> None:
 
 
 class StopRequest:
-    """While the context is open, the first signal is only remembered in `signal_number`."""
+    """While the context is open, the first signal is only remembered in `signal_number`.
+
+    One that nobody has acted upon by the end, because it came within the last save, ends the process then.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -33,6 +38,8 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and self.signal_number is not None:
+            _leave(self.signal_number, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
@@ -45,7 +52,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
     if _in_import(frame):
         # Whoever imports may swallow an exception and go on with half a module: numpy and torch do.
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-        os.write(2, f"{show_cursor}error: stopped by {signal.Signals(number).name}\n".encode())
+        line = f"error: stopped by {signal.Signals(number).name}\n" if speaks() else ""
+        os.write(2, f"{show_cursor}{line}".encode())
         os._exit(128 + number)
     raise SystemExit(128 + number)
 

@@ -10,6 +10,7 @@ import agreement
 import pytest
 import torch
 from processes import finished, in_turn, started
+from runs import differences, lines, read
 
 from onehead_cli.app import run
 
@@ -17,17 +18,6 @@ FOLDER = Path(__file__).parent
 SMALL = ["--image-size", "64", "--backbone", agreement.BACKBONE, "--no-pretrained", "--lambda-distill", "0"]
 SMALL += ["--set", "student.batch_size=3"]
 EVALUATE = ["--split", "val,test", "--set", "evaluation.batch_size=4"]
-
-
-def same(a, b):
-    """Equal to the last bit, whatever the nesting."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b) or ((a.isnan() == b.isnan()).all() and torch.equal(a.nan_to_num(), b.nan_to_num()))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def assert_near(a, b, tolerance, where=""):
@@ -40,13 +30,9 @@ def assert_near(a, b, tolerance, where=""):
         torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance, msg=lambda text: f"{where}: {text}")
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def wait_for_steps(path, count, processes):
     deadline = time.monotonic() + 90
-    while len(lines(path)) < count:
+    while not path.exists() or path.read_text().count("\n") < count:
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.05)
 
@@ -57,8 +43,8 @@ def test_fault_47_two_processes_agree_with_one(tiny_data, tmp_path):
     one = agreement.everything(tiny_data)
     results = finished(2, [str(FOLDER / "agreement.py"), str(tiny_data), str(tmp_path)])
     assert [code for code, _, _ in results] == [0, 0], results
-    two, other = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
-    assert same(two, other)
+    two, other = (read(tmp_path / f"{rank}.pth") for rank in (0, 1))
+    assert differences(two, other) == []
 
     gradients, theirs = one["gradients"], two["gradients"]
     assert gradients.keys() == theirs.keys()
@@ -67,7 +53,7 @@ def test_fault_47_two_processes_agree_with_one(tiny_data, tmp_path):
     assert norm > 0 and difference <= 1e-5 * norm
     assert_near(one["student"], two["student"], 1e-9)
     assert_near(one["teacher"], two["teacher"], 1e-9)
-    assert same(one["evaluation"], two["evaluation"])
+    assert differences(one["evaluation"], two["evaluation"]) == []
     # A loss that is NaN in one process stops both, with the words of one: only the order of the pictures differs.
     assert "loss 'seg' is nan on the batch" in two["error"] and two["error"].count(".jpg") == 3
     assert sorted(re.findall(r"\w+", one["error"])) == sorted(re.findall(r"\w+", two["error"]))
@@ -107,9 +93,9 @@ def test_two_processes_stop_together_and_resume_as_if_they_had_not(chain):
     said = [line for _, _, err in results["stop"] for line in err.splitlines()]
     assert len(said) == 1 and "stopped at step 3 of 4 and saved" in said[0]
     assert [code for code, _, _ in results["resume"]] == [0, 0] and "resumed from" in results["resume"][0][2]
-    a, b = (torch.load(folder / name / "all_last.pth", weights_only=True) for name in ("straight", "stopped"))
+    a, b = (read(folder / name / "all_last.pth") for name in ("straight", "stopped"))
     a["config"], b["config"] = {}, {}  # another output folder, another number of readers
-    assert a["training"]["step"] == 4 and same(a, b)
+    assert a["training"]["step"] == 4 and differences(a, b) == []
     assert [r["step"] for r in lines(folder / "stopped" / "all.jsonl") if r["kind"] == "step"] == [1, 2, 3, 4]
 
 
@@ -118,7 +104,7 @@ def test_batch_norm_that_learns_from_each_process_alone_is_warned_about(chain):
     (code, _, err), other = results["local"]
     assert code == 0 and other == (0, "", "")
     assert err.count("warning:") == 1 and "batch_norm=train: each process normalises the backbone by its own" in err
-    weights = torch.load(folder / "local" / "cls_last.pth", weights_only=True)["training"]["model"]
+    weights = read(folder / "local" / "cls_last.pth")["training"]["model"]
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
@@ -170,3 +156,32 @@ def test_fault_46_a_process_that_dies_or_hangs_ends_the_others(tiny_data, tmp_pa
         _, said = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 1 and "DistributedError: process 0 of 2 waited in vain" in said
     assert "imed out" in said
+
+
+def test_an_error_of_one_process_alone_is_said_once_and_ends_all(tiny_data, tmp_path):
+    """The data lack on the second machine: the first neither waits for it nor blames it in words of its own."""
+    script = (
+        "import sys; from onehead_cli import launch; from onehead_cli.app import run\n"
+        f"data = [{str(tiny_data)!r}, {str(tmp_path / 'nowhere')!r}][launch.rank()]\n"
+        "sys.exit(run([*sys.argv[1:], '--data', data]))\n"
+    )
+    train = ["train-unified", "--device", "cpu", "--epochs", "1", "--output", str(tmp_path / "out"), "--quiet"]
+    first, second = finished(2, ["-c", script, *train, *SMALL])
+    assert first == (1, "", "")
+    assert second[0] == 1 and second[2].count("\n") == 1 and "nowhere" in second[2]
+
+
+def test_a_signal_before_the_training_is_said_once_and_ends_all(tiny_data, tmp_path):
+    """In the scan, for which the second process waits, there is nothing to save: the process ends at once."""
+    script = (
+        "import os, signal, sys, time; from onehead_cli import app; from onehead_cli.datasets import bad_files\n"
+        "def scan(*args):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "bad_files.scan_for_run = scan\n"
+        "app.main(sys.argv[1:])\n"
+    )
+    train = ["train-unified", "--data", str(tiny_data), "--device", "cpu", "--output", str(tmp_path), "--quiet"]
+    first, second = finished(2, ["-c", script, *train, *SMALL])
+    assert first == (143, "", "error: stopped by SIGTERM\n")
+    assert second == (1, "", "")

@@ -126,6 +126,19 @@ def test_another_number_of_threads_is_warned_about_in_one_line(teacher_command, 
     assert f"begun with {before} threads, resumed with {before + 1}" in warning
 
 
+def test_data_prepared_anew_since_the_stop_are_warned_about_in_one_line(
+    teacher_command, stopped, tiny_data, tmp_path, monkeypatch, capsys
+):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_data, root)
+    (root / "manifest.json").write_text((root / "manifest.json").read_text() + "\n")
+    shutil.copytree(stopped, tmp_path / "out")
+    at_step(monkeypatch, 6, terminate)
+    assert run([*teacher_command, "--data", str(root), "--output", str(tmp_path / "out"), "--resume"]) == 143
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert f"cls: begun on other data than {root} holds now" in warning
+
+
 def test_a_warning_given_before_the_stop_is_not_given_again(tiny_data, tmp_path, capsys):
     """Else the log of a resumed run would have a warning that the log of one never stopped has not."""
     command = ["train-unified", "--data", str(tiny_data), "--epochs", "2", "--lambda-distill", "0", *SMALL]

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+import time
 import types
 
 import pytest
@@ -24,7 +26,8 @@ def test_a_resumed_log_is_cut_back_to_its_checkpoint(tmp_path):
         for number in range(1, 6):
             log.write(step(number))
     path = tmp_path / "cls.jsonl"
-    path.write_text(path.read_text() + '{"kind": "st')  # cut by a kill
+    damaged = b'{"kind": "\xff"}\n7\n{"no": "step"}\n'
+    path.write_bytes(damaged + path.read_bytes() + b'{"kind": "st')  # the last one cut by a kill
     with RunLog(tmp_path, "cls", resumed_step=3) as log:
         log.write(step(4))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
@@ -58,3 +61,30 @@ def test_a_log_that_cannot_be_written_is_one_error(tmp_path):
     (tmp_path / "cls.jsonl").mkdir()
     with pytest.raises(OneheadError, match=r"cls\.jsonl: cannot be written"):
         RunLog(tmp_path, "cls", resumed_step=None)
+
+
+def test_a_tensorboard_that_cannot_be_written_is_one_error(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "cls").write_text("no folder")
+    with pytest.raises(OneheadError, match=r"tensorboard/cls: cannot be written"):
+        RunLog(tmp_path, "cls", resumed_step=None)
+
+
+def test_a_full_disk_under_tensorboard_is_one_error_without_a_traceback(tmp_path, monkeypatch, capsys):
+    """It writes in a thread of its own, whose errors Python would show."""
+    gfile = pytest.importorskip("tensorboard.compat.tensorflow_stub.io.gfile")
+
+    def full(self, *args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    with (
+        RunLog(tmp_path, "cls", resumed_step=None) as log,
+        pytest.raises(OneheadError, match=r"tensorboard/cls: cannot be written \(No space left on device\)"),
+    ):
+        monkeypatch.setattr(gfile.LocalFileSystem, "append", full)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            log.write(step(1))
+    assert capsys.readouterr().err == ""

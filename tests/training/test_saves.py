@@ -16,8 +16,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint import can_resume, last_path, load_checkpoint, previous_path
 from onehead_cli.console import Console
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError, OneheadError
-from onehead_cli.training import run as training_run
-from onehead_cli.training import runlog
+from onehead_cli.training import resume, runlog
 from onehead_cli.training.runlog import RunLog
 from onehead_cli.types import EpochInfo
 
@@ -155,7 +154,7 @@ def test_a_damaged_save_never_takes_the_place_of_the_good_one_before_it(stopped,
     shutil.copytree(stopped, tmp_path / "out")
     last = tmp_path / "out" / "cls_last.pth"
     damage(last, "flipped bit")
-    training_run._last_or_previous(tmp_path / "out", "cls", Console(quiet=True))
+    resume._last_or_previous(tmp_path / "out", "cls", Console(quiet=True))
     # What the next save would keep as the one before:
     assert load_checkpoint(last).training["step"] == 4
 

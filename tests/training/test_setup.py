@@ -62,13 +62,13 @@ def test_the_weights_that_are_measured_are_the_averaged_ones(loop):
 
 def test_the_first_signal_is_remembered_and_the_second_ends_at_once():
     before = signal.getsignal(signal.SIGTERM)
-    with StopRequest() as stop:
+    with pytest.raises(SystemExit) as ended, StopRequest() as stop:
         assert stop.signal_number is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal_number == signal.SIGTERM
-        with pytest.raises(SystemExit) as ended:
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.sigtimedwait([], 0.1)  # lets the interpreter run the handler
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 0.1)  # lets the interpreter run the handler
+        pytest.fail("it went on")
     assert ended.value.code == 130
     assert signal.getsignal(signal.SIGTERM) is before
 

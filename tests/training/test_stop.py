@@ -183,3 +183,23 @@ def test_a_second_signal_within_a_save_is_no_failed_save(teacher_command, tmp_pa
     assert main([*teacher_command, "--output", str(tmp_path)]) == 143
     assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
     assert not list(tmp_path.glob(".*.tmp")) and not list(tmp_path.glob("*.pth"))
+
+
+def test_a_signal_within_the_last_save_ends_the_command_before_its_next_network(
+    teacher_command, tmp_path, monkeypatch, main, capsys
+):
+    from onehead_cli.training import saver
+
+    save = saver.save_checkpoint
+
+    def signalled(path, checkpoint, **more):
+        if checkpoint.training and checkpoint.training["step"] == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(path, checkpoint, **more)
+
+    monkeypatch.setattr(saver, "save_checkpoint", signalled)
+    command = ["all" if word == "cls" else word for word in teacher_command]
+    assert main([*command, "--output", str(tmp_path)]) == 143
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+    assert read(tmp_path / "cls_last.pth")["training"]["step"] == 9
+    assert not list(tmp_path.glob("seg*"))

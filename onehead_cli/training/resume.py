@@ -1,0 +1,180 @@
+"""What a run is resumed from, and whether it may be: its saves, its settings, its data, its teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onehead_cli.checkpoint import Checkpoint, best_path, can_resume, last_path, load_checkpoint, previous_path
+from onehead_cli.config import Config
+from onehead_cli.datasets.manifest import manifest_hash
+from onehead_cli.errors import CheckpointError, DamagedCheckpointError
+from onehead_cli.launch import world_size
+from onehead_cli.model.onehead import Architecture
+from onehead_cli.training.distributed import from_first
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.setup import scores_of
+from onehead_cli.types import Reporter, Task
+
+#: What may differ between a run and its continuation: where things are, and when to save. Another device computes the
+#: same but for rounding, and so do deterministic operations.
+_FREE_KEYS = (
+    "output",
+    "device",
+    "deterministic",
+    "distributed_timeout",
+    "data.root",
+    "data.det_",
+    "data.seg_",
+    "data.cls_root",
+    "data.cache_mb",
+    "data.skip_bad",
+    "data.workers",
+    "teacher.save_every",
+    "student.save_every",
+)
+
+
+def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
+    """The checkpoint that a run of this config goes on from; for the one process that reads the output folder.
+
+    Raises:
+        CheckpointError: there is none, or it was begun with other settings or another number of processes.
+    """
+    path = last_path(config.output, name)
+    if not can_resume(config.output, name):
+        raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
+    last = _last_or_previous(config.output, name, reporter)
+    if not last.training:
+        raise CheckpointError(f"{path}: holds no training state (a _best file?); it cannot be resumed")
+    processes = last.training.get("processes", 1)
+    if processes != world_size():
+        raise CheckpointError(
+            f"{path} was trained in {processes} process(es), now there are {world_size()}: resume with {processes}, "
+            "so that the result is that of a run never stopped"
+        )
+    mine = "student" if name == "all" else "teacher"
+    ignored: tuple[str, ...] = (
+        *_FREE_KEYS,
+        "distill.teachers",
+        "teacher." if mine == "student" else "student.",
+    )
+    if mine == "teacher":
+        ignored = (*ignored, "distill.")
+    # A key that is younger than the checkpoint had its default.
+    before = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(last.config)
+    now = _flat(config.model_dump(mode="json", by_alias=True))
+    changed = [
+        k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained with another config: "
+            + ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
+        )
+    return last
+
+
+def check_same_classes(last: Checkpoint, architecture: Architecture) -> None:
+    """Raises: CheckpointError: the data has other classes than those that the checkpoint was trained on."""
+    for task, names in architecture.classes.items():
+        before = list(last.architecture.classes[task])
+        if before != list(names):
+            raise CheckpointError(
+                f"{last.name}_last.pth was trained on other {task} classes: {', '.join(before)}; "
+                f"the data now has {', '.join(names)}"
+            )
+
+
+def continue_from(
+    last: Checkpoint, loop: TrainingLoop, config: Config, *, teachers: Mapping[Task, Checkpoint], reporter: Reporter
+) -> None:
+    """Bring a new loop to where the checkpoint was saved, and say so.
+
+    Raises:
+        CheckpointError: the data or teachers are others, or the run is over and its best checkpoint is lost.
+    """
+    name, path = last.name, last_path(config.output, last.name)
+    pictures = {task.value: len(split) for task, split in loop.loader.splits.items()}
+    if last.training["pictures"] != pictures:
+        raise CheckpointError(f"{path} was trained on other data: {last.training['pictures']} pictures, now {pictures}")
+    if last.training["teachers"] != scores_of(teachers):
+        raise CheckpointError(
+            f"{path} was trained with other teachers: their scores on val were {last.training['teachers']}, "
+            f"now {scores_of(teachers)}"
+        )
+    loop.load_state_dict(last.training, last.weights)
+    reporter.say(f"{name}: resumed from step {loop.state.step} of {loop.total_steps} (epoch {last.epoch})")
+    _warn_of_other_threads(name, last, reporter)
+    _warn_of_other_data(name, last, config, reporter)
+    _check_best(config.output, name, loop, reporter)
+
+
+def _last_or_previous(folder: Path, name: str, reporter: Reporter) -> Checkpoint:
+    """The last checkpoint; where it is damaged or missing, the one before, which then takes its place."""
+    path, previous = last_path(folder, name), previous_path(folder, name)
+    try:
+        if path.is_file() or not previous.is_file():
+            return load_checkpoint(path)
+        problem = f"{path}: missing"
+    except DamagedCheckpointError as error:
+        problem = str(error)
+        if not previous.is_file():
+            raise
+    try:
+        last = load_checkpoint(previous)
+    except DamagedCheckpointError as error:
+        raise CheckpointError(f"{problem}; {error}; neither can be resumed, leave --resume out to start anew") from None
+    reporter.warn(f"{problem}; going on from the one before, {previous.name}, of step {last.training.get('step')}")
+    # The next save moves the last file to the place of the one before; a damaged one must not get there.
+    previous.replace(path)
+    return last
+
+
+def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> None:
+    before, now = last.training["threads"], torch.get_num_threads()
+    if before != now:
+        reporter.warn(
+            f"{name}: begun with {before} threads, resumed with {now}: the result will differ in the last bits from "
+            f"that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
+        )
+
+
+def _warn_of_other_data(name: str, last: Checkpoint, config: Config, reporter: Reporter) -> None:
+    before, now = last.data.get("manifest"), manifest_hash(config.data.root)
+    if before and now and before != now:
+        reporter.warn(
+            f"{name}: begun on other data than {config.data.root} holds now (manifest {before[:12]}, now {now[:12]}): "
+            "the result will differ from that of a run never stopped"
+        )
+
+
+def _check_best(folder: Path, name: str, loop: TrainingLoop, reporter: Reporter) -> None:
+    """Where the best file was lost or damaged meanwhile, let the next evaluation write a new one."""
+    if loop.state.best == float("-inf"):
+        return
+    problem = from_first(lambda: _problem_with(best_path(folder, name)))
+    if problem is None:
+        return
+    if loop.finished():
+        raise CheckpointError(problem)
+    reporter.warn(f"{problem}; the next evaluation counts as the best so far")
+    loop.state.best = float("-inf")
+
+
+def _problem_with(path: Path) -> str | None:
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

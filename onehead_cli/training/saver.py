@@ -1,0 +1,69 @@
+"""The checkpoint files of a run: what each of them holds, and when one is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, last_path, previous_path, save_checkpoint
+from onehead_cli.config import Config
+from onehead_cli.model.onehead import Architecture
+from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.random_state import random_states
+
+
+@dataclass
+class Saver:
+    """Writes the checkpoint files of a run: the best, the last, and the last but one."""
+
+    name: str
+    architecture: Architecture
+    config: Config
+    loop: TrainingLoop
+    teachers: dict[str, float]
+    manifest: str | None
+
+    def is_due(self) -> bool:
+        """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""
+        every = self.loop.schedule.save_every
+        return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
+
+    def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
+        save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
+
+    def save_last(self, thresholds: Thresholds, scores: dict[str, float | None]) -> None:
+        epoch = self.loop.state.step // self.loop.steps_per_epoch
+        training = {
+            **self.loop.state_dict(),
+            "teachers": self.teachers,
+            "random": random_states(self.loop.loader.device),
+            "threads": torch.get_num_threads(),
+        }
+        folder, state = self.config.output, self._checkpoint(thresholds, scores, epoch, training)
+        save_checkpoint(last_path(folder, self.name), state, keep=previous_path(folder, self.name))
+
+    def _checkpoint(
+        self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int, training: dict[str, Any]
+    ) -> Checkpoint:
+        preprocess = self.loop.objective.model.preprocess
+        return Checkpoint(
+            name=self.name,
+            architecture=self.architecture,
+            weights=self.loop.average.model.state_dict(),
+            preprocess={
+                "mean": list(preprocess.mean),
+                "std": list(preprocess.std),
+                "interpolation": preprocess.interpolation,
+                "image_size": self.config.data.image_size,
+                "fit": self.config.data.fit,
+            },
+            thresholds=thresholds,
+            scores=scores,
+            config=self.config.model_dump(mode="json", by_alias=True),
+            epoch=epoch,
+            seed=self.config.seed,
+            training=training,
+            data={"manifest": self.manifest},
+        )
