@@ -100,7 +100,7 @@ def train_network(
         reporter.say(f"{name}: resumed from step {loop.state.step} of {loop.total_steps} (epoch {last.epoch})")
         _warn_of_other_threads(name, last, reporter)
         _check_best(config.output, name, loop, reporter)
-    writer = _Writer(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data.root))
+    writer = _Writer(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data, tasks))
     if not loop.finished():
         _announce(name, loop, reporter)
         if last is not None:
