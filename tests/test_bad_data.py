@@ -103,10 +103,11 @@ def test_data_in_order_is_one_note(data, check):
     assert document["warnings"] == document["notes"] == [] and document["headers_only"] is False
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.999])
-def test_fault_01_truncated_pictures(data, check, keep):
+# Without the two bytes of its end marker alone a JPEG may be whole: no pixel is missing.
+@pytest.mark.parametrize("cut", [lambda old: old[: len(old) // 2], lambda old: old[:-10]])
+def test_fault_01_truncated_pictures(data, check, cut):
     """Every JPEG that was cut short is listed in one run, and the command fails."""
-    spoil(data, lambda old: old[: int(len(old) * keep)])
+    spoil(data, cut)
     code, document, err = check()
     assert code == 1 and problems(document) == everywhere("damaged")
     assert [line for line in err if "b.jpg" in line and "truncated" in line] == err[:3] and len(err) == 4
