@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY
+from tiny import SMALL, TINY
 
 from onehead_cli.app import run
 from onehead_cli.config import DataConfig
@@ -102,10 +103,11 @@ def test_data_in_order_is_one_note(data, check):
     assert document["warnings"] == document["notes"] == [] and document["headers_only"] is False
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.999])
-def test_fault_01_truncated_pictures(data, check, keep):
+# Without the two bytes of its end marker alone a JPEG may be whole: no pixel is missing.
+@pytest.mark.parametrize("cut", [lambda old: old[: len(old) // 2], lambda old: old[:-10]])
+def test_fault_01_truncated_pictures(data, check, cut):
     """Every JPEG that was cut short is listed in one run, and the command fails."""
-    spoil(data, lambda old: old[: int(len(old) * keep)])
+    spoil(data, cut)
     code, document, err = check()
     assert code == 1 and problems(document) == everywhere("damaged")
     assert [line for line in err if "b.jpg" in line and "truncated" in line] == err[:3] and len(err) == 4
@@ -443,7 +445,9 @@ def test_all_kinds_of_bad_files_in_one_list(data, check):
     assert all(p["can_be_skipped"] for p in document["problems"])
     code, skipped, err = check("--skip-bad")
     assert code == 0 and skipped["problems"] == document["problems"]
-    assert "3 of 18 pictures are left out" in err[0]
+    assert err[0] == f"warning: 3 of 18 pictures are left out, listed in {data / 'skipped.txt'}"
+    listed = [line.split("\t")[2] for line in (data / "skipped.txt").read_text().splitlines()]
+    assert listed == [problem["path"] for problem in document["problems"]]
 
 
 def test_a_long_list_is_cut_on_the_terminal_and_whole_in_json(data, check, tmp_path, capsys):
@@ -452,6 +456,8 @@ def test_a_long_list_is_cut_on_the_terminal_and_whole_in_json(data, check, tmp_p
     code, document, err = check()
     assert code == 1 and len(document["problems"]) == 30
     assert len(err) == 22 and err[20] == "warning: and 10 more" and err[21].startswith("error: 30 problems")
+    assert f"all in {data / 'bad_files.txt'}" in err[21]
+    assert (data / "bad_files.txt").read_text().count("\n") == 30
     output = tmp_path / "out"
     assert run(["train-teacher", "--task", "det", "--data", str(data), "--output", str(output), *TINY]) == 1
     assert f"all in {output / 'bad_files.txt'}" in capsys.readouterr().err
@@ -518,6 +524,45 @@ def test_training_scans_no_other_split(data, tmp_path, capsys):
     assert run(["prepare-data", "--check", str(data), "--quiet"]) == 1
     message = capsys.readouterr().err
     assert "instances_test.json" in message and message.count("the same picture") == 6
+
+
+def test_training_opens_nothing_of_the_test_split(tiny_data, tmp_path):
+    """Neither the scan nor the loaders: what is opened or listed is recorded by the interpreter."""
+    root, opened, recording = tmp_path / "data", [], [True]
+    shutil.copytree(tiny_data, root)
+
+    def record(event, arguments):
+        if recording and event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | os.PathLike):
+            opened.append(os.fspath(arguments[0]))
+
+    sys.addaudithook(record)  # there is no way to remove it
+    where = ["--data", str(root), "--output", str(tmp_path / "out"), "--epochs", "1", *SMALL]
+    try:
+        assert run(["train-teacher", "--task", "all", *where]) == 0
+        assert run(["train-unified", *where]) == 0
+    finally:
+        recording.clear()
+    read = [path.removeprefix(f"{root}/") for path in opened if path.startswith(f"{root}/")]
+    for task in (CLS, SEG, DET):
+        assert any(path.startswith(task) and "val" in path for path in read)
+    assert not [path for path in read if "/test" in path or "instances_test" in path]
+
+
+def test_what_is_no_regular_file_is_listed_and_never_read(data, check):
+    """A pipe would be waited for without end, and a link that leads to itself cannot be followed."""
+    (data / CLS / "train/ant/b.jpg").unlink()
+    os.mkfifo(data / CLS / "train/ant/b.jpg")
+    (data / SEG / "val/JPEGImages/b.jpg").unlink()
+    (data / SEG / "val/JPEGImages/b.jpg").mkdir()
+    (data / DET / "train/b.jpg").unlink()
+    (data / DET / "train/b.jpg").symlink_to("b.jpg")
+    code, document, err = check()
+    assert code == 1 and len(err) == 4
+    assert problems(document) == [
+        ("cls", "train", "not_a_picture", "b.jpg"),
+        ("seg", "val", "not_a_picture", "b.jpg"),
+        ("det", "train", "damaged", "b.jpg"),
+    ]
 
 
 def test_the_cache_is_read_where_it_can_be_and_passed_over_where_not(data, check):

@@ -1,5 +1,6 @@
 """Datasets under other names, in other places, and of fewer tasks."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from tiny import TINY
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.config import DataConfig, load_config
+from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import load_split
 from onehead_cli.types import TASKS, Task
@@ -110,6 +112,30 @@ def test_the_ignore_index_is_read_as_void(own, capsys):
     # 255 now means nothing.
     Image.fromarray(expected[path]).save(path)
     assert run(["prepare-data", "--check", str(own), "--quiet"]) == 1
+
+
+def test_a_manifest_counts_only_for_what_is_read_beside_it(own, tiny_data):
+    elsewhere = load_config(own).data.model_copy(update={"root": tiny_data})
+    beside = DataConfig(root=tiny_data)
+    digest = hashlib.sha256((tiny_data / "manifest.json").read_bytes()).hexdigest()
+    assert manifest_hash(beside, TASKS) == digest and manifest_hash(elsewhere, TASKS) is None
+    partly = elsewhere.model_copy(update={"det_annotations": None})
+    assert manifest_hash(partly, TASKS) == manifest_hash(partly, [Task.DET]) == digest
+    assert manifest_hash(partly, [Task.CLS, Task.SEG]) is None
+    named = beside.model_copy(update={"cls_root": tiny_data / "imagenette-160"})
+    assert manifest_hash(named, [Task.CLS]) == digest
+
+
+def test_no_other_data_where_the_root_has_a_manifest_that_nothing_was_read_by(
+    own, trained, tiny_data, tmp_path, capsys
+):
+    """A prepared folder in `data.root` says nothing of pictures that lie elsewhere."""
+    shutil.copy(tiny_data / "manifest.json", tmp_path / "manifest.json")
+    with (tmp_path / "manifest.json").open("a") as file:
+        file.write(" ")
+    where = ["--config", str(own), "--data", str(tmp_path), "--output", str(trained), "--json", "--quiet"]
+    assert run(["evaluate", *where, "--task", "cls", "--set", "evaluation.resamples=10"]) == 0
+    assert "other data" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

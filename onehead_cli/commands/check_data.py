@@ -33,7 +33,7 @@ def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> N
         for split, count in splits.items()
     ]
     console.result(_document(path, scan), table("Checked", ["Task", "Split", "Pictures", "Bad"], rows, left=2))
-    settle(scan, skip_bad=config.data.skip_bad, folder=None, reporter=console)
+    settle(scan, skip_bad=config.data.skip_bad, folder=folder or config.output, reporter=console)
 
 
 def _document(path: Path, scan: Scan) -> dict[str, Any]:

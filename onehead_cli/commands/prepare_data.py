@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,12 +25,26 @@ from onehead_cli.launch import refuse_several
 #: Of the classification datasets of all sources.
 _CLASSES = 10
 _CACHE_FOLDER = ".cache"
+_IMAGE_SIZE = 256
 
 
 class Source(StrEnum):
     official = "official"
     synthetic = "synthetic"
     local = "local"
+
+
+#: The sources that an option is for; one that is not listed is for all.
+_SOURCES_OF = {
+    "--cache-dir": [Source.official],
+    "--base-url": [Source.official],
+    "--dry-run": [Source.official],
+    "--coco": [Source.local],
+    "--voc": [Source.local],
+    "--imagenette": [Source.local],
+    "--categories": [Source.official, Source.local],
+    "--image-size": [Source.synthetic],
+}
 
 
 def prepare_data(
@@ -52,8 +66,11 @@ def prepare_data(
     ] = "240,60,60",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.", min=0)] = 0,
     image_size: Annotated[
-        int, typer.Option("--image-size", metavar="PX", help="Rough side of synthetic pictures.", min=64, max=1024)
-    ] = 256,
+        int | None,
+        typer.Option(
+            "--image-size", metavar="PX", help="Rough side of synthetic pictures [default: 256].", min=64, max=1024
+        ),
+    ] = None,
     categories: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +111,8 @@ def prepare_data(
         typer.Option(
             "--check",
             metavar="PATH",
-            help="Only look for bad files: in a prepared folder, or in the data that a YAML config names.",
+            help="Only look for bad files: in a prepared folder, or in the data that a YAML config names. "
+            "What was found is kept there, or in the config's output folder, for the next time.",
         ),
     ] = None,
     deep: Annotated[
@@ -114,6 +132,20 @@ def prepare_data(
         raise ConfigError("--deep and --skip-bad belong to --check PATH")
     if sum((verify, preview, check is not None, source is not None)) > 1:
         raise ConfigError("--source, --verify, --check and --preview are different things to do; give one of them")
+    _refuse_misplaced(
+        source if source or verify or preview or check is not None else Source.official,
+        {
+            "--cache-dir": cache_dir,
+            "--base-url": base_url,
+            "--dry-run": dry_run,
+            "--coco": coco,
+            "--voc": voc,
+            "--imagenette": imagenette,
+            "--categories": categories,
+            "--image-size": image_size,
+            "--overwrite": overwrite,
+        },
+    )
     if verify:
         _verify(data, console)
         return
@@ -127,12 +159,9 @@ def prepare_data(
     counts = _parse_sizes(sizes)
     draw = OfficialDraw(sizes=counts, seed=seed, categories=_parse_categories(categories, counts))
     base_urls = _parse_base_urls(base_url or [])
-    _refuse_misplaced(source, {"--cache-dir": cache_dir, "--base-url": base_url, "--dry-run": dry_run or None})
     if source is Source.synthetic:
-        if categories is not None:
-            raise ConfigError("--categories is of --source official and local; synthetic pictures have their own")
         result = engine.prepare_synthetic(
-            data, sizes=counts, image_size=image_size, seed=seed, overwrite=overwrite, reporter=console
+            data, sizes=counts, image_size=image_size or _IMAGE_SIZE, seed=seed, overwrite=overwrite, reporter=console
         )
     elif source is Source.local:
         if coco is None or voc is None or imagenette is None:
@@ -141,8 +170,6 @@ def prepare_data(
             data, draw, coco=coco, voc=voc, imagenette=imagenette, overwrite=overwrite, reporter=console
         )
     else:
-        if coco or voc or imagenette:
-            raise ConfigError("--coco, --voc and --imagenette are of --source local, which reads datasets on disk")
         cache_folder = cache_dir or data / _CACHE_FOLDER
         if dry_run:
             _show_plan(draw, cache_folder, base_urls, console)
@@ -243,14 +270,25 @@ def _parse_base_urls(assignments: Sequence[str]) -> dict[str, str]:
         if name not in OFFICIAL_SOURCES:
             near = difflib.get_close_matches(name, OFFICIAL_SOURCES, n=1, cutoff=0.0)[0]
             raise ConfigError(f"--base-url {assignment}: no dataset '{name}'; did you mean '{near}'?")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not _is_address(url):
             raise ConfigError(f"--base-url {assignment}: give an address such as {name}=https://mirror.example/{name}/")
         urls[name] = url
     return urls
 
 
-def _refuse_misplaced(source: Source, given: dict[str, object]) -> None:
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port of six digits
+        return False
+    return usable and not any(sign.isspace() for sign in url)
+
+
+def _refuse_misplaced(source: Source | None, given: Mapping[str, object]) -> None:
+    """Raises: ConfigError: an option that this source would pass over; None where nothing is prepared at all."""
     for option, value in given.items():
-        if value is not None and source is not Source.official:
-            raise ConfigError(f"{option} is of --source official, not of --source {source.value}")
+        sources = _SOURCES_OF.get(option, list(Source))
+        if value and source not in sources:
+            instead = f"--source {source}" if source else "--verify, --check or --preview"
+            raise ConfigError(f"{option} is of --source {' and '.join(sources)}, not of {instead}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,6 +21,18 @@ MAX_BYTES = 8_000_000_000
 MAX_ENTRIES = 200_000
 #: Longest single read: tarfile takes an entry's extended header into memory whole, however long it says it is.
 _MAX_READ = 64 << 20
+#: All that tarfile, zipfile and gzip raise for bytes that make no sense.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    gzip.BadGzipFile,
+    EOFError,
+    struct.error,
+    IndexError,
+    NotImplementedError,
+    ValueError,
+)
 
 
 class Archive:
@@ -105,8 +119,12 @@ class Archive:
             raise DataError(f"{self.path}: not found") from None
         except tarfile.FilterError as error:
             raise DataError(f"{self.path}: unsafe archive: {error}") from None
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{self.path}: damaged archive ({error})") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # zipfile: a place before the beginning of the file
+                raise
+            raise DataError(f"{self.path}: damaged archive ({error.strerror})") from None
 
 
 class _Checks:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from onehead_cli.datasets.files import is_one_line
+from onehead_cli.datasets.files import entries_of, is_float
 from onehead_cli.errors import DataError
 
 
@@ -27,40 +28,20 @@ def read_coco(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON ({type(error).__name__})") from None
     if not isinstance(raw, dict):
         raise DataError(f"{path}: expected an object with images, annotations and categories")
-    needed = {
+    needed: dict[str, dict[str, type]] = {
         "images": {"id": int, "file_name": str, "width": int, "height": int},
         "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
         "categories": {"id": int, "name": str},
     }
     for section, fields in needed.items():
-        entries = raw.get(section)
-        if not isinstance(entries, list) or (section != "annotations" and not entries):
+        if not raw.get(section) and section != "annotations":
             raise DataError(f"{path}: '{section}' is missing or empty")
         seen: set[int] = set()
-        for index, entry in enumerate(entries):
-            for field, kind in fields.items():
-                value = entry.get(field) if isinstance(entry, dict) else None
-                if not isinstance(value, kind) or (kind is int and not _is_float(value)):
-                    raise DataError(f"{path}: {section}[{index}] needs '{field}' ({kind.__name__})")
-                if isinstance(value, str) and not is_one_line(value):
-                    raise DataError(
-                        f"{path}: {section}[{index}].{field} {value!a} holds a control character or half a character"
-                    )
+        for index, entry in enumerate(entries_of(raw, section, fields, path)):
             if entry["id"] in seen:
                 raise DataError(f"{path}: {section}[{index}] repeats the id {entry['id']}")
             seen.add(entry["id"])
     return raw
-
-
-def _is_float(value: Any) -> bool:
-    """Whether a JSON value is a number that a float can hold; NaN and infinity are, an integer of 400 digits is not."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
 
 
 def clean_annotations(
@@ -82,7 +63,7 @@ def clean_annotations(
     kept = []
     for index, annotation in enumerate(raw["annotations"]):
         box = annotation["bbox"]
-        if len(box) != 4 or not all(_is_float(v) for v in box):
+        if len(box) != 4 or not all(is_float(v) for v in box):
             raise DataError(f"{path}: annotations[{index}].bbox must be four numbers: x, y, width, height")
         if annotation["image_id"] not in images:
             raise DataError(
@@ -113,7 +94,7 @@ def clean_annotations(
         if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
             clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
             dropped["clipped to their picture"] += 1
-        if not (_is_float(clean.get("area")) and 0 <= clean["area"] < math.inf):
+        if not (is_float(clean.get("area")) and 0 <= clean["area"] < math.inf):
             clean["area"] = clean["bbox"][2] * clean["bbox"][3]
         kept.append(clean)
     return kept, dropped
@@ -127,4 +108,5 @@ def leaves_folder(folder: Path, name: str) -> bool:
     relative = PurePosixPath(name)
     if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         return True
-    return not (folder / relative).resolve().is_relative_to(folder)
+    # Not Path.resolve, which raises RuntimeError for a link that leads to itself.
+    return not Path(os.path.realpath(folder / relative)).is_relative_to(folder)

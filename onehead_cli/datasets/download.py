@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -21,7 +21,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry, Timeout, make_headers, parse_url
 
 from onehead_cli import __version__
 from onehead_cli.datasets.files import sha256_of
@@ -37,6 +37,9 @@ _MAX_UNKNOWN_BYTES = 8_000_000_000
 _NOTICED_SECONDS = 1.5
 #: Statuses that may be over in a moment; any other from 400 on is final for its address.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: There is no such file. A mirror that is just being filled says so too, but seldom: asked again, though not for long.
+_ABSENT = frozenset({403, 404, 410})  # S3 says 403
+_ABSENT_ATTEMPTS = 2
 
 
 class _GiveUp(Exception):
@@ -46,9 +49,10 @@ class _GiveUp(Exception):
 class _TryAgain(Exception):
     """This address may be of use in a moment."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, *, absent: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.absent = absent
 
 
 class _WrongFile(_GiveUp):
@@ -56,7 +60,7 @@ class _WrongFile(_GiveUp):
 
 
 class _Missing(_GiveUp):
-    """This address has no such file."""
+    """This address says again and again that it has no such file."""
 
 
 class Downloader:
@@ -65,7 +69,8 @@ class Downloader:
     Args:
         connect_timeout: seconds until a connection must stand.
         stall_timeout: longest silence of a server, in seconds; a slow line that keeps sending is never cut.
-        attempts: failures in a row, none of them bringing the file further, after which an address is given up.
+        attempts: failures in a row, none of them bringing the file further, after which an address is given up;
+            two where it says that there is no such file.
         backoff: seconds of the first wait, doubled each time, of which up to half is taken off at random.
         longest_wait: seconds of the longest wait, one that a server asks for in Retry-After included.
         notify: called with a line before each wait that a user would wonder about.
@@ -178,14 +183,14 @@ class Downloader:
                 self._receive(url, part, size, advance)
                 return
             except _TryAgain as failure:
-                reason, retry_after = str(failure), failure.retry_after
+                reason, retry_after, absent = str(failure), failure.retry_after, failure.absent
             except HTTPError as error:
-                reason, retry_after = self._explain(error), None
+                reason, retry_after, absent = self._explain(error), None, False
             reached = _size_of(part)
             failures = 1 if reached > furthest else failures + 1
             furthest = max(reached, furthest)
-            if failures >= self._attempts:
-                raise _GiveUp(f"{reason}, {failures} times in a row")
+            if failures >= (min(_ABSENT_ATTEMPTS, self._attempts) if absent else self._attempts):
+                raise (_Missing if absent else _GiveUp)(f"{reason}, {failures} times in a row")
             seconds = self._pause(failures, retry_after)
             if seconds > _NOTICED_SECONDS:
                 self._notify(f"{url}: {reason}; trying again in {seconds:.0f} s")
@@ -234,12 +239,12 @@ class Downloader:
         if status == 416:  # the part is longer than the file
             part.unlink(missing_ok=True)
             raise _TryAgain("HTTP 416")
-        if status in (403, 404, 410):  # S3 says 403 of what is not there
-            raise _Missing(f"HTTP {status}")
+        if status in _ABSENT:
+            raise _TryAgain(f"HTTP {status}", absent=True)
         if status not in (200, 206):
             raise _GiveUp(f"HTTP {status}")
         length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else size
+        total = int(length) if length.isdecimal() else size
         if status == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != start or not start:
@@ -247,7 +252,7 @@ class Downloader:
                 raise _TryAgain("answered with another range than the one asked for")
             total = size if found[2] == "*" else int(found[2])
         if size is not None and total != size:
-            part.unlink(missing_ok=True)
+            # The part stays: the page of a hotel's login must not cost what has come of two gigabytes.
             raise _WrongFile(f"has {total:,} bytes instead of {size:,}")
         return total
 
@@ -275,8 +280,16 @@ class Downloader:
         parts = urlsplit(url)
         proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
         if proxy not in self._pools:
-            self._pools[proxy] = urllib3.ProxyManager(proxy, maxsize=16) if proxy else urllib3.PoolManager(maxsize=16)
+            self._pools[proxy] = _proxied(proxy) if proxy else urllib3.PoolManager(maxsize=16)
         return self._pools[proxy]
+
+
+def _proxied(proxy: str) -> urllib3.ProxyManager:
+    """Args: proxy: as in the environment: "http://name:password@host:port", all but the host may be left out."""
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    auth = parse_url(address).auth
+    headers = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(address, proxy_headers=headers, maxsize=16)
 
 
 def _size_of(path: Path) -> int:

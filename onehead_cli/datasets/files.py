@@ -110,15 +110,36 @@ def parse_json(
     return content
 
 
-def entries_of(content: dict[str, Any], key: str, fields: set[str], path: Path | str) -> list[dict[str, Any]]:
-    """A list of a JSON file, each entry an object with at least these fields."""
+def entries_of(content: dict[str, Any], key: str, fields: Mapping[str, type], path: Path | str) -> list[dict[str, Any]]:
+    """A list of a JSON file, each entry an object with at least these fields, of these types.
+
+    Raises:
+        DataError: it is not; in one line, with the index of the first bad entry.
+    """
     entries = content.get(key)
     if not isinstance(entries, list):
         raise DataError(f"{path}: has no list '{key}'")
     for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not fields <= entry.keys():
-            raise DataError(f"{path}: {key}[{index}] must have {', '.join(sorted(fields))}")
+        for field, kind in fields.items():
+            value: Any = entry.get(field) if isinstance(entry, dict) else None
+            if type(value) is not kind or (kind is int and not is_float(value)):
+                raise DataError(f"{path}: {key}[{index}] needs '{field}' ({kind.__name__})")
+            if isinstance(value, str) and not is_one_line(value):
+                raise DataError(
+                    f"{path}: {key}[{index}].{field} {value!a} holds a control character or half a character"
+                )
     return entries
+
+
+def is_float(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold; NaN and infinity are, an integer of 400 digits is not."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def write_json(content: Mapping[str, Any], path: Path, *, indent: int | None = None) -> None:

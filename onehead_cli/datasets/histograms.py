@@ -69,7 +69,7 @@ class LabelCounts:
 
 
 def count_labels(split: TaskData, advance: Callable[[str], None]) -> LabelCounts:
-    """Count all labels of a split; of the pictures only the headers are read, of the masks every pixel.
+    """Count all labels of a split; of JPEGs only the headers are read, of the masks every pixel.
 
     Args:
         advance: called with each picture's name once it is counted.

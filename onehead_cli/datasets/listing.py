@@ -101,6 +101,18 @@ def is_there(task: Task, split: str, data: DataConfig) -> bool:
     return det_places(data, split)[1].is_file()
 
 
+def reads_root(task: Task, data: DataConfig) -> bool:
+    """Whether pictures or labels of a task are read from its folder in `data.root`, which the manifest tells of."""
+    split = data.train_split
+    places = {
+        Task.CLS: [cls_folder(data, split)],
+        Task.SEG: seg_folders(data, split),
+        Task.DET: det_places(data, split),
+    }
+    prepared = (data.root / DATASET_FOLDERS[task]).absolute()
+    return any(place.absolute().is_relative_to(prepared) for place in places[task])
+
+
 def describe_difference(task: Task, what: str, found: Sequence[str], wanted: Sequence[str]) -> str:
     """Both lists of class names in one line."""
     return f"{task} classes of the {what} differ: it has {', '.join(found)}; expected {', '.join(wanted)}"

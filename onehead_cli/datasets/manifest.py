@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from onehead_cli.config import DataConfig
 from onehead_cli.datasets.files import entries_of, read_json, sha256_of, write_json
 from onehead_cli.datasets.layout import DATASET_FOLDERS, MANIFEST_FILE
+from onehead_cli.datasets.listing import reads_root
+from onehead_cli.errors import DataError
 from onehead_cli.types import Task
 
 _SCHEMA = 1
@@ -41,22 +45,24 @@ def verify_manifest(root: Path) -> list[str]:
     Raises:
         DataError: there is no manifest, or it cannot be read.
     """
+    if not (root / MANIFEST_FILE).exists():
+        raise DataError(f"{root}: has no {MANIFEST_FILE}; `onehead prepare-data` writes it, with the data")
     manifest = read_json(root / MANIFEST_FILE)
     problems = []
-    for entry in entries_of(manifest, "files", {"path", "sha256"}, root / MANIFEST_FILE):
+    for entry in entries_of(manifest, "files", {"path": str, "sha256": str}, root / MANIFEST_FILE):
         path = root / entry["path"]
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that is too long
             problems.append(f"{entry['path']}: missing")
         elif sha256_of(path) != entry["sha256"]:
             problems.append(f"{entry['path']}: changed")
     return problems
 
 
-def manifest_hash(root: Path) -> str | None:
-    """sha256 of the manifest of a prepared folder; None where there is none.
+def manifest_hash(data: DataConfig, tasks: Collection[Task]) -> str | None:
+    """sha256 of the manifest in `data.root`; None where there is none, or where none of the tasks is read from there.
 
     Raises:
         DataError: it cannot be read.
     """
-    path = root / MANIFEST_FILE
-    return sha256_of(path) if path.is_file() else None
+    path = data.root / MANIFEST_FILE
+    return sha256_of(path) if path.is_file() and any(reads_root(task, data) for task in tasks) else None

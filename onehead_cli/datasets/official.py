@@ -42,6 +42,11 @@ _DEFAULT_CATEGORIES = 10
 #: Entries of COCO's list of categories, in the order of their ids.
 Categories = list[dict[str, Any]]
 
+#: What must stand in a COCO JSON.
+_CATEGORY = {"id": int, "name": str}
+_IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
+_ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
+
 #: train is drawn from the official train split, val and test from the official val, whose labels are public.
 _FROM_TRAIN, _FROM_VAL = SPLITS[:1], SPLITS[1:]
 
@@ -175,21 +180,20 @@ class CocoSplit:
     def read(cls, files: OfficialFiles, official: str, categories: Categories) -> CocoSplit:
         """Raises: DataError: the JSON is missing or malformed, or has other categories than these."""
         name = f"{ANNOTATION_FOLDER}/{instances_file(official)}"
-        ids = {category["id"] for category in categories}
-        content = parse_json(
-            files.read(name), name, keep=lambda found: found.get("category_id", _id(categories[0])) in ids
-        )
-        known = {entry["id"]: entry["name"] for entry in entries_of(content, "categories", {"id", "name"}, name)}
+        ids = [category["id"] for category in categories]
+        # A list, for what stands there may be no number.
+        content = parse_json(files.read(name), name, keep=lambda found: found.get("category_id", ids[0]) in ids)
+        known = {entry["id"]: entry["name"] for entry in entries_of(content, "categories", _CATEGORY, name)}
         for category in categories:
             if known.get(category["id"]) != category["name"]:
                 raise DataError(f"{name}: category {category['id']} is not '{category['name']}' as in the val split")
         content["categories"] = categories
         if isinstance(content.get("annotations"), list):
             content["annotations"] = [found for found in content["annotations"] if found is not None]
-        entries_of(content, "annotations", {"id", "image_id", "category_id", "bbox"}, name)
-        images = entries_of(content, "images", {"id", "file_name", "width", "height"}, name)
+        entries_of(content, "annotations", _ANNOTATION, name)
+        images = entries_of(content, "images", _IMAGE, name)
         for index, image in enumerate(images):
-            if PurePosixPath(str(image["file_name"])).name != image["file_name"]:
+            if PurePosixPath(image["file_name"]).name != image["file_name"]:
                 raise DataError(f"{name}: images[{index}] has the file_name {image['file_name']!r}, which is no name")
         return cls(name, content, {f"{official}/{image['file_name']}": image for image in images})
 
@@ -207,7 +211,8 @@ class CocoSplit:
     def licence(self, picture: str) -> dict[str, Any]:
         """{"license": {"name": ..., "url": ...}} for the manifest, or nothing where the JSON gives none."""
         wanted = self.images[picture].get("license")
-        for entry in self.content.get("licenses", []):
+        given = self.content.get("licenses")
+        for entry in given if isinstance(given, list) else ():
             if wanted is not None and isinstance(entry, dict) and entry.get("id") == wanted:
                 return {"license": {key: entry[key] for key in ("name", "url") if key in entry}}
         return {}
@@ -229,10 +234,12 @@ def kept_categories(files: OfficialFiles, names: Sequence[str] | None) -> Catego
         ConfigError: there is no category of a name; the nearest ones are given.
     """
     path = f"{ANNOTATION_FOLDER}/{instances_file('val2017')}"
-    entries = sorted(entries_of(parse_json(files.read(path), path), "categories", {"id", "name"}, path), key=_id)
+    entries = sorted(entries_of(parse_json(files.read(path), path), "categories", _CATEGORY, path), key=_id)
+    if not entries:
+        raise DataError(f"{path}: 'categories' is empty")
     if names is None:
         return entries[:_DEFAULT_CATEGORIES]
-    known = [str(entry["name"]) for entry in entries]
+    known = [entry["name"] for entry in entries]
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)

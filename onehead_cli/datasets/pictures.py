@@ -77,7 +77,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height as `open_picture` gives them, from the file's header alone.
+    """Width and height as `open_picture` gives them; a PNG is decoded for them, for its orientation may come last.
 
     Raises:
         PictureError: see `open_picture`.

@@ -106,7 +106,6 @@ def _load(
         for split in splits:
             if not is_there(task, split, data):
                 missing.append(f"{task} {split}")
-                reporter.note(f"{task} {split}: not there, passed over")
                 continue
             found = load_split(task, split, data, interpolation="bilinear", budget=CacheBudget(0))
             for warning in found.warnings:
@@ -114,6 +113,8 @@ def _load(
             loaded.setdefault(task, {})[split] = found
     if not loaded:
         raise DataError(f"{data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
+    if missing:
+        reporter.note(f"{', '.join(missing)}: not there, passed over")
     return loaded, missing
 
 

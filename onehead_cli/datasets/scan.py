@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from onehead_cli.config import DataConfig
@@ -159,6 +160,9 @@ class _Files:
             return True
         except (OSError, ValueError) as error:
             self.facts[path] = Facts("damaged", f"cannot be opened ({error})")
+            return True
+        if not S_ISREG(stat.st_mode):  # reading a pipe or a device may never end
+            self.facts[path] = Facts("not_a_picture", "not a file")
             return True
         self.stats[path] = stat
         known = self.cache.get(path, stat)

@@ -186,8 +186,10 @@ class _Reader:
 
 def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: _Reader) -> None:
     """Say once of each checkpoint that its training data had another manifest than the data root has now."""
-    held = manifest_hash(config.data.root)
-    for name, trained in {each.name: each.data.get("manifest") for each in checkpoints}.items():
+    for name, (trained, tasks) in {
+        each.name: (each.data.get("manifest"), each.architecture.tasks) for each in checkpoints
+    }.items():
+        held = manifest_hash(config.data, tasks)
         if held and trained and held != trained:
             reader.warn(
                 f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "

@@ -144,7 +144,7 @@ def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> N
 
 
 def _warn_of_other_data(name: str, last: Checkpoint, config: Config, reporter: Reporter) -> None:
-    before, now = last.data.get("manifest"), manifest_hash(config.data.root)
+    before, now = last.data.get("manifest"), manifest_hash(config.data, last.architecture.tasks)
     if before and now and before != now:
         reporter.warn(
             f"{name}: begun on other data than {config.data.root} holds now (manifest {before[:12]}, now {now[:12]}): "

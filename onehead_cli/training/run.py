@@ -76,7 +76,7 @@ def train_network(
         forget_run(config.output, stale)
     if last is not None:
         continue_from(last, loop, config, teachers=teachers, reporter=reporter)
-    saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data.root))
+    saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data, tasks))
     if not loop.finished():
         _announce(name, loop, reporter)
         if last is not None:

@@ -125,6 +125,7 @@ class Server:
         then silence. A number: that HTTP status. Bytes: those instead of the file. "ok": the file.
     ranges: whether Range is understood. retry_after: sent with a status. throttle: seconds before each kilobyte.
     log: path, first byte and whether all was sent, a request. sent: bytes of files in all.
+    proxy_authorization: what the last request had under this name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -135,6 +136,7 @@ class Server:
         self.throttle = 0.0
         self.log: list[tuple[str, int, bool]] = []
         self.sent = 0
+        self.proxy_authorization: str | None = None
         self.released = threading.Event()
         server = self
 
@@ -172,6 +174,7 @@ class Server:
         return [(start, whole) for name, start, whole in self.log if name == path]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.proxy_authorization = request.headers.get("Proxy-Authorization")
         path = urlsplit(request.path).path.lstrip("/")  # a proxy is asked for the whole address
         queue = self.answers.get(path, [])
         answer = queue.pop(0) if len(queue) > 1 or (queue and not isinstance(queue[0], tuple)) else None

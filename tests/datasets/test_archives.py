@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import tarfile
 import warnings
 import zipfile
@@ -134,3 +135,22 @@ def test_an_encrypted_zip_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"'d/one\.txt' is encrypted"):
         Archive(path).names()
+
+
+def test_an_archive_of_any_bytes_is_read_or_refused_in_one_line(path, tmp_path):
+    make(path, [("noise", random.Random(1).randbytes(300)), *GOOD])
+    whole, rng = path.read_bytes(), random.Random(2)
+    refused = 0
+    for number in range(300):
+        content = bytearray(whole)
+        for _ in range(rng.choice([1, 2, 6])):
+            place = rng.randrange(len(content))
+            content[place : place + rng.randrange(3)] = rng.choice([b"", b"\xff\xff", b"\0\0", b"\x63", b"\n"])
+        path.write_bytes(content)
+        try:
+            archive = Archive(path)
+            archive.extract(archive.names(), tmp_path / str(number))
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    assert refused > 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 import threading
@@ -87,12 +88,18 @@ def test_fault_57_a_server_that_ignores_range_sends_the_whole_anew(server, targe
     assert only_the_file(target) and server.asked(NAME) == [(0, False), (0, True)]
 
 
-def test_a_server_with_another_size_behind_the_range_is_left(server, target):
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_with_a_file_of_another_size_costs_nothing_of_what_has_come(server, target, ranges):
+    """Such as the login page of a hotel; the mirror goes on with the part."""
     target.parent.mkdir()
     target.with_name(NAME + ".part").write_bytes(BODY[:1000])
-    server.answers[NAME] = [BODY + b"more"]
+    server.ranges = ranges
+    server.answers[NAME] = [(BODY + b"more",)]
+    with pytest.raises(DownloadError, match="has 300,004 bytes instead of 300,000"):
+        fetch(server, target)
+    server.ranges = True
     fetch(server, target, paths=(NAME, "mirror.bin"))
-    assert only_the_file(target) and server.asked("mirror.bin") == [(0, True)]
+    assert only_the_file(target) and server.asked("mirror.bin") == [(1000, True)]
 
 
 @pytest.mark.parametrize("left", [b"x" * 1000, BODY + b"too long"])
@@ -136,17 +143,18 @@ def test_a_check_of_the_caller_counts_like_a_checksum(server, target):
 @pytest.mark.parametrize(
     ("answer", "reason", "requests"),
     [
-        (404, "HTTP 404", 1),
-        (403, "HTTP 403", 1),
+        (404, "HTTP 404, 2 times in a row", 2),
+        (403, "HTTP 403, 2 times in a row", 2),
+        (401, "HTTP 401", 1),
         (500, "HTTP 500, 3 times in a row", 3),
         (503, "HTTP 503, 3 times in a row", 3),
         ("stall", r"no data for 0\.2 s, 3 times in a row", 3),
     ],
 )
 def test_fault_59_what_fails_is_tried_again_and_then_named(server, target, answer, reason, requests):
-    """500, a timeout or a stall is retried with growing pauses, 404 is not; the error then names the address."""
+    """404, 500, a timeout or a stall is retried with growing pauses, a 404 once; the error then names the address."""
     if requests > 1:
-        server.answers[NAME] = [answer, answer, "ok"]
+        server.answers[NAME] = [answer] * (requests - 1) + ["ok"]
         fetch(server, target)
         assert only_the_file(target)
         target.unlink()
@@ -213,10 +221,18 @@ def test_stopping_ends_a_download_in_another_thread(server, target):
     assert not thread.is_alive() and "stopped" in str(errors[0]) and not target.exists()
 
 
-def test_the_proxy_of_the_environment_is_used(server, target, monkeypatch):
-    monkeypatch.setenv("http_proxy", server.url)
+@pytest.mark.parametrize(
+    ("form", "credentials"),
+    [
+        ("http://{}", None),
+        ("{}", None),
+        ("http://me:a%20b@{}", f"Basic {base64.b64encode(b'me:a b').decode()}"),
+    ],
+)
+def test_the_proxy_of_the_environment_is_used(server, target, monkeypatch, form, credentials):
+    monkeypatch.setenv("http_proxy", form.format(server.url.removeprefix("http://")))
     quick(attempts=1).fetch([f"http://example.invalid/{NAME}"], target, sha256=DIGEST)
-    assert only_the_file(target)
+    assert only_the_file(target) and server.proxy_authorization == credentials
 
 
 def test_a_part_that_is_complete_is_known_by_its_checksum_where_the_size_is_not(server, target):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import subprocess
 import sys
 import time
@@ -18,12 +19,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from onehead_cli.app import run
-from onehead_cli.datasets.draw import OfficialDraw
+from onehead_cli.datasets.draw import Draw, OfficialDraw
 from onehead_cli.datasets.layout import VOC_CLASSES
 from onehead_cli.datasets.manifest import verify_manifest
+from onehead_cli.datasets.official import Copier, copy_coco, kept_categories
+from onehead_cli.datasets.official_files import FolderFiles
 from onehead_cli.datasets.prepare import prepare_local, prepare_synthetic
 from onehead_cli.datasets.synthetic import CLASSES, SEGMENTED_CLASSES
-from onehead_cli.errors import DataError
+from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.types import Task
 
 SIZES = (20, 10, 10)
@@ -133,6 +136,16 @@ def test_the_manifest_lists_every_file_and_nothing_of_the_machine(drawn):
         data = files[entry["path"]]
         assert (entry["sha256"], entry["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
     assert str(drawn.root) not in text
+
+
+@pytest.mark.parametrize("field", ["path", "sha256"])
+@pytest.mark.parametrize("value", [None, 1, [], "a\0b", "a\nb", "x" * 5000, "..", ""])
+def test_a_manifest_of_any_content_is_read_or_refused_in_one_line(tmp_path, capsys, field, value):
+    entry = {"path": "a", "sha256": "b", field: value}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": [entry]}))
+    assert run(["prepare-data", "--verify", "--data", str(tmp_path), "--json"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert len(errors) == 1 and errors[0].startswith("error: ")
 
 
 def test_verify_manifest_names_missing_and_changed_files(tmp_path):
@@ -337,7 +350,8 @@ def test_what_is_missing_is_named(official, tmp_path, missing):
         ("{", "not valid JSON"),
         ("[]", "expected a JSON object"),
         ('{"categories": 3}', "no list 'categories'"),
-        ('{"categories": [{"id": 1}]}', r"categories\[0\] must have id, name"),
+        ('{"categories": [{"id": 1}]}', r"categories\[0\] needs 'name' \(str\)"),
+        ('{"categories": [{"id": "1", "name": "c1"}]}', r"categories\[0\] needs 'id' \(int\)"),
     ],
 )
 def test_a_broken_coco_json_is_named(official, tmp_path, content, message):
@@ -393,5 +407,25 @@ def test_annotations_of_odd_types_are_named(official, tmp_path):
     path = official.coco / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "annotations": [*content["annotations"], [1]]}))
-    with pytest.raises(DataError, match=r"annotations\[\d+\] must have bbox, category_id, id, image_id"):
+    with pytest.raises(DataError, match=r"annotations\[\d+\] needs 'id'"):
         prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+
+
+ODD_VALUES = [None, True, -1, 10**400, math.inf, "1", [1], {}]
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+@pytest.mark.parametrize("section", ["categories", "images", "annotations", "licenses"])
+def test_an_official_json_of_any_content_is_read_or_refused_in_one_line(official, tmp_path, split, section):
+    path = official.coco / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    entry = content[section][-1]
+    odd = [[], None, 3, [None], *([*content[section][:-1], {**entry, key: v}] for key in entry for v in ODD_VALUES)]
+    files = FolderFiles("coco", official.coco)
+    for number, changed in enumerate(odd):
+        path.write_text(json.dumps({**content, section: changed}))
+        try:
+            draw = Draw(Task.DET, (4, 2, 2), 0, set())
+            copy_coco(files, draw, Copier(tmp_path / str(number)), kept_categories(files, None))
+        except OneheadError as error:
+            assert str(error) and "\n" not in str(error), changed

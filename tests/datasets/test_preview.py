@@ -197,7 +197,7 @@ def test_a_dataset_that_is_gone_is_passed_over_and_its_old_pictures_go(data, cap
     assert preview(data) == 0
     shutil.rmtree(data / "mini_coco_det")
     assert run(["prepare-data", "--preview", "--data", str(data)]) == 0
-    assert "det train: not there, passed over" in capsys.readouterr().err
+    assert "det train, det val, det test: not there, passed over" in capsys.readouterr().err
     assert {path.name for path in (data / "preview").iterdir()} == {
         *(f"{task}{kind}.png" for task in ("cls", "seg") for kind in ("", "_histogram")),
         "labels.json",
