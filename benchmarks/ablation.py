@@ -38,6 +38,7 @@ from onehead_cli.config import Config, load_config
 from onehead_cli.console import Console
 from onehead_cli.errors import ConfigError, OneheadError
 from onehead_cli.profiling import processor_name
+from onehead_cli.training.resume import changed_settings
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 BASE = "base"
@@ -88,7 +89,7 @@ def read_plan(path: Path) -> Plan:
 def config_of(plan: Plan, recipe: Recipe, *, seed: int, data: Path, output: Path) -> Config:
     """The base config with the recipe's changes; recipes whose teachers are the same share a folder of teachers."""
     config = load_config(plan.base, {**recipe.changes, "seed": seed, "data.root": data})
-    teachers = output / f"teachers-{_settings_hash(config, ('student', 'distill', 'evaluation'))}-seed{seed}"
+    teachers = output / f"teachers-{_teachers_hash(config)}-seed{seed}"
     own = output / f"{recipe.slug}-seed{seed}"
     return load_config(
         plan.base,
@@ -124,6 +125,16 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def finished(path: Path, config: Config, recipe: Recipe) -> dict[str, Any] | None:
+    """The document of a run that was done with these settings; None where it is to be done."""
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    networks = [task.value for task in TASKS] + [_STUDENT] if recipe.network == _STUDENT else [recipe.network]
+    before = document["config"]
+    return None if any(changed_settings(before, config, network) for network in networks) else document
 
 
 def compare(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -192,15 +203,9 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
-def _settings_hash(config: Config, without: Sequence[str]) -> str:
-    kept = {
-        key: value
-        for key, value in config.model_dump(mode="json", by_alias=True).items()
-        if key not in (*without, "output", "device", "seed")
-    }
-    # Where things lie changes no result.
-    for section, key in (("data", "root"), ("distill", "teachers")):
-        kept.get(section, {}).pop(key, None)
+def _teachers_hash(config: Config) -> str:
+    kept = config.model_dump(mode="json", include={"data": True, "model": True, "teacher": True})
+    kept["data"].pop("root")
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -222,8 +227,7 @@ def main() -> int:
             for recipe in plan.recipes:
                 path = given.results / f"{recipe.slug}-seed{seed}.json"
                 config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
-                settings = _settings_hash(config, ())
-                if path.is_file() and (done := json.loads(path.read_text()))["settings"] == settings:
+                if (done := finished(path, config, recipe)) is not None:
                     results.append(done)
                     continue
                 if given.only not in recipe.name:
@@ -234,9 +238,9 @@ def main() -> int:
                     "network": recipe.network,
                     "seed": seed,
                     "split": "val",
-                    "settings": settings,
                     "set": recipe.changes,
                     **run(config, recipe.network, console),
+                    "config": config.model_dump(mode="json", by_alias=True, exclude={"output"}),
                 }
                 text = json.dumps(document, indent=2) + "\n"
                 write_atomically(path, lambda file, text=text: file.write(text.encode()))

@@ -56,26 +56,27 @@ def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
             f"{path} was trained in {processes} process(es), now there are {world_size()}: resume with {processes}, "
             "so that the result is that of a run never stopped"
         )
-    mine = "student" if name == "all" else "teacher"
-    ignored: tuple[str, ...] = (
-        *_FREE_KEYS,
-        "distill.teachers",
-        "teacher." if mine == "student" else "student.",
-    )
-    if mine == "teacher":
-        ignored = (*ignored, "distill.")
-    # A key that is younger than the checkpoint had its default.
-    before = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(last.config)
-    now = _flat(config.model_dump(mode="json", by_alias=True))
-    changed = [
-        k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(ignored)
-    ]
-    if changed:
-        raise CheckpointError(
-            f"{path} was trained with another config: "
-            + ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
-        )
+    if changed := changed_settings(last.config, config, name):
+        raise CheckpointError(f"{path} was trained with another config: {', '.join(changed)}")
     return last
+
+
+def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> list[str]:
+    """What differs between two configs as far as it matters to the result of a network, as "key was 1, now 2".
+
+    Args:
+        before: a config as a checkpoint keeps it; a key that is younger than it had its default.
+        name: of the network: "cls", "seg", "det" or "all".
+    """
+    of_others = ("teacher.",) if name == "all" else ("student.", "distill.")
+    ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
+    old = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(before)
+    new = _flat(config.model_dump(mode="json", by_alias=True))
+    return [
+        f"{key} was {old.get(key)}, now {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(ignored)
+    ]
 
 
 def check_same_classes(last: Checkpoint, architecture: Architecture) -> None:
