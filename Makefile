@@ -34,8 +34,10 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Speed and memory as ratios. Not here: what trains for hours (ablation, specialists) and what `make soak` runs.
+NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py)
 bench: install
-	for script in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
+	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
