@@ -1,8 +1,9 @@
-# `make demo` and `make test` install first; PYTHON and VENV can be set on the command line.
+# `make demo` and `make test` install first; PYTHON, VENV and DATA can be set on the command line.
 PYTHON ?= python3
 VENV ?= .venv
 ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
+DATA ?= data
 
 .PHONY: install demo test soak check bench results clean
 
@@ -42,7 +43,7 @@ bench: install
 
 # The final recipes over three seeds, from teachers to docs/RESULTS.md: hours; what is kept already is not done again.
 results: install
-	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds 0,1,2
+	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data $(DATA) --seeds 0,1,2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -115,9 +115,12 @@ class DetectionErrors:
 
 
 def confusion_pairs(
-    matrix: NDArray[np.int64], class_names: Sequence[str], *, most: int = 15
+    matrix: NDArray[np.int64], class_names: Sequence[str], *, most: int = 100
 ) -> list[dict[str, str | int | float]]:
-    """The largest cells off the diagonal of a confusion matrix [C, C] (row: true class), with their shares of the row."""
+    """The cells off the diagonal of a confusion matrix [C, C] (rows: true classes), each with its share of its row.
+
+    Args: most: how many, the largest first.
+    """
     off = matrix.copy()
     np.fill_diagonal(off, 0)
     cells = np.argsort(-off, axis=None, kind="stable")[:most]
