@@ -37,7 +37,7 @@ check: install
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists) and what `make soak` runs.
 NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py \
-	results.py error_analysis.py)
+	results.py results_page.py)
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
