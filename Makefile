@@ -44,6 +44,7 @@ bench: install
 # The final recipes over three seeds, from teachers to docs/RESULTS.md: hours; what is kept already is not done again.
 results: install
 	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data $(DATA) --seeds 0,1,2
+	$(VENV)/bin/python benchmarks/results_page.py --seeds 0,1,2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

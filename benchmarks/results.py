@@ -13,7 +13,9 @@ networks at once with two processes of different parts:
     python benchmarks/results.py --only teachers --task seg &
     python benchmarks/results.py --only teachers --task det
 
-The test split is read only after the training, by what measures.
+The test split is read only after the training, by what measures. From the first seed's student of "full" comes a sheet of
+predictions on test: predictions.png with the photographs in the output folder, and without them in docs/results, beside
+the conversions of labels in pictures.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from typing import Any
 
 import specialists
 from common import finished, machine, report_splits, settings_of, write_document
+from report.conversions import write_conversions
 from report.data import FULL, PLAIN
 from report.measure import document_of
+from report.sheet import write_sheets
 from report.units import NETWORKS, RECIPES, Unit, read_json, unit_of
 
 from onehead_cli import engine
@@ -90,6 +94,20 @@ def _mark(unit: Unit, network: str, **facts: Any) -> None:
     write_document(unit.marker(network), {**facts, **machine(), "config": settings_of(unit.config)})
 
 
+def write_pictures(unit: Unit, *, output: Path, pictures: Path, console: Console) -> None:
+    """The sheets of a trained unit and the conversions, where they are not there or the student is newer."""
+    if not (pictures / "conversions.png").is_file():
+        write_conversions(pictures / "conversions.png")
+    student, sheet = best_path(unit.config.output, STUDENT), pictures / "predictions.png"
+    if not finished(unit.marker(STUDENT), unit.config, [STUDENT]):
+        return
+    if not sheet.is_file() or sheet.stat().st_mtime < student.stat().st_mtime:
+        test = report_splits(unit.config)["test"][0]
+        photographs = output / "predictions.png"
+        write_sheets(student, unit.config, split=test, with_photographs=photographs, without=sheet, console=console)
+        console.note(f"{photographs}, {sheet}: written")
+
+
 def run(given: argparse.Namespace, console: Console) -> None:
     """Do what is asked and not yet done, full before plain, the specialists last."""
     parts = [given.only] if given.only else PARTS
@@ -109,6 +127,9 @@ def run(given: argparse.Namespace, console: Console) -> None:
                 train_student(unit, console)
                 write_document(path, document_of(unit, console))
                 console.note(f"{path}: written")
+    if "students" in parts:
+        unit = unit_of(given.config, FULL, seed=seeds[0], data=given.data, output=given.output)
+        write_pictures(unit, output=given.output, pictures=given.pictures, console=console)
     for seed in seeds if "specialists" in parts else ():
         config = load_config(given.config, {"data.root": given.data, "seed": seed})
         for task in tasks:
@@ -126,6 +147,7 @@ def main() -> int:
     parser.add_argument("--task", choices=[task.value for task in TASKS], help="one teacher or specialist")
     parser.add_argument("--output", type=Path, default=Path("output/results"), help="checkpoints and logs")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished units' JSON")
+    parser.add_argument("--pictures", type=Path, default=Path("docs/results"), help="pictures that may be passed on")
     given = parser.parse_args()
     if given.task and given.only not in ("teachers", "specialists"):
         parser.error("--task goes with --only teachers or --only specialists")

@@ -40,7 +40,8 @@ class Sample:
     source: split and file, for the caption.
     label: the class name of the whole picture, if it has one.
     mask: uint8 [height, width], class indices.
-    boxes: (x1 y1 x2 y2, class name, whether it is a crowd region).
+    boxes: (x1 y1 x2 y2, class name, whether it is a region to ignore).
+    ignored: what such a region is called.
     """
 
     picture: Image.Image
@@ -48,6 +49,7 @@ class Sample:
     label: str = ""
     mask: NDArray[np.uint8] | None = None
     boxes: list[tuple[Rect, str, bool]] = field(default_factory=list)
+    ignored: str = "crowd"
 
 
 def draw_sheet(
@@ -56,6 +58,7 @@ def draw_sheet(
     box_colours: Mapping[str, Colour] | None = None,
     mask_colours: NDArray[np.uint8] | None = None,
     legend: Mapping[str, Colour] | None = None,
+    columns: int = COLUMNS,
 ) -> Image.Image:
     """The sheet as RGB, CELL-sized pictures with MARGIN between them, captions below each and the legend at the end.
 
@@ -63,6 +66,7 @@ def draw_sheet(
         box_colours: a colour for each class name of the boxes, where there are any.
         mask_colours: uint8 [256, 3], a colour for each label of the masks, where there are any.
         legend: the classes whose colours are explained below.
+        columns: pictures in a row.
     """
     font, small = load_font(16), load_font(13)
     captions = [
@@ -70,8 +74,8 @@ def draw_sheet(
         + [(line, small, GREY) for line in wrapped(s.source, small, CELL[0])]
         for s in samples
     ]
-    width = MARGIN + COLUMNS * (CELL[0] + MARGIN)
-    rows = [range(first, min(first + COLUMNS, len(samples))) for first in range(0, len(samples), COLUMNS)]
+    width = MARGIN + columns * (CELL[0] + MARGIN)
+    rows = [range(first, min(first + columns, len(samples))) for first in range(0, len(samples), columns)]
     heights = [CELL[1] + MARGIN // 2 + _LINE * max(len(captions[i]) for i in row) + MARGIN for row in rows]
     entries = legend_rows([(name, name) for name in legend or {}], font, width)
     canvas = Image.new("RGB", (width, MARGIN + sum(heights) + (_LINE + 6) * len(entries)), DARK)
@@ -114,22 +118,22 @@ def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArr
     draw_boxes(
         ImageDraw.Draw(cell),
         boxes,
-        [_name(index, boxes, found) for index in range(len(found))],
+        [_name(index, boxes, found, sample.ignored) for index in range(len(found))],
         [box_colours[name] for _, name, _ in found],
         area=(0, 0, *CELL),
         font=load_font(13),
-        dashed=[crowd for _, _, crowd in found],
+        dashed=[dashed for _, _, dashed in found],
     )
     return cell
 
 
-def _name(index: int, placed_boxes: Sequence[Rect], boxes: Sequence[tuple[Rect, str, bool]]) -> str:
+def _name(index: int, placed_boxes: Sequence[Rect], boxes: Sequence[tuple[Rect, str, bool]], ignored: str) -> str:
     """A large box has a name, and so has the largest of each kind; more would hide a crowded picture."""
-    _, name, crowd = boxes[index]
-    is_last = not any((other, same) == (name, crowd) for _, other, same in boxes[index + 1 :])
+    _, name, dashed = boxes[index]
+    is_last = not any((other, same) == (name, dashed) for _, other, same in boxes[index + 1 :])
     if not is_last and _area(placed_boxes[index]) < _NAMED_FROM * CELL[0] * CELL[1]:
         return ""
-    return f"{name} (crowd)" if crowd else name
+    return f"{name} ({ignored})" if dashed else name
 
 
 def _area(box: Rect) -> float:
