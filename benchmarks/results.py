@@ -13,9 +13,9 @@ networks at once with two processes of different parts:
     python benchmarks/results.py --only teachers --task seg &
     python benchmarks/results.py --only teachers --task det
 
-The test split is read only after the training, by what measures. From the first seed's student of "full" comes a sheet of
-predictions on test: predictions.png with the photographs in the output folder, and without them in docs/results, beside
-the conversions of labels in pictures.
+The test split is read only after the training, by what measures. From the first seed's student of "full" comes a sheet
+of predictions on test: predictions.png with the photographs in the output folder, and without them in docs/results,
+beside the conversions of labels in pictures.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def run(given: argparse.Namespace, console: Console) -> None:
                 train_teacher(unit, task, unit_of(given.config, FULL, **where), console)
             if "students" in parts:
                 train_student(unit, console)
-                write_document(path, document_of(unit, console))
+                write_document(path, {"config_file": given.config.name, **document_of(unit, console)})
                 console.note(f"{path}: written")
     if "students" in parts:
         unit = unit_of(given.config, FULL, seed=seeds[0], data=given.data, output=given.output)

@@ -19,30 +19,34 @@ from report.text import Lines, listed
 from onehead_cli.atomic import write_atomically
 from onehead_cli.types import TASKS
 
+DEFAULT_CONFIG = "lite-quick.yaml"
+
 
 def page(results: Results, *, pictures: Path) -> str:
     """The whole page; plots are written into `pictures`, whose other files it shows where they are there."""
-    lines = ["# Results", *_what_this_is(results)]
-    if not results.finals[FULL]:
-        return "\n".join([*lines, "", "No seed of the full recipe is finished yet.", ""])
-    for section in (
-        scores.final_tables,
-        scores.beside_the_reference,
-        lambda found: scores.conversions(found, pictures),
-        scores.ablation,
-        scores.did_not_pay,
-        details.per_class,
-        details.errors,
-        lambda found: details.curves(found, pictures),
-        lambda found: details.sheet(pictures),
-        details.time_and_machine,
-    ):
-        lines += ["", *section(results)]
-    return "\n".join(lines) + "\n"
+    compared = [scores.ablation, scores.did_not_pay]
+    if results.finals[FULL]:
+        sections = [
+            scores.final_tables,
+            scores.beside_the_reference,
+            lambda found: scores.conversions(found, pictures),
+            *compared,
+            details.per_class,
+            details.errors,
+            lambda found: details.curves(found, pictures),
+            lambda found: details.sheet(pictures),
+            details.time_and_machine,
+        ]
+    else:
+        sections = [lambda found: ["No seed of the full recipe is finished yet."], *compared]
+    parts = [["# Results", *_what_this_is(results)], *(section(results) for section in sections)]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _what_this_is(results: Results) -> Lines:
     seeds = listed(results.wanted, ",")
+    full = list(results.finals[FULL].values())
+    config = full[0].get("config_file", DEFAULT_CONFIG) if full else DEFAULT_CONFIG
     lines = [
         "",
         "Written by `benchmarks/results_page.py` from the JSON files in `benchmarks/results/`. But for the targets and",
@@ -50,7 +54,7 @@ def _what_this_is(results: Results) -> Lines:
         "measures it and writes this page anew:",
         "",
         "```sh",
-        f"python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds {seeds}",
+        f"python benchmarks/results.py --config configs/{config} --data data --seeds {seeds}",
         f"python benchmarks/results_page.py --seeds {seeds}",
         "```",
         "",
@@ -68,9 +72,8 @@ def _what_this_is(results: Results) -> Lines:
         f"| {name} | {listed(docs) or 'none'} | {listed(results.missing(docs)) or 'none'} |"
         for name, docs in parts.items()
     ]
-    full = results.finals[FULL]
     if full:
-        lines += ["", *_setting(next(iter(full.values())))]
+        lines += ["", *_setting(full[0])]
     for differing in _unlike(results):
         lines += ["", f"**Not of one kind:** {differing}."]
     return lines
@@ -109,12 +112,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2", help="those that there are to be; what is missing is named")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of the JSON files")
-    parser.add_argument("--page", type=Path, default=Path("docs/RESULTS.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/RESULTS.md"), help="with pictures in docs/results")
     given = parser.parse_args()
     if not all(seed.isdigit() for seed in given.seeds.split(",")):
         parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
     results = load_results(given.results, [int(seed) for seed in given.seeds.split(",")])
-    pictures = given.page.parent / "results"
+    pictures = given.page.parent / given.page.stem.lower()
     pictures.mkdir(parents=True, exist_ok=True)
     text = page(results, pictures=pictures)
     write_atomically(given.page, lambda file: file.write(text.encode()))

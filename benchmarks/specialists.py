@@ -128,7 +128,7 @@ def build(task: Task, config: Config, classes: int) -> Specialist:
     preprocess = create_backbone(name).preprocess
     if task is Task.CLS:
         backbone = timm.create_model(name, num_classes=0, global_pool="")
-        head: nn.Module = LinearClassifier(backbone.num_features, classes)
+        head: nn.Module = LinearClassifier(backbone.head_hidden_size, classes)
     elif task is Task.SEG:
         backbone = timm.create_model(name, features_only=True, out_indices=(2, 4), output_stride=16)
         low, high = backbone.feature_info.channels()

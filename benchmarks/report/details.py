@@ -161,7 +161,7 @@ def curves(results: Results, pictures: Path) -> Lines:
     plot_losses(results, pictures / "losses.png")
     plot_weights(results, pictures / "weights.png")
     lines = ["## Curves", *picture(pictures, "val.png", "val an epoch, the full recipe; thin lines are seeds.")]
-    lines += picture(pictures, "losses.png", "the student's losses an epoch, mean of the seeds.")
+    lines += picture(pictures, "losses.png", "the student's losses, mean over the steps of an epoch.")
     lines += ["", "## The course of the task weights", ""]
     for task in TASKS:
         runs = [
@@ -174,7 +174,9 @@ def curves(results: Results, pictures: Path) -> Lines:
                 f"- {task}: from {shown([run[0] for run in runs], '.3f')} in the first epoch to "
                 f"{shown([run[-1] for run in runs], '.3f')} in the last; between {min(every):.3f} and {max(every):.3f}."
             )
-    return lines + picture(pictures, "weights.png", "the weights of the three losses an epoch.")
+    return lines + picture(
+        pictures, "weights.png", "the weights of the three task losses, mean over the steps of an epoch."
+    )
 
 
 def sheet(pictures: Path) -> Lines:

@@ -44,7 +44,7 @@ def document_of(unit: Unit, console: Console) -> dict[str, Any]:
             name: _evaluation(unit, name, splits, console) for name, splits in report_splits(unit.config).items()
         },
         "errors": _errors(unit, report_splits(unit.config)["pooled"], console),
-        "imagenet_classifier": _imagenet_top1(unit, console),
+        "imagenet_classifier": imagenet_top1(unit.config, console),
         "manifest": manifest_hash(unit.config.data, TASKS),
         "config": settings_of(unit.config),
     }
@@ -171,9 +171,8 @@ def _read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 @torch.inference_mode()
-def _imagenet_top1(unit: Unit, console: Console) -> dict[str, float] | None:
+def imagenet_top1(config: Config, console: Console) -> dict[str, float] | None:
     """Top-1 of the backbone's own ImageNet classifier, untouched; None where it does not know the classes."""
-    config = unit.config
     device = resolve_device(config.device)
     precision = resolve_precision(config.model.precision, device)
     scores = {}
@@ -183,7 +182,7 @@ def _imagenet_top1(unit: Unit, console: Console) -> dict[str, float] | None:
             try:
                 model = imagenet_classifier(config.model.backbone, data.classes, config.model.backbone_weights)
             except (ConfigError, CheckpointError) as error:
-                console.warn(f"{unit.name}: no row of the ImageNet classifier ({error})")
+                console.warn(f"no row of the ImageNet classifier: {error}")
                 return None
             model = model.to(device, memory_format=torch.channels_last)
             for index, label in enumerate(data.labels):

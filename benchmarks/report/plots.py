@@ -51,7 +51,7 @@ def plot_losses(results: Results, path: Path) -> None:
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
     for axes, prefix, title in zip(panels, ("", "kd_"), ("task losses", "distillation losses"), strict=True):
         _draw(axes, [(t.value, TASK_COLOURS[t], _lines(epochs, "losses", f"{prefix}{t}")) for t in TASKS])
-        axes.set_title(f"student, {title}, mean of an epoch's steps", loc="left", fontsize=10)
+        axes.set_title(f"student, {title}", loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
     _save(figure, path)
 
@@ -61,7 +61,7 @@ def plot_weights(results: Results, path: Path) -> None:
     figure, [axes] = _panels(1)
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
     _draw(axes, [(t.value, TASK_COLOURS[t], _lines(epochs, "weights", t.value)) for t in TASKS])
-    axes.set_title("student, weight of each task's loss, mean of an epoch's steps", loc="left", fontsize=10)
+    axes.set_title("student, weight of each task's loss", loc="left", fontsize=10)
     _save(figure, path)
 
 

@@ -1,0 +1,480 @@
+"""The final results: error analysis and page by hand, and the scripts through their real entry points on tiny data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onehead_cli.types import TASKS, Task
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+METRICS = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _found(*rows):
+    """(box, score, label) of each detection."""
+    from onehead_cli.decode import Detections
+
+    boxes = np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4)
+    return Detections(boxes, np.array([row[1] for row in rows]), np.array([row[2] for row in rows], dtype=np.int64))
+
+
+def _truth(*rows):
+    """(box, label, crowd, area) of each true box."""
+    from report.error_analysis import TrueBoxes
+
+    return TrueBoxes(
+        boxes=np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([row[1] for row in rows], dtype=np.int64),
+        crowd=np.array([row[2] for row in rows], dtype=bool),
+        areas=np.array([row[3] for row in rows], dtype=np.float64),
+    )
+
+
+def test_each_kind_of_error_by_hand():
+    from report.error_analysis import DetectionErrors
+
+    truth = _truth(
+        ([0, 0, 10, 10], 0, False, 100),  # small: found
+        ([100, 0, 140, 40], 1, False, 1600),  # medium: only found as class 0
+        ([200, 0, 300, 100], 0, False, 9216),  # large, just: missed, the box is poor
+        ([0, 200, 100, 300], 0, True, 9000),  # a crowd region, which is nothing to find
+    )
+    found = _found(
+        ([0, 0, 10, 10], 0.6, 0),  # the same overlap class, but a lower score than the next: a duplicate
+        ([0, 0, 10, 9], 0.9, 0),  # IoU .9: correct
+        ([100, 0, 140, 40], 0.8, 0),  # wrong class
+        ([200, 0, 300, 30], 0.7, 0),  # IoU .3: poor
+        ([200, 0, 300, 30], 0.7, 1),  # no true box of class 1 there, and IoU .3 with one of class 0: background
+        ([10, 210, 30, 230], 0.5, 0),  # wholly within the crowd: ignored
+        ([400, 400, 410, 410], 0.5, 1),  # background
+    )
+    errors = DetectionErrors(["cat", "dog"])
+    errors.add(found, truth)
+    errors.add(_found(), _truth(([0, 0, 50, 50], 1, False, 1024.0)))  # 32 x 32 and not below: medium
+    said = errors.document()
+    cat, dog = said["classes"]
+    assert cat == {
+        "name": "cat",
+        "true": 2,
+        "missed": 1,
+        "correct": 1,
+        "duplicate": 1,
+        "wrong class": 1,
+        "poor box": 1,
+        "background": 0,
+    }
+    assert (dog["true"], dog["missed"], dog["background"]) == (2, 2, 2)
+    assert said["sizes"] == [
+        {"name": "small", "true": 1, "missed": 0},
+        {"name": "medium", "true": 2, "missed": 2},
+        {"name": "large", "true": 1, "missed": 1},
+    ]
+    assert said["false_positives"] == {"duplicate": 1, "wrong class": 1, "poor box": 1, "background": 2}
+    assert said["wrong_class_pairs"] == [{"true": "dog", "given": "cat", "count": 1}]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_missed_is_what_pycocotools_does_not_match(seed):
+    from report.error_analysis import CORRECT, match
+
+    from onehead_cli.evaluation.detection import DetectionResult
+
+    rng = np.random.default_rng(seed)
+
+    def boxes(n):
+        corner, side = rng.uniform(0, 60, (n, 2)), rng.uniform(10, 40, (n, 2))
+        return np.concatenate([corner, corner + side], axis=1)
+
+    true, labels = boxes(12), rng.integers(0, 2, 12)
+    # Some near the true ones, some anywhere.
+    given = np.concatenate([true.repeat(2, 0) + rng.uniform(-6, 6, (24, 4)), boxes(16)])[rng.permutation(40)]
+    given_labels = rng.integers(0, 2, 40)
+    truth = _truth(*[(box, label, index > 9, 1.0) for index, (box, label) in enumerate(zip(true, labels, strict=True))])
+    found = _found(*[(box, 1 - i / 100, label) for i, (box, label) in enumerate(zip(given, given_labels, strict=True))])
+    kinds, hit, _ = match(found, truth)
+    annotations = [
+        {"image_id": 1, "category_id": label + 1, "bbox": [x, y, u - x, v - y], "iscrowd": int(crowd)}
+        for (x, y, u, v), label, crowd in zip(true.tolist(), labels.tolist(), truth.crowd, strict=True)
+    ]
+    result = DetectionResult({"images": [{"id": 1}], "annotations": annotations}, [found], [1, 2], ["a", "b"])
+    assert hit.sum() > 0
+    for label, matches in enumerate(result._matches):
+        assert int(matches.correct[0].sum()) == int(hit[labels == label].sum())
+        of_label = [kind for kind, given_label in zip(kinds, given_labels, strict=True) if given_label == label]
+        assert of_label.count(CORRECT) == int(matches.correct[0].sum())
+        assert of_label.count("ignored") == int(matches.ignored[0].sum())
+
+
+def test_confusions_by_hand():
+    from report.error_analysis import confusion_pairs
+
+    matrix = np.array([[8, 2, 0], [5, 5, 0], [0, 1, 0]])
+    assert confusion_pairs(matrix, ["a", "b", "c"]) == [
+        {"true": "b", "given": "a", "count": 5, "share": 0.5},
+        {"true": "a", "given": "b", "count": 2, "share": 0.2},
+        {"true": "c", "given": "b", "count": 1, "share": 1.0},
+    ]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def _scores(cls, seg, det):
+    return {"top1": cls, "miou": seg, "map": det}
+
+
+def _network(weights=None):
+    epochs = [
+        {"epoch": n, "val": _scores(0.5, 0.25, 0.1 * n), "losses": {"cls": 2.0 / n, "kd_cls": 1.0}, "weights": weights}
+        for n in (1, 2)
+    ]
+    machine = {"processor": "Abacus", "threads": 1, "torch": "2.0", "copied_from": None}
+    return {"parameters": 1000, "seconds": 90.0, **machine, "epochs": epochs}
+
+
+def _final(recipe, seed, *, unified, baseline, **config):
+    rows = {
+        "cls": [{"name": "n01440764", "count": 4, "top1": 0.5, "precision": None}],
+        "seg": [{"name": "bus", "count": 9, "iou": 0.25 + seed / 4}],
+        "det": [{"name": "dog", "count": 3, "ap": 0.125, "ap50": 0.5}],
+    }
+    nothing = {"diff": None, "low": None, "high": None, "verdict": None}
+    evaluation = {
+        report: {
+            "pictures": {"cls": 4, "seg": 5, "det": 6},
+            "unified": unified,
+            "baseline": baseline,
+            "drop": dict.fromkeys(rows, nothing),
+            "per_class": {task: {"unified": table, "baseline": table} for task, table in rows.items()},
+        }
+        for report in ("pooled", "val", "test")
+    }
+    counts = {"true": 4, "missed": 1 + 2 * seed, "correct": 1, "duplicate": 0, "wrong class": 1, "poor box": 0}
+    det = {
+        "iou": 0.5,
+        "classes": [{"name": "dog", **counts, "background": 0}],
+        "sizes": [{"name": "small", "true": 4, "missed": 1 + 2 * seed}],
+        "false_positives": {"duplicate": 0, "wrong class": 1, "poor box": 0, "background": 0},
+        "correct": 1,
+        "wrong_class_pairs": [{"true": "dog", "given": "cat", "count": 1}],
+    }
+    pair = {"true": "n01440764", "given": "n02102040", "count": 2, "share": 0.5}
+    conversions = {"boxes_from_masks": True}
+    settings = {
+        "seed": seed,
+        "model": {"backbone": "net"},
+        "data": {"image_size": 64, **config},
+        "teacher": {"epochs": 3, **conversions},
+        "student": {"epochs": 4, **conversions},
+        "distill": {"gate_masks": False},
+    }
+    weights = {"cls": 0.5, "seg": 0.3, "det": 0.2}
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "networks": {name: _network() for name in ("cls", "seg", "det")} | {"all": _network(weights)},
+        "evaluation": evaluation,
+        "errors": {"cls": [pair], "seg": [], "det": det},
+        "imagenet_classifier": {"val": 0.9, "test": 0.8, "pooled": 0.85},
+        "manifest": None,
+        "config": settings,
+    }
+
+
+def _write(folder, documents):
+    folder.mkdir(exist_ok=True)
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document))
+
+
+def _page(folder, *options):
+    command = [
+        sys.executable,
+        BENCHMARKS / "results_page.py",
+        "--results",
+        folder,
+        "--page",
+        folder / "docs" / "RESULTS.md",
+    ]
+    (folder / "docs").mkdir(exist_ok=True)
+    result = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return (folder / "docs" / "RESULTS.md").read_text()
+
+
+def test_the_page_by_hand(tmp_path):
+    low, high = _scores(0.97, 0.50, 0.10), _scores(0.99, 0.54, 0.20)
+    base = _scores(0.98, 0.50, 0.05)
+    documents = {
+        "final-full-seed0.json": _final("full", 0, unified=low, baseline=base),
+        "final-full-seed1.json": _final("full", 1, unified=high, baseline=base),
+        "final-plain-seed1.json": _final("plain", 1, unified=base, baseline=base),
+        "specialist-det-seed0.json": {
+            "specialist": "det",
+            "seed": 0,
+            "scores": {report: _scores(None, None, 0.09) for report in ("val", "test", "pooled")},
+            "per_class": {"pooled": [{"name": "dog", "count": 3, "ap": 0.25, "ap50": 0.75}]},
+            "config": {"seed": 0, "data": {"image_size": 96}},
+            **_network(),
+        },
+        "comparison.json": [
+            _ablation("base", 0.10, None),
+            _ablation("worse", 0.07, -0.03),
+            _ablation("better", 0.12, 0.02),
+        ],
+        "det-worse-seed0.json": {"name": "worse", "network": "det", "set": {"a.b": 3}, "scores": {}},
+    }
+    _write(tmp_path, documents)
+    text = _page(tmp_path, "--seeds", "0,1,2")
+    lines = text.splitlines()
+    # Seeds that are not there are named.
+    assert "| full: the config as it is | 0, 1 | 2 |" in lines
+    assert "| plain: the same without the conversions of labels | 1 | 0, 2 |" in lines
+    assert "| specialist cls: linear classifier | none | 0, 1, 2 |" in lines
+    # Mean of .97 and .99, of .50 and .54, of .10 and .20; sample deviations .02, .04 and .1 over the root of 2.
+    assert "| unified, full | 0.9800 ± 0.0141 | 0.5200 ± 0.0283 | 0.1500 ± 0.0707 | 0, 1 |" in lines
+    assert "| unified minus baselines, full | +0.0000 ± 0.0141 | +0.0200 ± 0.0283 | +0.1000 ± 0.0707 | 0, 1 |" in lines
+    # Paired by seed: the specialist has seed 0 only.
+    assert "| unified, full, minus specialists | – | – | +0.0100 | 0 |" in lines
+    assert "| ImageNet classifier, untouched | 0.8500 ± 0.0000 | – | – | 0, 1 |" in lines
+    assert "| unified Top-1 at least 0.98 | 0.9800 ± 0.0141 | met, by 0.0000 | 0, 1 |" in lines
+    assert "| unified mIoU at least 0.60 | 0.5200 ± 0.0283 | **missed by 0.0800** | 0, 1 |" in lines
+    assert "| unified minus the specialist in mIoU above 0 | – | not measured | none |" in lines
+    # Against the reference's best unified network, .9000 / .4155 / .0551.
+    row = "| onehead, full, unified minus the reference's best unified "
+    assert row + "| +0.0800 ± 0.0141 | +0.1045 ± 0.0283 | +0.0949 ± 0.0707 |" in lines
+    # The conversions: only seed 1 is in both, .20 against .05.
+    assert "| unified | mAP | 0.2000 | 0.0500 | +0.1500 | 1 |" in lines
+    assert "On in the full recipe: `teacher.boxes_from_masks`, `student.boxes_from_masks`." in lines
+    assert "| det | worse | `a.b: 3` | mAP | 0.0700 | -0.0300 | – | 0 |" in lines
+    lost = text[text.index("## Tried") : text.index("## A class")]
+    assert "1 of the 2 differences" in lost and "- det, worse: -0.0300 mAP (0.0700, the base 0.1000; seeds 0)" in lost
+    assert "better" not in lost
+    # A class: IoU .25 and .5; the class's name as a person says it.
+    assert "| bus | 9 | 0.375 ± 0.177 | 0.375 ± 0.177 |" in lines
+    assert "| tench | 4 | 0.500 ± 0.000 | 0.500 ± 0.000 | – | – |" in lines
+    # Errors: 1 and 3 of 4 boxes missed; one of two found is wrong.
+    assert "Of 4 true boxes 2 are missed (50%); of 2 boxes found 1 are wrong (50%)." in lines
+    assert "| tench | English springer | 2 | 50.0% |" in lines
+    assert (
+        "- cls: from 0.500 ± 0.000 in the first epoch to 0.500 ± 0.000 in the last; between 0.500 and 0.500." in lines
+    )
+    # 2 x 4 + 4 networks and a specialist of 90 s.
+    assert "Together 0.3 hours of training" in text
+    # What was trained in another way is told.
+    assert "**Not of one kind:** specialist det: data.image_size: 64 (full, seed 0, full, seed 1), 96 " in text
+    assert "--config configs/lite-quick.yaml --data data --seeds 0,1,2" in text
+    for name in ("val.png", "losses.png", "weights.png"):
+        path = tmp_path / "docs" / "results" / name
+        assert f"(results/{name})" in text and path.stat().st_size < 80_000
+        with Image.open(path) as picture:
+            assert _colours(picture) > 10
+    assert "`predictions.png` is not made yet." in lines
+
+
+def _ablation(name, value, difference):
+    row = {"network": "det", "name": name, "metric": "map", "seeds": [0], "mean": value, "deviation": None}
+    return {**row, "difference": difference, "difference_deviation": None, "minus_teacher": None}
+
+
+def test_a_page_without_a_finished_unit_says_so(tmp_path):
+    text = _page(tmp_path, "--seeds", "7")
+    assert "| full: the config as it is | none | 7 |" in text
+    assert "No seed of the full recipe is finished yet." in text and "nan" not in text
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_an_epoch_is_taken_over_its_steps(tmp_path):
+    from report.measure import read_epochs
+
+    step = {"kind": "step", "epoch": 1, "weights": {"cls": 0.25}}
+    epoch = {"kind": "epoch", "epoch": 1, "scores": {"top1": 0.5, "miou": None}, "best": True, "seconds": 2.04}
+    lines = [
+        {"kind": "scan", "step": 0, "skipped": {}},
+        {**step, "losses": {"cls": 1.0}},
+        {"kind": "resumed", "epoch": 1, "step": 1, "message": ""},
+        {**step, "losses": {"cls": 3.0}, "weights": {"cls": 0.75}},
+        epoch,
+    ]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_epochs(tmp_path / "all.jsonl") == [
+        {
+            "epoch": 1,
+            "seconds": 2.0,
+            "best": True,
+            "val": {"top1": 0.5, "miou": None},
+            "losses": {"cls": 2.0},
+            "weights": {"cls": 0.5},
+        }
+    ]
+
+
+def test_the_imagenet_classifier_is_timms_own_cut_to_the_classes(tiny_data, tmp_path):
+    import timm
+    import torch
+    from report.measure import imagenet_top1
+
+    from onehead_cli.config import load_config
+    from onehead_cli.console import Console
+    from onehead_cli.model.weights import load_pretrained
+
+    names = {"n01440764": 0, "n03888257": 701}  # tench and parachute, with their places in ImageNet
+    sources = sorted((tiny_data / "imagenette-160").rglob("*.jpg"))[:8]
+    for index, path in enumerate(sources):
+        folder = tmp_path / "imagenette-160" / ("val" if index < 4 else "test") / list(names)[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            picture.resize((64, 64)).save(folder / f"{index}.png")
+    settings = {"data.root": tmp_path, "data.image_size": 64, "model.precision": "fp32"}
+    said = imagenet_top1(load_config(None, settings), Console(quiet=True))
+
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    load_pretrained(model, "tf_efficientnet_lite0", None)
+    hits = {}
+    for path in tmp_path.rglob("*.png"):
+        with Image.open(path) as picture:
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        with torch.inference_mode():
+            logits = model((pixels - 0.5) / 0.5)[0, list(names.values())]
+        right = path.parent.name == list(names)[int(logits.argmax())]
+        hits.setdefault(path.parts[-3], []).append(right)
+    means = {split: np.mean(found) for split, found in hits.items()}
+    assert said == pytest.approx({**means, "pooled": np.mean(hits["val"] + hits["test"])})
+
+
+@pytest.fixture(scope="module")
+def units(tiny_data, tmp_path_factory):
+    """The whole run on tiny data: the teachers first, without a test split in sight, then all the rest."""
+    root = tmp_path_factory.mktemp("results")
+    (root / "tiny.yaml").write_text(
+        "data: {image_size: 64}\nmodel: {backbone: mobilenetv3_small_050, pretrained: false}\n"
+        "teacher: {epochs: 1, batch_size: 6, boxes_from_masks: true}\n"
+        "student: {epochs: 1, batch_size: 6, boxes_from_masks: true}\n"
+        "distill: {images: all, gate_masks: true}\nevaluation: {resamples: 10}\n"
+    )
+    shutil.copytree(tiny_data, root / "blind", ignore=shutil.ignore_patterns("test", "instances_test.json"))
+    early = _results(root, "--only", "students", data=tiny_data)
+    teachers = _results(root, "--only", "teachers", "--recipe", "full", data=root / "blind")
+    whole = _results(root, data=tiny_data)
+    assert teachers.returncode == 0, teachers.stderr
+    assert whole.returncode == 0, whole.stderr
+    return root, early, whole
+
+
+def _results(root, *options, data):
+    command = [
+        sys.executable,
+        BENCHMARKS / "results.py",
+        "--config",
+        root / "tiny.yaml",
+        "--data",
+        data,
+        "--seeds",
+        "0",
+    ]
+    command += ["--output", root / "out", "--results", root / "kept", "--pictures", root / "docs" / "results", *options]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_student_whose_teachers_are_not_trained_is_one_line(units):
+    _, early, _ = units
+    assert early.returncode == 1 and early.stderr.count("\n") == 1
+    assert "full-seed0: not trained yet: cls, seg, det" in early.stderr and "--only teachers" in early.stderr
+
+
+def test_a_unit_keeps_what_evaluate_says(units):
+    root, _, whole = units
+    for recipe in ("full", "plain"):
+        path = root / "kept" / f"final-{recipe}-seed0.json"
+        assert path.stat().st_size < 300_000
+        document = json.loads(path.read_text())
+        assert str(root) not in path.read_text()  # no folder of this machine
+        assert document["config"]["distill"]["gate_masks"] == (recipe == "full")
+        assert document["config"]["teacher"]["boxes_from_masks"] == (recipe == "full")
+        for report, pictures in {"val": 10, "test": 10, "pooled": 20}.items():
+            said = json.loads((root / "out" / f"{recipe}-seed0" / f"evaluate-{report}" / "evaluate.json").read_text())
+            kept = document["evaluation"][report]
+            assert kept["pictures"] == {task.value: pictures for task in TASKS}
+            for who in ("unified", "baseline"):
+                assert kept[who] == said[who] and kept[who][METRICS[Task.SEG]] is not None
+                assert sum(row["count"] for row in kept["per_class"]["cls"][who]) == pictures
+        boxes = sum(row["count"] for row in document["evaluation"]["pooled"]["per_class"]["det"]["unified"])
+        assert sum(row["true"] for row in document["errors"]["det"]["classes"]) == boxes
+        assert list(document["networks"]) == ["cls", "seg", "det", "all"]
+        assert all(len(network["epochs"]) == 1 and network["seconds"] > 0 for network in document["networks"].values())
+        assert document["imagenet_classifier"] is None  # its classes are not ImageNet's
+    assert "no ImageNet class" in whole.stderr
+
+
+def test_plain_takes_over_the_teachers_that_masks_and_boxes_do_not_reach(units):
+    root, _, _ = units
+    full, plain = root / "out" / "full-seed0", root / "out" / "plain-seed0"
+    for task in ("cls", "seg"):
+        assert (full / f"{task}_best.pth").read_bytes() == (plain / f"{task}_best.pth").read_bytes()
+    assert (full / "det_best.pth").read_bytes() != (plain / "det_best.pth").read_bytes()
+    networks = json.loads((root / "kept" / "final-plain-seed0.json").read_text())["networks"]
+    assert [networks[name]["copied_from"] for name in networks] == ["full-seed0", "full-seed0", None, None]
+
+
+def test_finished_units_are_not_done_again(units, tiny_data):
+    root, _, _ = units
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    again = _results(root, data=tiny_data)
+    assert again.returncode == 0 and again.stderr.count("done already") == 5
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_sheet_that_is_passed_on_has_no_photograph(units):
+    root, _, _ = units
+    paths = (root / "out" / "predictions.png", root / "docs" / "results" / "predictions.png")
+    with Image.open(paths[0]) as photographs, Image.open(paths[1]) as plain:
+        assert photographs.size == plain.size
+        # A tile without its photograph has the few colours of ground, tint, contours and text.
+        assert _colours(photographs) > 20 * _colours(plain)
+
+
+def _colours(picture):
+    return len(picture.convert("RGB").getcolors(2**24))
+
+
+def test_the_page_of_the_run_shows_its_pictures(units):
+    root, _, _ = units
+    command = [sys.executable, BENCHMARKS / "results_page.py", "--results", root / "kept", "--seeds", "0,1"]
+    result = subprocess.run([*command, "--page", root / "docs" / "RESULTS.md"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    text = (root / "docs" / "RESULTS.md").read_text()
+    for name in ("predictions.png", "conversions.png", "val.png"):
+        assert f"(results/{name})" in text and (root / "docs" / "results" / name).is_file()
+    assert "not made yet" not in text and "nan" not in text and str(root) not in text
+
+
+def test_tiles_are_chosen_by_their_score_alone():
+    from report.sheet import Tile, choose
+
+    tiles = [Tile(Path(f"{n}.jpg"), None, n / 10, "", "", "") for n in range(9)]
+    chosen = [(rank, tile.path.stem) for rank, tile in choose(tiles)]
+    assert chosen == [("best", "8"), ("middle", "3"), ("worst", "0"), ("best", "7"), ("middle", "4"), ("worst", "1")]
+
+
+@pytest.mark.parametrize("options", [["--task", "cls"], ["--seeds", "0,x"], ["--only", "students", "--task", "seg"]])
+def test_options_that_do_not_fit_are_a_usage_error(options, monkeypatch, capsys):
+    import results
+
+    monkeypatch.setattr(sys, "argv", ["results.py", *options])
+    with pytest.raises(SystemExit) as stopped:
+        results.main()
+    assert stopped.value.code == 2 and options[-2] in capsys.readouterr().err
