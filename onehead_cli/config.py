@@ -98,6 +98,13 @@ class ModelConfig(_Section):
         "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
         "or keeps its pretrained statistics (frozen).",
     )
+    frozen_stages: int = _field(
+        0,
+        "The stem and this many first stages of the backbone keep their pretrained weights, which saves time: a "
+        "student computes them once for its teachers as well. 0: all layers learn. EfficientNets only.",
+        unit="stages",
+        ge=0,
+    )
     sync_batch_norm: bool = _field(
         False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
     )
