@@ -1,4 +1,4 @@
-"""Frozen stages against the whole network: the same maps, no gradient, no drift, and one trunk for student and teachers."""
+"""Frozen stages against the whole network: same maps, no gradient, no drift, one trunk for student and teachers."""
 
 import pytest
 import torch
