@@ -157,6 +157,9 @@ class StudentConfig(ScheduleConfig):
     epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
     batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
     buffer_size: int = _field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    from_teachers: bool = _field(
+        False, "Start from the mean of the teachers' weights and each task's own layers, not from ImageNet weights."
+    )
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
     normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")
