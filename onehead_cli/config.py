@@ -1,6 +1,7 @@
 """Typed configs: a YAML file, `--set` and flags merged once, then validated once.
 
-The defaults are `configs/lite-quick.yaml`: Lite0 at a size that two CPU cores train in well under two hours.
+The defaults are a plain recipe that any data can be trained with, at a size for two CPU cores; `configs/lite-quick.yaml`
+has what our three datasets teach one another as well.
 """
 
 from __future__ import annotations
