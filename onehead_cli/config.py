@@ -1,7 +1,7 @@
 """Typed configs: a YAML file, `--set` and flags merged once, then validated once.
 
-The defaults are a plain recipe that any data can be trained with, at a size for two CPU cores; `configs/lite-quick.yaml`
-has what our three datasets teach one another as well.
+The defaults are a plain recipe that any data can be trained with, at a size for two CPU cores;
+`configs/lite-quick.yaml` has what our three datasets teach one another as well.
 """
 
 from __future__ import annotations
