@@ -1,10 +1,11 @@
-# `make demo` and `make test` install first; PYTHON and VENV can be set on the command line.
+# `make demo` and `make test` install first; PYTHON, VENV and DATA can be set on the command line.
 PYTHON ?= python3
 VENV ?= .venv
 ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
+DATA ?= data
 
-.PHONY: install demo test soak check bench clean
+.PHONY: install demo test soak check bench results clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,9 +36,14 @@ check: install
 	$(VENV)/bin/mypy
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists) and what `make soak` runs.
-NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py)
+NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py \
+	results.py results_page.py)
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
+
+# The final recipes over three seeds, from teachers to docs/RESULTS.md: hours; what is kept already is not done again.
+results: install
+	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data $(DATA) --seeds 0,1,2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -28,17 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from common import finished, machine, write_document
 
 from onehead_cli import engine
-from onehead_cli.atomic import write_atomically
 from onehead_cli.checkpoint import best_path, last_path
 from onehead_cli.config import Config, load_config
 from onehead_cli.console import Console
 from onehead_cli.errors import ConfigError, OneheadError
-from onehead_cli.profiling import processor_name
-from onehead_cli.training.resume import changed_settings
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 BASE = "base"
@@ -56,6 +53,11 @@ class Recipe:
     @property
     def slug(self) -> str:
         return f"{self.network}-{re.sub('[^a-z0-9]+', '-', self.name.lower()).strip('-')}"
+
+    @property
+    def trained(self) -> list[str]:
+        """The networks that it takes."""
+        return [*(task.value for task in TASKS), _STUDENT] if self.network == _STUDENT else [self.network]
 
 
 @dataclass(frozen=True)
@@ -121,20 +123,8 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
         "checkpoint": str(best_path(config.output, network)),
         "seconds": round(time.perf_counter() - began, 1),
         "resumed": resume,
-        "processor": processor_name(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine(),
     }
-
-
-def finished(path: Path, config: Config, recipe: Recipe) -> dict[str, Any] | None:
-    """The document of a run that was done with these settings; None where it is to be done."""
-    if not path.is_file():
-        return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    networks = [task.value for task in TASKS] + [_STUDENT] if recipe.network == _STUDENT else [recipe.network]
-    before = document["config"]
-    return None if any(changed_settings(before, config, network) for network in networks) else document
 
 
 def compare(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -227,7 +217,7 @@ def main() -> int:
             for recipe in plan.recipes:
                 path = given.results / f"{recipe.slug}-seed{seed}.json"
                 config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
-                if (done := finished(path, config, recipe)) is not None:
+                if (done := finished(path, config, recipe.trained)) is not None:
                     results.append(done)
                     continue
                 if given.only not in recipe.name:
@@ -242,8 +232,7 @@ def main() -> int:
                     **run(config, recipe.network, console),
                     "config": config.model_dump(mode="json", by_alias=True, exclude={"output"}),
                 }
-                text = json.dumps(document, indent=2) + "\n"
-                write_atomically(path, lambda file, text=text: file.write(text.encode()))
+                write_document(path, document)
                 results.append(document)
         rows = compare(results)
         (given.results / "comparison.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

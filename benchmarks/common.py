@@ -1,4 +1,4 @@
-"""What the benchmarks share: data drawn on the spot, a training loop, interleaved timing, and the verdict.
+"""What the benchmarks share: data drawn on the spot, a training loop, interleaved timing, the verdict, kept results.
 
 A benchmark states a bound on a ratio of two timings of one run, never on a time: the ratio of interleaved minima holds
 on a busy machine and on another processor.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from rich.console import Console as RichConsole
 
+from onehead_cli.atomic import write_atomically
 from onehead_cli.config import Config
 from onehead_cli.console import Console, table
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.prepare import prepare_synthetic
 from onehead_cli.profiling import processor_name
 from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.types import TASKS, Batch
 
@@ -192,3 +194,44 @@ def _verdict(check: Check, options: Options) -> str:
 
 def milliseconds(seconds: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{value * 1000:.1f} ms" for name, value in seconds.items()}
+
+
+def finished(path: Path, config: Config, networks: Sequence[str]) -> dict[str, Any] | None:
+    """The document of a run that was done with these settings; None where it is to be done.
+
+    Args:
+        networks: those whose settings matter: "cls", "seg", "det", "all".
+    """
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return None if any(changed_settings(document["config"], config, name) for name in networks) else document
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": processor_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def settings_of(config: Config, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """The config as a kept result has it, without the folders of this machine; `leave_out`: sections."""
+    kept = config.model_dump(mode="json", by_alias=True, exclude={"output", *leave_out})
+    kept["data"].pop("root")
+    kept.get("distill", {}).pop("teachers", None)
+    return kept
+
+
+def report_splits(config: Config) -> dict[str, list[str]]:
+    """What a network is measured on, by the name of the report: val, test, and both pooled."""
+    val = config.data.val_split
+    return {"val": [val], "test": ["test"], "pooled": [val, "test"]}

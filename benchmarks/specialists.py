@@ -5,7 +5,8 @@
 cls: a linear classifier on the pooled features of the whole backbone. seg: LR-ASPP on strides 8 and 16 (the last stage
 dilated). det: SSDLite on strides 16 and 32 and four further maps. Each is trained by the same loop as our teachers
 (`teacher.*` of the config): same steps, rates, weight average and frozen batch-norm of the backbone; val chooses the
-epoch. The result, {results}/specialist-{task}-seed{seed}.json, is not computed again where it is there.
+epoch. The result, {results}/specialist-{task}-seed{seed}.json, is not computed again where it is there with the same
+settings and what `--report` asks for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from common import finished, machine, report_splits, settings_of, write_document
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -55,7 +57,6 @@ from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.backbone import Preprocess, create_backbone
 from onehead_cli.model.depthwise import replace_depthwise
 from onehead_cli.model.weights import load_pretrained
-from onehead_cli.profiling import processor_name
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.types import MAIN_METRIC, Batch, DetectionTarget, EpochInfo, Task
 
@@ -222,8 +223,12 @@ def measure(
     return DetectionResult(pooled_ground_truth(boxed), detections, boxed[0].category_ids, first.classes)
 
 
-def train(task: Task, config: Config, report_splits: list[str], console: Console) -> dict[str, Any]:
-    """Train one specialist; its scores on val at the best epoch, and on the pooled `report_splits` if there are any."""
+def train(task: Task, config: Config, reports: Mapping[str, Sequence[str]], console: Console) -> dict[str, Any]:
+    """Train one specialist; its best epoch, val an epoch, and its scores and rows a class in each report.
+
+    Args:
+        reports: name -> splits, which are pooled.
+    """
     device = resolve_device(config.device)
     precision = resolve_precision(config.model.precision, device)
     if device.type == "cpu":
@@ -253,21 +258,57 @@ def train(task: Task, config: Config, report_splits: list[str], console: Console
 
     loop = TrainingLoop(objective, loader, batch_norm=config.model.batch_norm, validate=validate, weights_floor=0.0)
     best: dict[str, Any] = {}
+    epochs = []
     with console.track(f"specialist {task}", loop.total_steps) as advance:
         for info in loop.run():
             if not isinstance(info, EpochInfo):
                 advance(info.step, "")
                 continue
-            console.note(f"specialist {task}: epoch {info.epoch}/{info.total_epochs} val {info.criterion:.4f}")
+            epochs.append({"epoch": info.epoch, "val": info.scores})
+            if info.criterion is not None:
+                console.note(f"specialist {task}: epoch {info.epoch}/{info.total_epochs} val {info.criterion:.4f}")
             if info.best:
                 weights_now = {key: value.clone() for key, value in loop.average.model.state_dict().items()}
-                best = {"epoch": info.epoch, "val": info.scores, "weights": weights_now}
+                best = {"epoch": info.epoch, "weights": weights_now}
     model.load_state_dict(best.pop("weights"))
-    if report_splits:
-        splits = [load(split) for split in report_splits]
-        best["pooled"] = measure(model.eval(), task, splits, config, device, precision).scores()
-        best["pooled_splits"] = report_splits
-    return {**best, "parameters": sum(p.numel() for p in model.parameters())}
+    results = {
+        name: measure(model.eval(), task, [load(split) for split in splits], config, device, precision)
+        for name, splits in reports.items()
+    }
+    return {
+        **best,
+        "scores": {name: result.scores() for name, result in results.items()},
+        "per_class": {name: result.per_class() for name, result in results.items()},
+        "pictures": {name: len(result) for name, result in results.items()},
+        "epochs": epochs,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def run(task: Task, config: Config, *, reports: Sequence[str], results: Path, console: Console) -> dict[str, Any]:
+    """The document of a specialist, trained where {results}/specialist-{task}-seed{seed}.json does not have it yet.
+
+    Args:
+        reports: names of `common.report_splits`.
+    """
+    path = results / f"specialist-{task}-seed{config.seed}.json"
+    done = finished(path, config, [task.value])
+    if done is not None and set(reports) <= set(done["scores"]):
+        console.note(f"{path}: done already")
+        return done
+    began = time.perf_counter()
+    splits = report_splits(config)
+    found = train(task, config, {name: splits[name] for name in reports}, console)
+    document = {
+        "specialist": task.value,
+        "seed": config.seed,
+        **found,
+        "seconds": round(time.perf_counter() - began, 1),
+        **machine(),
+        "config": settings_of(config, leave_out={"student", "distill"}),
+    }
+    write_document(path, document)
+    return document
 
 
 def main() -> int:
@@ -277,35 +318,19 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--report", default="", help="splits that the chosen epoch is measured on, such as val,test")
+    parser.add_argument("--report", default="val", help="what the chosen epoch is measured on: val,test,pooled")
     given = parser.parse_args()
-    console, task = Console(), Task(given.task)
-    path = given.results / f"specialist-{task}-seed{given.seed}.json"
-    if path.is_file():
-        console.note(f"{path}: done already")
-        return 0
+    reports = given.report.split(",")
+    if unknown := set(reports) - set(report_splits(Config())):
+        parser.error(f"--report: {', '.join(sorted(unknown))} is none of {', '.join(report_splits(Config()))}")
+    console = Console()
     try:
         config = load_config(given.config, {"data.root": given.data, "seed": given.seed})
-        began = time.perf_counter()
-        found = train(task, config, [split for split in given.report.split(",") if split], console)
+        document = run(Task(given.task), config, reports=reports, results=given.results, console=console)
     except OneheadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    settings = config.model_dump(mode="json", by_alias=True)
-    document = {
-        "specialist": task.value,
-        "seed": given.seed,
-        **found,
-        "config": {key: settings[key] for key in ("model", "teacher", "evaluation")},
-        "image_size": config.data.image_size,
-        "seconds": round(time.perf_counter() - began, 1),
-        "processor": processor_name(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    console.result(document, json.dumps(document["val"]))
+    console.result(document, json.dumps(document["scores"]))
     return 0
 
 

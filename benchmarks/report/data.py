@@ -1,0 +1,136 @@
+"""The kept results as the page reads them: which seeds are there, scores by seed, means, deviations, differences."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onehead_cli.types import MAIN_METRIC, TASKS, Task
+
+Document = dict[str, Any]
+#: A figure of each seed; seeds without one are left out.
+BySeed = dict[int, float]
+
+FULL, PLAIN = "full", "plain"
+UNIFIED, BASELINE = "unified", "baseline"
+POOLED, VAL, TEST = "pooled", "val", "test"
+
+
+@dataclass(frozen=True)
+class Results:
+    """finals: recipe -> seed -> document of results.py. specialists: task -> seed -> document of specialists.py.
+
+    comparison: the rows of ablation.py; runs: its documents. wanted: the seeds that there are to be.
+    """
+
+    finals: dict[str, dict[int, Document]]
+    specialists: dict[Task, dict[int, Document]]
+    comparison: list[Document]
+    runs: list[Document]
+    wanted: list[int]
+
+    def score(self, recipe: str, report: str, who: str, task: Task) -> BySeed:
+        """The main score of student or teachers.
+
+        Args: report: pooled, val or test. who: unified or baseline.
+        """
+        metric = MAIN_METRIC[task]
+        return _by_seed(self.finals[recipe], lambda doc: doc["evaluation"][report][who][metric])
+
+    def difference(self, recipe: str, report: str, task: Task) -> BySeed:
+        """Unified minus its own baseline."""
+        return minus(self.score(recipe, report, UNIFIED, task), self.score(recipe, report, BASELINE, task))
+
+    def specialist(self, report: str, task: Task) -> BySeed:
+        return _by_seed(self.specialists[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
+
+    def imagenet(self, report: str) -> BySeed:
+        """Top-1 of the untouched ImageNet classifier; empty where it does not know the classes."""
+        return _by_seed(self.finals[FULL], lambda doc: (doc["imagenet_classifier"] or {}).get(report))
+
+    def per_class(self, report: str, who: str, task: Task) -> list[list[Document]]:
+        """The rows a class of each seed of the full recipe."""
+        return [doc["evaluation"][report]["per_class"][task.value][who] for doc in self.finals[FULL].values()]
+
+    def missing(self, docs: Mapping[int, Document]) -> list[int]:
+        return [seed for seed in self.wanted if seed not in docs]
+
+
+def load_results(folder: Path, wanted: Sequence[int]) -> Results:
+    """Everything in a folder of results; other files in it do no harm."""
+    finals: dict[str, dict[int, Document]] = {FULL: {}, PLAIN: {}}
+    specialists: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
+    comparison, runs = [], []
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == "comparison.json":
+            comparison = document
+        elif re.fullmatch(r"final-(full|plain)-seed\d+\.json", path.name):
+            finals[document["recipe"]][document["seed"]] = document
+        elif re.fullmatch(r"specialist-(cls|seg|det)-seed\d+\.json", path.name):
+            specialists[Task(document["specialist"])][document["seed"]] = document
+        elif isinstance(document, dict) and {"name", "network", "set", "scores"} <= document.keys():
+            runs.append(document)
+    in_order = {recipe: dict(sorted(docs.items())) for recipe, docs in finals.items()}
+    ordered = {task: dict(sorted(docs.items())) for task, docs in specialists.items()}
+    return Results(in_order, ordered, comparison, runs, list(wanted))
+
+
+def minus(a: BySeed, b: BySeed) -> BySeed:
+    """The difference of each seed that both have."""
+    return {seed: a[seed] - b[seed] for seed in a if seed in b}
+
+
+def mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return statistics.fmean(found) if found else None
+
+
+def deviation(values: Iterable[float]) -> float | None:
+    """The sample deviation; None for fewer than two values."""
+    found = list(values)
+    return statistics.stdev(found) if len(found) > 1 else None
+
+
+def shown(values: BySeed | Sequence[float], form: str = ".4f") -> str:
+    """`mean ± deviation`, the deviation where there are several values; a dash where there is none."""
+    found = list(values.values()) if isinstance(values, dict) else list(values)
+    centre, spread = mean(found), deviation(found)
+    if centre is None:
+        return "–"
+    text = format(centre, form)
+    if float(text) == 0:  # a tiny negative difference, which would read as -0.0000
+        text = format(0.0, form)
+    return text if spread is None else f"{text} ± {format(spread, form.lstrip('+'))}"
+
+
+def differing_settings(documents: Mapping[str, Document], *, ignored: Sequence[str] = ()) -> list[str]:
+    """The keys whose values are not the same in all configs, as "key: value (name, name), value (name)"."""
+    flat = {name: _flat(document["config"]) for name, document in documents.items()}
+    keys = sorted({key for config in flat.values() for key in config})
+    lines = []
+    for key in keys:
+        values: dict[str, list[str]] = {}
+        for name, config in flat.items():
+            if key in config:
+                values.setdefault(str(config[key]), []).append(name)
+        if len(values) > 1 and not key.startswith(("seed", *ignored)):
+            lines.append(f"{key}: " + ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items()))
+    return lines
+
+
+def _by_seed(documents: Mapping[int, Document], read: Callable[[Document], float | None]) -> BySeed:
+    found = {seed: read(document) for seed, document in documents.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,194 @@
+"""Measure the trained networks of one recipe and seed: all that docs/RESULTS.md says of them, as one document."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import report_splits, settings_of
+
+from onehead_cli import engine
+from onehead_cli.checkpoint import STUDENT, best_path, load_checkpoint
+from onehead_cli.config import Config
+from onehead_cli.console import Console
+from onehead_cli.datasets.detection import DetectionData
+from onehead_cli.datasets.manifest import manifest_hash
+from onehead_cli.datasets.pictures import CacheBudget, open_picture
+from onehead_cli.datasets.sources import load_split
+from onehead_cli.datasets.transforms import to_float
+from onehead_cli.device import autocast, resolve_device, resolve_precision
+from onehead_cli.errors import CheckpointError, ConfigError
+from onehead_cli.model.backbone import create_backbone
+from onehead_cli.model.imagenet import imagenet_classifier
+from onehead_cli.prediction import Predictor
+from onehead_cli.types import TASKS, Task
+from report.error_analysis import DetectionErrors, TrueBoxes, confusion_pairs
+from report.units import NETWORKS, RECIPES, Unit, read_json
+
+
+def document_of(unit: Unit, console: Console) -> dict[str, Any]:
+    """All that the page says of a unit whose four networks are trained."""
+    return {
+        "recipe": unit.recipe,
+        "seed": unit.config.seed,
+        "set": RECIPES[unit.recipe],
+        "networks": {name: _network(unit, name) for name in NETWORKS},
+        "evaluation": {
+            name: _evaluation(unit, name, splits, console) for name, splits in report_splits(unit.config).items()
+        },
+        "errors": _errors(unit, report_splits(unit.config)["pooled"], console),
+        "imagenet_classifier": _imagenet_top1(unit, console),
+        "manifest": manifest_hash(unit.config.data, TASKS),
+        "config": settings_of(unit.config),
+    }
+
+
+def _network(unit: Unit, name: str) -> dict[str, Any]:
+    checkpoint = load_checkpoint(best_path(unit.config.output, name))
+    marker = read_json(unit.marker(name))
+    epochs = read_epochs(unit.config.output / f"{name}.jsonl")
+    return {
+        "parameters": sum(p.numel() for p in checkpoint.model().parameters()),
+        "image_size": checkpoint.preprocess["image_size"],
+        "best_epoch": checkpoint.epoch,
+        "cell_threshold": checkpoint.thresholds.cells,
+        "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
+        **{key: marker.get(key) for key in ("processor", "threads", "torch", "copied_from")},
+        "epochs": epochs,
+    }
+
+
+def read_epochs(log: Path) -> list[dict[str, Any]]:
+    """An entry an epoch of a run's log: val scores, and the mean over its steps of each loss and task weight."""
+    steps: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    epochs = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "step":
+            steps[entry["epoch"]].append(entry)
+        elif entry["kind"] == "epoch":
+            mine = steps[entry["epoch"]]
+            epochs.append(
+                {
+                    "epoch": entry["epoch"],
+                    "seconds": round(entry["seconds"], 1),
+                    "best": entry["best"],
+                    "val": {name: _rounded(value) for name, value in entry["scores"].items()},
+                    "losses": _means([step["losses"] for step in mine]),
+                    "weights": _means([step["weights"] for step in mine]),
+                }
+            )
+    return epochs
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _rounded(statistics.fmean(row[name] for row in rows if name in row)) for name in names}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _evaluation(unit: Unit, name: str, splits: Sequence[str], console: Console) -> dict[str, Any]:
+    """Scores, drop check and rows a class of student and teachers on the pooled splits."""
+    console.note(f"{unit.name}: {name}")
+    folder = unit.config.output / f"evaluate-{name}"
+    result = engine.evaluate(
+        unit.config.model_copy(update={"output": folder}),
+        checkpoint=best_path(unit.config.output, STUDENT),
+        tasks=None,
+        splits=splits,
+        relative=False,
+        reporter=console,
+    )
+    kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
+    rows = {task.value: read_json(folder / f"per_class_{task}.json") for task in TASKS}
+    return {
+        **{key: result.document[key] for key in kept},
+        "per_class": {task: {key: table[key] for key in ("unified", "baseline")} for task, table in rows.items()},
+    }
+
+
+def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, Any]:
+    """What the student gets wrong; boxes are those that `predict` shows."""
+    folder = unit.config.output / "evaluate-pooled"
+    checkpoint = load_checkpoint(best_path(unit.config.output, STUDENT))
+    predictor = Predictor(checkpoint, unit.config)
+    data = [load(Task.DET, split, unit.config) for split in splits]
+    errors = DetectionErrors(data[0].classes)
+    pictures = [pair for split in data for pair in zip(split.paths, true_boxes(split), strict=True)]
+    with console.track(f"{unit.name}: errors", len(pictures)) as advance:
+        for done, (path, truth) in enumerate(pictures, start=1):
+            fitted, fit = predictor.fit(open_picture(path))
+            [prediction] = predictor.predict([fitted], [fit])
+            errors.add(prediction.boxes, truth)
+            advance(done, "")
+    boxes = zip(data[0].classes, checkpoint.thresholds.boxes, strict=True)
+    return {
+        "splits": list(splits),
+        "cls": confusion_pairs(*_read_confusion(folder / "confusion_cls_unified.csv")),
+        "seg": confusion_pairs(*_read_confusion(folder / "confusion_seg_unified.csv")),
+        "det": {**errors.document(), "thresholds": {name: round(value, 4) for name, value in boxes}},
+    }
+
+
+def true_boxes(split: DetectionData) -> list[TrueBoxes]:
+    """The labels of each picture, in the order of `split.paths`."""
+    by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in split.ground_truth["images"]}
+    for annotation in split.ground_truth["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    pictures = []
+    for found in by_image.values():
+        xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
+        pictures.append(
+            TrueBoxes(
+                boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+                labels=np.array([split.category_ids.index(a["category_id"]) for a in found], dtype=np.int64),
+                crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], dtype=np.bool_),
+                areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in found], dtype=np.float64),
+            )
+        )
+    return pictures
+
+
+def load(task: Task, split: str, config: Config) -> Any:
+    """A split of a task as the backbone takes it."""
+    interpolation = create_backbone(config.model.backbone).preprocess.interpolation
+    return load_split(task, split, config.data, interpolation=interpolation, budget=CacheBudget(config.data.cache_mb))
+
+
+def _read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
+    [header, *rows] = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    return np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64), header[1:]
+
+
+@torch.inference_mode()
+def _imagenet_top1(unit: Unit, console: Console) -> dict[str, float] | None:
+    """Top-1 of the backbone's own ImageNet classifier, untouched; None where it does not know the classes."""
+    config = unit.config
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.model.precision, device)
+    scores = {}
+    for name, splits in report_splits(config).items():
+        hits = []
+        for data in [load(Task.CLS, split, config) for split in splits]:
+            try:
+                model = imagenet_classifier(config.model.backbone, data.classes, config.model.backbone_weights)
+            except (ConfigError, CheckpointError) as error:
+                console.warn(f"{unit.name}: no row of the ImageNet classifier ({error})")
+                return None
+            model = model.to(device, memory_format=torch.channels_last)
+            for index, label in enumerate(data.labels):
+                images = to_float(data.batch([index]), device).images
+                with autocast(device, precision):
+                    hits.append(int(model(images).argmax()) == label)
+        scores[name] = statistics.fmean(hits)
+    return scores

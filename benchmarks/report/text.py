@@ -1,0 +1,39 @@
+"""Small pieces of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from onehead_cli.types import TASKS, Task
+
+Lines = list[str]
+
+SCORE_LABELS = {Task.CLS: "Top-1", Task.SEG: "mIoU", Task.DET: "mAP"}
+
+
+def table_head(first: str, *last: str) -> Lines:
+    """The head of a table with a column a task; `first` and `last`: the other columns."""
+    names = [first, *(SCORE_LABELS[task] for task in TASKS), *last]
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+
+
+def listed(values: Iterable[Any], between: str = ", ") -> str:
+    return between.join(str(value) for value in values)
+
+
+def count_text(value: float) -> str:
+    """A mean of counts: whole where it is whole or large."""
+    return f"{value:,.0f}" if abs(value - round(value)) < 0.05 or value >= 100 else f"{value:.1f}"
+
+
+def share_text(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "–"
+
+
+def picture(folder: Path, name: str, caption: str) -> Lines:
+    """A picture beside the page and its caption, or a line that says that it is not there."""
+    if not (folder / name).is_file():
+        return ["", f"`{name}` is not made yet."]
+    return ["", f"![{caption}]({folder.name}/{name})", "", f"*{caption[0].upper()}{caption[1:]}*"]

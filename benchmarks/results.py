@@ -1,0 +1,143 @@
+"""Train and measure the final recipes over seeds, and keep what docs/RESULTS.md is made of; `make results`.
+
+    python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds 0,1,2
+
+Two recipes: "full" is the config as it is, "plain" the same without the conversions of labels (boxes from masks, masks
+gated by boxes). For each recipe and seed: the three teachers, the student, what they score on val, on test and on both
+pooled, and what the student gets wrong; then torchvision's specialists of benchmarks/specialists.py.
+
+Each finished unit is one JSON in the results folder, final-{recipe}-seed{N}.json or specialist-{task}-seed{N}.json, and
+is not done again while its settings are the same. A stopped run goes on from its checkpoints. Two cores train two
+networks at once with two processes of different parts:
+
+    python benchmarks/results.py --only teachers --task seg &
+    python benchmarks/results.py --only teachers --task det
+
+The test split is read only after the training, by what measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import specialists
+from common import finished, machine, report_splits, settings_of, write_document
+from report.data import FULL, PLAIN
+from report.measure import document_of
+from report.units import NETWORKS, RECIPES, Unit, read_json, unit_of
+
+from onehead_cli import engine
+from onehead_cli.atomic import write_atomically
+from onehead_cli.checkpoint import STUDENT, best_path, last_path
+from onehead_cli.config import load_config
+from onehead_cli.console import Console
+from onehead_cli.errors import CheckpointError, OneheadError
+from onehead_cli.types import TASKS, Task
+
+PARTS = ("teachers", "students", "specialists")
+
+
+def train_teacher(unit: Unit, task: Task, full: Unit, console: Console) -> None:
+    """Train a teacher where it is not finished; plain's for cls and seg are full's, which boxes from masks never meet.
+
+    Args:
+        full: the unit of the same seed whose labels are converted.
+    """
+    if finished(unit.marker(task), unit.config, [task]):
+        return
+    if unit.recipe == PLAIN and task is not Task.DET:
+        train_teacher(full, task, full, console)
+        _copy_teacher(full, unit, task)
+        return
+    console.note(f"{unit.name}: teacher {task}")
+    resume = last_path(unit.config.output, task).is_file()
+    [result] = engine.train_teacher(unit.config, tasks=[task], resume=resume, reporter=console)
+    _mark(unit, task, scores=result.scores)
+
+
+def _copy_teacher(full: Unit, unit: Unit, task: Task) -> None:
+    for name in (best_path(Path(), task).name, f"{task}.jsonl"):
+        content = (full.config.output / name).read_bytes()
+        unit.config.output.mkdir(parents=True, exist_ok=True)
+        write_atomically(unit.config.output / name, lambda file, content=content: file.write(content))
+    marker = {**read_json(full.marker(task)), "config": settings_of(unit.config), "copied_from": full.name}
+    write_document(unit.marker(task), marker)
+
+
+def train_student(unit: Unit, console: Console) -> None:
+    """Train the student where it is not finished.
+
+    Raises:
+        CheckpointError: its teachers are not.
+    """
+    missing = [task.value for task in TASKS if not finished(unit.marker(task), unit.config, [task])]
+    if missing:
+        raise CheckpointError(f"{unit.name}: not trained yet: {', '.join(missing)}; run --only teachers first")
+    teachers = {task.value: read_json(unit.marker(task))["scores"] for task in TASKS}
+    done = finished(unit.marker(STUDENT), unit.config, [STUDENT])
+    if done and done["teachers"] == teachers:
+        return
+    console.note(f"{unit.name}: student")
+    resume = last_path(unit.config.output, STUDENT).is_file()
+    result = engine.train_unified(unit.config, resume=resume, reporter=console)
+    _mark(unit, STUDENT, scores=result.scores, teachers=teachers)
+
+
+def _mark(unit: Unit, network: str, **facts: Any) -> None:
+    write_document(unit.marker(network), {**facts, **machine(), "config": settings_of(unit.config)})
+
+
+def run(given: argparse.Namespace, console: Console) -> None:
+    """Do what is asked and not yet done, full before plain, the specialists last."""
+    parts = [given.only] if given.only else PARTS
+    tasks = [Task(given.task)] if given.task else TASKS
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    for recipe in [given.recipe] if given.recipe else RECIPES:
+        for seed in seeds:
+            where = {"seed": seed, "data": given.data, "output": given.output}
+            unit = unit_of(given.config, recipe, **where)
+            path = given.results / f"final-{unit.name}.json"
+            if finished(path, unit.config, NETWORKS):
+                console.note(f"{path}: done already")
+                continue
+            for task in tasks if "teachers" in parts else ():
+                train_teacher(unit, task, unit_of(given.config, FULL, **where), console)
+            if "students" in parts:
+                train_student(unit, console)
+                write_document(path, document_of(unit, console))
+                console.note(f"{path}: written")
+    for seed in seeds if "specialists" in parts else ():
+        config = load_config(given.config, {"data.root": given.data, "seed": seed})
+        for task in tasks:
+            reports = list(report_splits(config))
+            specialists.run(task, config, reports=reports, results=given.results, console=console)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--seeds", default="0,1,2", help="numbers, comma-separated")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="default: both")
+    parser.add_argument("--only", choices=PARTS, help="default: all, one after the other")
+    parser.add_argument("--task", choices=[task.value for task in TASKS], help="one teacher or specialist")
+    parser.add_argument("--output", type=Path, default=Path("output/results"), help="checkpoints and logs")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished units' JSON")
+    given = parser.parse_args()
+    if given.task and given.only not in ("teachers", "specialists"):
+        parser.error("--task goes with --only teachers or --only specialists")
+    if not all(seed.isdigit() for seed in given.seeds.split(",")):
+        parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
+    try:
+        run(given, Console())
+    except OneheadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

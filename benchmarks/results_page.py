@@ -1,0 +1,126 @@
+"""Write docs/RESULTS.md and its plots from the kept results; `make results` ends with it.
+
+    python benchmarks/results_page.py --seeds 0,1,2
+
+Reads only the JSON files of benchmarks/results.py, benchmarks/specialists.py and benchmarks/ablation.py: every figure
+of the page is computed from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from report import details, scores
+from report.data import FULL, PLAIN, TEST, VAL, Document, Results, differing_settings, load_results
+from report.text import Lines, listed
+
+from onehead_cli.atomic import write_atomically
+from onehead_cli.types import TASKS
+
+
+def page(results: Results, *, pictures: Path) -> str:
+    """The whole page; plots are written into `pictures`, whose other files it shows where they are there."""
+    lines = ["# Results", *_what_this_is(results)]
+    if not results.finals[FULL]:
+        return "\n".join([*lines, "", "No seed of the full recipe is finished yet.", ""])
+    for section in (
+        scores.final_tables,
+        scores.beside_the_reference,
+        lambda found: scores.conversions(found, pictures),
+        scores.ablation,
+        scores.did_not_pay,
+        details.per_class,
+        details.errors,
+        lambda found: details.curves(found, pictures),
+        lambda found: details.sheet(pictures),
+        details.time_and_machine,
+    ):
+        lines += ["", *section(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _what_this_is(results: Results) -> Lines:
+    seeds = listed(results.wanted, ",")
+    lines = [
+        "",
+        "Written by `benchmarks/results_page.py` from the JSON files in `benchmarks/results/`. But for the targets and",
+        "the reference's published scores, no figure here is typed by hand. `make results` trains what is missing,",
+        "measures it and writes this page anew:",
+        "",
+        "```sh",
+        f"python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds {seeds}",
+        f"python benchmarks/results_page.py --seeds {seeds}",
+        "```",
+        "",
+        "val chooses epochs and thresholds; test is read only after the training. Each figure is the mean over the",
+        "seeds that are there ± their sample deviation; differences are taken seed by seed.",
+        "",
+        "| part | seeds here | seeds missing |",
+        "|---|---|---|",
+    ]
+    parts = {
+        "full: the config as it is": results.finals[FULL],
+        "plain: the same without the conversions of labels": results.finals[PLAIN],
+    } | {f"specialist {task}: {scores.SPECIALISTS[task]}": docs for task, docs in results.specialists.items()}
+    lines += [
+        f"| {name} | {listed(docs) or 'none'} | {listed(results.missing(docs)) or 'none'} |"
+        for name, docs in parts.items()
+    ]
+    full = results.finals[FULL]
+    if full:
+        lines += ["", *_setting(next(iter(full.values())))]
+    for differing in _unlike(results):
+        lines += ["", f"**Not of one kind:** {differing}."]
+    return lines
+
+
+def _setting(document: Document) -> Lines:
+    config, evaluation = document["config"], document["evaluation"]
+    pictures = {name: " / ".join(str(part["pictures"][task]) for task in TASKS) for name, part in evaluation.items()}
+    manifest = document.get("manifest")
+    return [
+        f"{config['model']['backbone']} at {config['data']['image_size']} px; teachers {config['teacher']['epochs']} "
+        f"epochs, student {config['student']['epochs']}. Pictures of cls / seg / det: val {pictures[VAL]}, test "
+        f"{pictures[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
+    ]
+
+
+def _unlike(results: Results) -> Lines:
+    """What differs between the configs of units that a mean puts together, and of the specialists from full's."""
+    found: Lines = []
+    for recipe, docs in results.finals.items():
+        found += [f"{recipe}: {line}" for line in differing_settings({f"seed {s}": d for s, d in docs.items()})]
+    full = {f"full, seed {seed}": doc for seed, doc in results.finals[FULL].items()}
+    plain = {f"plain, seed {seed}": doc for seed, doc in results.finals[PLAIN].items()}
+    if full and plain:
+        found += [f"full and plain: {line}" for line in differing_settings(full | plain, ignored=scores.CONVERSIONS)]
+    for task, docs in results.specialists.items():
+        named = {f"specialist {task}, seed {seed}": doc for seed, doc in docs.items()}
+        if named:
+            found += [f"specialist {task}: {line}" for line in differing_settings(full | named)]
+    manifests = {doc["manifest"] for docs in results.finals.values() for doc in docs.values()}
+    found += ["the units were trained on different data (their manifests differ)"] if len(manifests) > 1 else []
+    return list(dict.fromkeys(found))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2", help="those that there are to be; what is missing is named")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of the JSON files")
+    parser.add_argument("--page", type=Path, default=Path("docs/RESULTS.md"))
+    given = parser.parse_args()
+    if not all(seed.isdigit() for seed in given.seeds.split(",")):
+        parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
+    results = load_results(given.results, [int(seed) for seed in given.seeds.split(",")])
+    pictures = given.page.parent / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
+    text = page(results, pictures=pictures)
+    write_atomically(given.page, lambda file: file.write(text.encode()))
+    print(given.page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
