@@ -1,4 +1,4 @@
-"""A training step of the student in bf16 with float32 backward of depthwise convolutions, in plain bf16, and in fp32.
+"""A training step of the student in bf16 with our backward of depthwise convolutions, in plain bf16, and in fp32.
 
 Reported without a bound: what is fastest depends on the processor. `model/depthwise.py` says why the first exists.
 """
@@ -35,7 +35,7 @@ def main(options: Options) -> int:
         draw_data(root, train=3 * BATCH_SIZE)
         config = training_config(options, root)
         variants = {}
-        for name, precision in (("bf16, depthwise backward in fp32", "bf16"), ("plain bf16", "bf16"), ("fp32", "fp32")):
+        for name, precision in (("bf16, our depthwise backward", "bf16"), ("plain bf16", "bf16"), ("fp32", "fp32")):
             model = config.model.model_copy(update={"precision": precision})
             loop = student_loop(config.model_copy(update={"model": model}))
             loop.loader = FixedLoader(loop.loader, [loop.loader.minibatch(0)])

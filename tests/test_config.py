@@ -11,8 +11,25 @@ from onehead_cli.errors import ConfigError
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def test_lite_quick_is_the_default():
-    assert load_config(CONFIGS / "lite-quick.yaml") == load_config()
+@pytest.mark.parametrize("name", [path.name for path in sorted(CONFIGS.glob("*.yaml"))])
+def test_every_config_of_the_project_is_valid(name):
+    load_config(CONFIGS / name)
+
+
+@pytest.mark.parametrize("name", ["lite-quick", "lite-long", "reference-quick", "reference-long"])
+def test_the_recipes_have_the_same_ingredients(name):
+    config = load_config(CONFIGS / f"{name}.yaml")
+    for schedule in (config.teacher, config.student):
+        assert schedule.boxes_from_masks and schedule.imagenet_teacher
+    assert (config.distill.images, config.distill.gate_masks) == ("all", True)
+
+
+def test_the_defaults_need_nothing_of_the_data():
+    """No key is set that stops at class folders with plain names, or at datasets without a class in common."""
+    config = load_config()
+    for schedule in (config.teacher, config.student):
+        assert not schedule.boxes_from_masks and not schedule.imagenet_teacher
+    assert config.model.frozen_stages == 0  # nor of the backbone
 
 
 def test_reference_schedules():

@@ -14,7 +14,12 @@ from onehead_cli.errors import ConfigError
 from onehead_cli.types import Task
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML config; without it configs/lite-quick.yaml holds.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="YAML config, such as configs/lite-quick.yaml; without it the defaults of --show-config hold.",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
 from timm.data.config import resolve_data_config
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from onehead_cli.errors import ConfigError
@@ -26,15 +28,66 @@ class Preprocess:
 class Backbone(nn.Module):
     """Features of a picture: float [B, 3, S, S] -> [B, out_channels, S / 32, S / 32]."""
 
-    def __init__(self, body: nn.Module, *, out_channels: int, preprocess: Preprocess) -> None:
+    def __init__(self, name: str, body: nn.Module, *, out_channels: int, preprocess: Preprocess) -> None:
         super().__init__()
+        self.name = name
         self.body = body
         self.out_channels = out_channels
         self.preprocess = preprocess
 
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
+        self.frozen_stages = 0
+
+    def freeze(self, stages: int) -> None:
+        """Keep the weights of the stem and the first stages as they are; they and the rest can then be run apart.
+
+        Raises:
+            ConfigError: the backbone is no EfficientNet, or has fewer stages.
+        """
+        if not stages:
+            return
+        if not isinstance(self.body, EfficientNet):
+            raise ConfigError(f"model.frozen_stages: only EfficientNets can be frozen in part, not {self.name}")
+        if stages > len(self.body.blocks):
+            raise ConfigError(f"model.frozen_stages: {self.name} has {len(self.body.blocks)} stages, not {stages}")
+        self.frozen_stages = stages
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The stem's and the first stages' layers in their order; none where all learns."""
+        if not self.frozen_stages:
+            return []
+        body: Any = self.body
+        return [body.conv_stem, body.bn1, *body.blocks[: self.frozen_stages]]
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """What the frozen layers make of the pictures, without gradient; the pictures themselves where all learns."""
+        with torch.no_grad():
+            for module in self.frozen_modules():
+                images = module(images)
+        return images
+
+    def rest(self, trunk: Tensor) -> Tensor:
+        """The features, from what `trunk` gave."""
+        if not self.frozen_stages:
+            features: Tensor = self.body(trunk)
+            return features
+        body: Any = self.body
+        x = body.blocks[self.frozen_stages :](trunk)
+        features = body.forward_head(body.bn2(body.conv_head(x)))
         return features
+
+    def has_trunk_of(self, other: Backbone) -> bool:
+        """Whether the other's frozen layers are also the first ones here, to the last bit."""
+        if not other.frozen_stages or self.name != other.name:
+            return False
+        mine, stem = self.body.state_dict(), ("conv_stem.", "bn1.")
+        stages = tuple(f"blocks.{i}." for i in range(other.frozen_stages))
+        theirs = {key: value for key, value in other.body.state_dict().items() if key.startswith(stem + stages)}
+        return all(torch.equal(mine[key], value) for key, value in theirs.items())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.rest(self.trunk(images))
 
 
 def create_backbone(name: str) -> Backbone:
@@ -55,7 +108,7 @@ def create_backbone(name: str) -> Backbone:
     out_channels = _probe_channels(name, body)
     replace_depthwise(body)
     preprocess = Preprocess(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"])
-    return Backbone(body, out_channels=out_channels, preprocess=preprocess)
+    return Backbone(name, body, out_channels=out_channels, preprocess=preprocess)
 
 
 def _probe_channels(name: str, body: nn.Module) -> int:

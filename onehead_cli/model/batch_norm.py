@@ -13,11 +13,12 @@ _MOMENTUM = 0.1
 def set_training(model: nn.Module, backbone: nn.Module, mode: Literal["train", "slow", "frozen"]) -> None:
     """Put a model into training mode with the backbone's batch-norm as `mode` says; the new layers' always learn.
 
-    frozen: running statistics are used and not changed; the affine weights are still trained.
+    frozen: running statistics are used and not changed; the affine weights are still trained. Layers whose weights are
+    frozen (`model.frozen_stages`) keep their statistics in every mode.
     """
     model.train()
     for module in backbone.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = _MOMENTUM / 10 if mode == "slow" else _MOMENTUM
-            if mode == "frozen":
+            if mode == "frozen" or not module.weight.requires_grad:
                 module.eval()

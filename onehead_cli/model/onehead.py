@@ -82,7 +82,15 @@ class OneHead(nn.Module):
         return self.backbone.preprocess
 
     def forward(self, images: Tensor) -> TaskOutputs:
-        features = self.upsample(self.backbone((images - self.mean) / self.std))  # [B, 640, S/16, S/16]
+        return self.read(self.trunk(images))
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """What the backbone's frozen layers make of the pictures; see `Backbone.trunk`."""
+        return self.backbone.trunk((images - self.mean) / self.std)
+
+    def read(self, trunk: Tensor) -> TaskOutputs:
+        """The maps, from what `trunk` gave."""
+        features = self.upsample(self.backbone.rest(trunk))  # [B, 640, S/16, S/16]
         necks = {task: self.necks[task.value](features) for task in self.tasks}
         aggregate = torch.stack(list(necks.values())).sum(0) if len(necks) > 1 else necks[self.tasks[0]]
         own, shared = self.head(aggregate)
@@ -110,7 +118,8 @@ def build_model(architecture: Architecture) -> OneHead:
 
 
 def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead:
-    """A network whose backbone starts from ImageNet weights, unless `model.pretrained` is false.
+    """A network to be trained: its backbone starts from ImageNet weights, unless `model.pretrained` is false, and its
+    first `model.frozen_stages` stages do not learn.
 
     Raises:
         ConfigError: the backbone cannot be used.
@@ -119,6 +128,7 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
     model = build_model(architecture)
     if config.pretrained:
         load_pretrained(model.backbone.body, architecture.backbone, config.backbone_weights)
+    model.backbone.freeze(config.frozen_stages)
     return model
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,13 +43,14 @@ class Objective:
     model: OneHead
     task_weights: TaskWeights
     normaliser: LossNormaliser
-    teachers: Mapping[Task, nn.Module]
+    teachers: Mapping[Task, OneHead]
     imagenet: nn.Module | None
     shared: Mapping[int, int]
     config: Config
     schedule: ScheduleConfig
     num_detection_classes: int
     precision: torch.dtype
+    _split: dict[Task, bool] = field(default_factory=dict, init=False)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's share of the total to run backward on, and the detached mean of each part by name ("cls",
@@ -60,9 +61,10 @@ class Objective:
         """
         images = torch.cat([part.images for part in batch.values()])
         with autocast(images.device, self.precision):
-            outputs = self.model(images)
+            trunk = self.model.trunk(images)
+            outputs = self.model.read(trunk)
         parts = self._task_losses(outputs, batch)
-        parts |= self._distillation(outputs, batch, images)
+        parts |= self._distillation(outputs, batch, images, trunk)
         means = sum_parts(parts)
         for name, mean in means.items():
             _check_finite(name, mean, batch)
@@ -118,8 +120,11 @@ class Objective:
             return yolov1_loss(task_map, target, **sizes)
         return detection_loss(task_map, target, labelled=labelled, **sizes)
 
-    def _distillation(self, outputs: TaskOutputs, batch: Batch, images: Tensor) -> dict[str, Tensor]:
-        """A term a teacher, on the same augmented views that the student sees."""
+    def _distillation(self, outputs: TaskOutputs, batch: Batch, images: Tensor, trunk: Tensor) -> dict[str, Tensor]:
+        """A term a teacher, on the same augmented views that the student sees.
+
+        A teacher that begins with the student's frozen layers goes on from what they gave.
+        """
         losses, rows = {}, _rows(batch)
         own = self.config.distill.images == "own"
         for task, teacher in self.teachers.items():
@@ -129,7 +134,9 @@ class Objective:
             total = batch[task].total if own else sum(part.total for part in batch.values())
             loss = outputs[task][seen]
             if len(loss):
-                said = self._ask(teacher, images[seen])[task].float().clone()
+                shares = self._shares_trunk(task)
+                maps = self._ask(teacher.read, trunk[seen]) if shares else self._ask(teacher, images[seen])
+                said = maps[task].float().clone()
                 if task is Task.SEG and Task.DET in rows and not own and self.config.distill.gate_masks:
                     said[rows[Task.DET]] = self._gated(said[rows[Task.DET]], batch[Task.DET])
                 loss = self._distil(task, loss, said)
@@ -142,7 +149,15 @@ class Objective:
             losses["kd_imagenet"] = loss.sum() / batch[Task.CLS].total
         return losses
 
-    def _ask(self, teacher: nn.Module, images: Tensor) -> Any:
+    def _shares_trunk(self, task: Task) -> bool:
+        """Whether a teacher begins with the student's frozen layers; asked once all weights are loaded."""
+        if task not in self._split:
+            teacher, mine = self.teachers[task].backbone, self.model.backbone
+            self._split[task] = teacher.has_trunk_of(mine)
+            teacher.freeze(mine.frozen_stages if self._split[task] else 0)
+        return self._split[task]
+
+    def _ask(self, teacher: Callable[[Tensor], Any], images: Tensor) -> Any:
         """What a frozen network says. An inference tensor cannot be saved for backward; its clone can."""
         with torch.inference_mode(), autocast(images.device, self.precision):
             return teacher(images)

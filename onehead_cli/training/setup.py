@@ -23,6 +23,7 @@ from onehead_cli.evaluation.validation import Validation, validate
 from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.imagenet import imagenet_classifier
+from onehead_cli.model.merge import start_from_teachers
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
 from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
@@ -86,11 +87,14 @@ def build_loop(
     if schedule.boxes_from_masks and Task.DET in architecture.tasks:
         train |= _mask_boxes(config, train, shared, model, budget, skip)
     val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, reporter)
+    frozen = _frozen(teachers, architecture, device)
+    if is_student and config.student.from_teachers:
+        start_from_teachers(model, frozen)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
         normaliser=LossNormaliser(config.student.normalise_losses),
-        teachers=_frozen(teachers, architecture, device) if config.distill.lambda_ > 0 else {},
+        teachers=frozen if config.distill.lambda_ > 0 else {},
         imagenet=_imagenet_teacher(architecture, config, schedule, device),
         shared=shared,
         config=config,

@@ -120,21 +120,24 @@ def test_another_backbone_by_name():
 
 
 class TestDepthwise:
-    def make(self, stride):
+    def make(self, kernel, stride, dilation=1):
         torch.manual_seed(0)
-        plain = nn.Conv2d(8, 8, 5, stride=stride, padding=2, groups=8, bias=False)
+        size = {"stride": stride, "padding": dilation * (kernel // 2), "dilation": dilation}
+        plain = nn.Conv2d(8, 8, kernel, groups=8, bias=False, **size)
         return plain, DepthwiseConv2d(copy.deepcopy(plain))
 
     @pytest.mark.parametrize("stride", [1, 2])
     def test_equals_the_plain_convolution_in_float32(self, stride):
-        plain, ours = self.make(stride)
+        plain, ours = self.make(5, stride)
         x = torch.randn(2, 8, 9, 9)
         torch.testing.assert_close(ours(x), plain(x))
 
+    @pytest.mark.parametrize("side", [9, 12])
     @pytest.mark.parametrize("stride", [1, 2])
-    def test_gradients_in_bf16_are_those_of_float32_within_its_precision(self, stride):
-        plain, ours = self.make(stride)
-        x1 = torch.randn(2, 8, 9, 9).bfloat16().float().requires_grad_()
+    @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (4, 1), (5, 1), (7, 1), (3, 2), (5, 2)])
+    def test_gradients_in_bf16_are_those_of_float32_within_its_precision(self, kernel, dilation, stride, side):
+        plain, ours = self.make(kernel, stride, dilation)
+        x1 = torch.randn(2, 8, side, side).bfloat16().float().requires_grad_()
         x2 = x1.detach().clone().requires_grad_()
         plain(x1).square().sum().backward()
         with torch.autocast("cpu", torch.bfloat16):
