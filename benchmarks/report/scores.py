@@ -78,11 +78,13 @@ def final_tables(results: Results) -> Lines:
             lines.append(f"| {name} | {cells} | {listed(seeds) or 'none'} |")
         if report == POOLED:
             lines.append(f"| target | {' | '.join(f'{TARGETS[task]:.4f}' for task in TASKS)} | |")
+    stages = next(iter(results.finals[FULL].values()))["config"]["model"].get("frozen_stages", 0)
+    frozen = f" All their layers learn, where ours keep the first {stages} stages as they are." if stages else ""
     specialists = ", ".join(f"{name} ({task})" for task, name in SPECIALISTS.items())
     lines += [
         "",
         f"Specialists: {specialists}, on the same backbone, weights, pictures and epochs as the baselines, from the "
-        "labels of their own task alone.",
+        f"labels of their own task alone.{frozen}",
         "",
         *_targets(results),
         "",
@@ -241,7 +243,7 @@ def did_not_pay(results: Results) -> Lines:
     lost = [row for row in tried if row["difference"] <= 0]
     if not lost:
         return [*lines, "Nothing: every row of the ablation gained." if tried else "No ablation is finished yet."]
-    lines += [f"{len(lost)} of the {len(tried)} differences above are not positive:", ""]
+    lines += [f"Differences above that are not positive, {len(lost)} of {len(tried)}:", ""]
     for row in sorted(lost, key=lambda row: row["difference"]):
         before = base[row["network"], row["metric"]]["mean"]
         change = _with_deviation(row["difference"], row["difference_deviation"], "+.4f")
