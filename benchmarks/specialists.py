@@ -6,7 +6,8 @@ cls: a linear classifier on the pooled features of the whole backbone. seg: LR-A
 dilated). det: SSDLite on strides 16 and 32 and four further maps. Each is trained by the same loop as our teachers
 (`teacher.*` of the config): same steps, rates, weight average and frozen batch-norm of the backbone; but all layers
 learn, whatever `model.frozen_stages` says. val chooses the epoch. The result,
-{results}/specialist-{task}-seed{seed}.json, is not computed again where it is there with the same settings and what `--report` asks for.
+{results}/specialist-{task}-seed{seed}.json, is not computed again where it is there with the same settings and what
+`--report` asks for.
 """
 
 from __future__ import annotations
