@@ -168,6 +168,7 @@ def _final(recipe, seed, *, unified, baseline, **config):
         "sizes": [{"name": "small", "true": 4, "missed": 1 + 2 * seed}],
         "false_positives": {"duplicate": 0, "wrong class": 1, "poor box": 0, "background": 0},
         "correct": 1,
+        "thresholds": {"dog": 0.25 + seed / 10},
         "wrong_class_pairs": [{"true": "dog", "given": "cat", "count": 1}],
     }
     pair = {"true": "n01440764", "given": "n02102040", "count": 2, "share": 0.5}
@@ -220,6 +221,7 @@ def test_the_page_by_hand(tmp_path):
     documents = {
         "final-full-seed0.json": _final("full", 0, unified=low, baseline=base),
         "final-full-seed1.json": _final("full", 1, unified=high, baseline=base),
+        "final-full-seed9.json": _final("full", 9, unified=_scores(1.0, 1.0, 1.0), baseline=base),  # was not asked for
         "final-plain-seed1.json": _final("plain", 1, unified=base, baseline=base),
         "specialist-det-seed0.json": {
             "specialist": "det",
@@ -268,6 +270,7 @@ def test_the_page_by_hand(tmp_path):
     assert "| tench | 4 | 0.500 ± 0.000 | 0.500 ± 0.000 | – | – |" in lines
     # Errors: 1 and 3 of 4 boxes missed; one of two found is wrong.
     assert "Of 4 true boxes 2 are missed (50%); of 2 boxes found 1 are wrong (50%)." in lines
+    assert "| dog | 0.30 ± 0.07 | 4 | 2 | 50% | 0 | 1 | 0 | 0 |" in lines
     assert "| tench | English springer | 2 | 50.0% |" in lines
     assert (
         "- cls: from 0.500 ± 0.000 in the first epoch to 0.500 ± 0.000 in the last; between 0.500 and 0.500." in lines

@@ -62,7 +62,7 @@ class Results:
 
 
 def load_results(folder: Path, wanted: Sequence[int]) -> Results:
-    """Everything in a folder of results; other files in it do no harm."""
+    """Everything in a folder of results of the wanted seeds; other files in it do no harm."""
     finals: dict[str, dict[int, Document]] = {FULL: {}, PLAIN: {}}
     specialists: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
     comparison, runs = [], []
@@ -76,9 +76,13 @@ def load_results(folder: Path, wanted: Sequence[int]) -> Results:
             specialists[Task(document["specialist"])][document["seed"]] = document
         elif isinstance(document, dict) and {"name", "network", "set", "scores"} <= document.keys():
             runs.append(document)
-    in_order = {recipe: dict(sorted(docs.items())) for recipe, docs in finals.items()}
-    ordered = {task: dict(sorted(docs.items())) for task, docs in specialists.items()}
-    return Results(in_order, ordered, comparison, runs, list(wanted))
+    return Results(
+        finals={recipe: _only(docs, wanted) for recipe, docs in finals.items()},
+        specialists={task: _only(docs, wanted) for task, docs in specialists.items()},
+        comparison=comparison,
+        runs=runs,
+        wanted=list(wanted),
+    )
 
 
 def minus(a: BySeed, b: BySeed) -> BySeed:
@@ -122,6 +126,11 @@ def differing_settings(documents: Mapping[str, Document], *, ignored: Sequence[s
         if len(values) > 1 and not key.startswith(("seed", *ignored)):
             lines.append(f"{key}: " + ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items()))
     return lines
+
+
+def _only(documents: Mapping[int, Document], wanted: Sequence[int]) -> dict[int, Document]:
+    """Others would be a choice of seeds after the fact."""
+    return {seed: documents[seed] for seed in wanted if seed in documents}
 
 
 def _by_seed(documents: Mapping[int, Document], read: Callable[[Document], float | None]) -> BySeed:

@@ -122,12 +122,13 @@ def _box_errors(seeds: Sequence[Document]) -> Lines:
         "|---|---|---|",
         *(f"| {kind} | {count_text(count)} | {share_text(count, false)} |" for kind, count in wrong.items()),
         "",
-        f"| class | true | missed | share | {' | '.join(kinds)} |",
-        "|---|---|---|---|" + "---|" * len(kinds),
+        f"| class | shown from | true | missed | share | {' | '.join(kinds)} |",
+        "|---|---|---|---|---|" + "---|" * len(kinds),
     ]
     for row in sorted(classes, key=lambda row: -row["missed"]):
         cells = " | ".join(count_text(row[kind]) for kind in kinds)
-        lines.append(f"| {row['name']} | {_missed(row)} | {cells} |")
+        least = shown([doc["thresholds"][row["name"]] for doc in seeds], ".2f")
+        lines.append(f"| {row['name']} | {least} | {_missed(row)} | {cells} |")
     lines += [
         "",
         "Duplicate: of a true box that was found already. Wrong class: on a true box of another class. Poor box: an "

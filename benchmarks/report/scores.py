@@ -41,8 +41,6 @@ REFERENCE = {
 }
 #: The keys that turn the conversions of labels on.
 CONVERSIONS = ("teacher.boxes_from_masks", "student.boxes_from_masks", "distill.gate_masks")
-
-
 _CAPTION = (
     "the conversions on synthetic pictures. Boxes read out of true masks, dashed where doubtful and so ignored; and a "
     "map made by hand from a true mask and noise, standing for a teacher's, before and after the true boxes (drawn) "
@@ -73,9 +71,9 @@ def final_tables(results: Results) -> Lines:
         lines += ["", f"### {REPORT_LABELS[report].capitalize()}", "", *table_head("", "seeds")]
         for name, read, form in rows:
             found = {task: read(task) for task in TASKS}
-            seeds = sorted({seed for values in found.values() for seed in values})
-            cells = " | ".join(shown(found[task], form) for task in TASKS)
-            lines.append(f"| {name} | {cells} | {listed(seeds) or 'none'} |")
+            # Where the tasks have different seeds, those of each; a task without any has a dash already.
+            seeds = dict.fromkeys(listed(values) for values in found.values() if values)
+            lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ') or 'none'} |")
         if report == POOLED:
             lines.append(f"| target | {' | '.join(f'{TARGETS[task]:.4f}' for task in TASKS)} | |")
     stages = next(iter(results.finals[FULL].values()))["config"]["model"].get("frozen_stages", 0)
@@ -130,11 +128,10 @@ def _drops(results: Results) -> Lines:
         cells = []
         for task in TASKS:
             drop = document["evaluation"][POOLED]["drop"][task.value]
-            none = drop["diff"] is None
-            interval = (
-                "" if none else f"{drop['diff']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}] {drop['verdict']}"
-            )
-            cells.append(interval or "–")
+            if drop["diff"] is None:
+                cells.append("–")
+            else:
+                cells.append(f"{drop['diff']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}] {drop['verdict']}")
         lines.append(f"| {seed} | {' | '.join(cells)} |")
     return lines
 
