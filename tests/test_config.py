@@ -21,6 +21,7 @@ def test_the_recipes_have_the_same_ingredients(name):
     config = load_config(CONFIGS / f"{name}.yaml")
     for schedule in (config.teacher, config.student):
         assert schedule.boxes_from_masks and schedule.imagenet_teacher
+    assert config.student.from_teachers
     assert (config.distill.images, config.distill.gate_masks) == ("all", True)
 
 
