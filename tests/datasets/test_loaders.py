@@ -142,10 +142,10 @@ def test_what_changed_since_the_scan_is_noticed_when_it_is_read(tmp_path, fault)
 
 
 def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
-    from onehead_cli.datasets import pictures
+    from onehead_cli.datasets import picture_store
 
-    real, opened = pictures.open_picture, []
-    monkeypatch.setattr(pictures, "open_picture", lambda path: opened.append(path) or real(path))
+    real, opened = picture_store.open_picture, []
+    monkeypatch.setattr(picture_store, "open_picture", lambda path: opened.append(path) or real(path))
     load(Task.DET, tiny_data, cache_mb=0).batch([0, 1, 2])
     assert len(opened) == 3
 
