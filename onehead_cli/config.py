@@ -63,7 +63,12 @@ class DataConfig(_Section):
     fit: Literal["resize", "letterbox"] = _field(
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
-    cache_mb: int = _field(2048, "Decoded pictures kept in memory (training: in the GPU's); past it they are read from disk.", unit="MB", ge=0)
+    cache_mb: int = _field(
+        2048,
+        "Decoded pictures kept in memory, a training's on its device; past it they are read from disk.",
+        unit="MB",
+        ge=0,
+    )
     workers: int = _field(
         0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,9 +37,9 @@ def profile(
 ) -> None:
     """Parameters, multiply-adds, latency and memory of the network, beside those of its teachers.
 
-    A checkpoint is profiled at its own image size unless another is given. Without --checkpoint, --config or a setting
-    of the network (--backbone, --backbone-weights, --no-pretrained, --set model... but its precision, --set data.tasks)
-    asks for a new network of those settings.
+    A checkpoint is profiled at its own image size unless another is given. --config, --backbone, --backbone-weights,
+    --no-pretrained and --set of a key of model (but its precision) or of data.tasks describe a network: where one of
+    them is given and --checkpoint is not, that network is profiled, untrained.
     """
     refuse_several("profile")
     console = Console(quiet=quiet, as_json=as_json)
