@@ -6,8 +6,8 @@ Of the finished seeds (final-full-seed*.json in the results folder) it takes the
 middle: the smallest difference of a score from the teacher's on val, the median over the seeds, of an even number the
 lower of the two middle ones. The file in half precision and its original are both measured on val, on test and on the
 two pooled, in the precision that `onehead evaluate` has here. Where a score differs by more than 0.002, or the file is
-over 16 MB, nothing is replaced and the exit code is 1. Where that is bf16, the card has the scores in fp32 too, whatever
-they are: rounding may move the mAP of few pictures by more there.
+over 16 MB, nothing is replaced and the exit code is 1. Where that is bf16, the card has the scores in fp32 too: there
+rounding may move the mAP of few pictures by more, and the card says by how much.
 """
 
 from __future__ import annotations

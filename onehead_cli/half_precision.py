@@ -3,7 +3,8 @@
 Matrices and kernels are float16, rounded so that bfloat16 makes the same of them as of the original: a network that
 computes in bf16 gives the same outputs to the last bit. Plain rounding would not do, for it rounds twice. What float16
 cannot hold that well, numbers below about 1e-5 or above 65504, stands beside the tensor `name` as `name.exact`, at the
-places `name.exact_at` of the flattened tensor. Vectors (norms and biases, 1.5 % of the numbers) stay float32.
+places `name.exact_at` of the flattened tensor. Vectors (norms and biases, 1.5 % of the numbers) stay float32, for what
+a norm computes with is never rounded to bfloat16.
 
 The header's metadata hold one entry, `onehead`: the checkpoint without its weights as JSON, and before all else in it
 `sha256`, the checksum of the whole file as it is with zeros in place of that checksum.
@@ -81,7 +82,8 @@ def read_half_precision(path: Path) -> dict[str, Any]:
 
 def _halved(name: str, value: Tensor) -> dict[str, Tensor]:
     """The tensors that a weight is stored as."""
-    if value.ndim < 2 or not value.is_floating_point():
+    # autocast leaves vectors in float32, the [1, 3, 1, 1] mean and deviation of the colours among them.
+    if value.squeeze().ndim < 2 or not value.is_floating_point():
         return {name: value}
     target, near = value.bfloat16(), value.half()
     # The bits of a float16 count up with its magnitude: this is the neighbour on the other side of the value.

@@ -15,7 +15,7 @@ CARD = "MODEL_CARD.md"
 
 
 def shipped_student() -> Path:
-    """Where the packaged student is; `benchmarks/ship.py` puts it there."""
+    """Where the packaged student is, if it is there; `benchmarks/ship.py` writes it."""
     return Path(str(resources.files(__name__))) / FILE
 
 
