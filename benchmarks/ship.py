@@ -266,9 +266,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         print(ship(given.results, runs=given.runs, data=given.data, folder=given.into))
-    except OneheadError as error:
+    except (OneheadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return 1
     return 0
 
 

@@ -1,6 +1,7 @@
 """Typed configs: a YAML file, `--set` and flags merged once, then validated once.
 
-The defaults are `configs/lite-quick.yaml`: Lite0 at a size that two CPU cores train in well under two hours.
+The defaults are a plain recipe that any data can be trained with, at a size for two CPU cores;
+`configs/lite-quick.yaml` has what our three datasets teach one another as well.
 """
 
 from __future__ import annotations
@@ -63,12 +64,7 @@ class DataConfig(_Section):
     fit: Literal["resize", "letterbox"] = _field(
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
-    cache_mb: int = _field(
-        2048,
-        "Decoded pictures kept in memory, a training's on its device; past it they are read from disk.",
-        unit="MB",
-        ge=0,
-    )
+    cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
     workers: int = _field(
         0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
     )
@@ -102,6 +98,13 @@ class ModelConfig(_Section):
         "frozen",
         "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
         "or keeps its pretrained statistics (frozen).",
+    )
+    frozen_stages: int = _field(
+        0,
+        "The stem and this many first stages of the backbone keep their pretrained weights, which saves time: a "
+        "student computes them once for its teachers as well. 0: all layers learn. EfficientNets only.",
+        unit="stages",
+        ge=0,
     )
     sync_batch_norm: bool = _field(
         False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
@@ -155,6 +158,9 @@ class StudentConfig(ScheduleConfig):
     epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
     batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
     buffer_size: int = _field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    from_teachers: bool = _field(
+        False, "Start from the mean of the teachers' weights and each task's own layers, not from ImageNet weights."
+    )
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
     normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")

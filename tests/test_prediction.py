@@ -340,6 +340,7 @@ def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytes
         "command": "predict",
         "pictures": 2,
         "failed": 1,
+        "checkpoint": str(checkpoint),
         "folder": str(folder),
         "predictions": str(folder / "predictions.jsonl"),
     }
