@@ -15,6 +15,7 @@ from onehead_cli.atomic import write_atomically
 from onehead_cli.checksum import add_checksum, has_valid_checksum
 from onehead_cli.config import Config
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
+from onehead_cli.half_precision import SUFFIX, read_half_precision, to_half_precision
 from onehead_cli.model.onehead import Architecture, OneHead, build_model
 from onehead_cli.types import Task
 
@@ -105,8 +106,36 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
     Raises:
         CheckpointError: the file cannot be written.
     """
+    # Into memory first: torch turns whatever goes wrong while it writes to a file, a full disk or a signal, into an
+    # error that no longer says what it was.
+    archive = io.BytesIO()
+    torch.save({**_document(checkpoint), "training": checkpoint.training}, archive)
+    add_checksum(archive)
+    _write(path, archive.getbuffer(), keep=keep)
+
+
+def save_half_precision(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint for use alone, in half precision, as a .safetensors file that `load_checkpoint` reads.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    _write(path, to_half_precision(_document(checkpoint)))
+
+
+def _write(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
+    try:
+        write_atomically(path, lambda file: file.write(content), keep=keep)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}); the file before it is untouched"
+        ) from None
+
+
+def _document(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its training state, as tensors and plain values."""
     architecture = checkpoint.architecture
-    document = {
+    return {
         "format": FORMAT,
         "name": checkpoint.name,
         "architecture": {
@@ -122,53 +151,47 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
         "config": checkpoint.config,
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
-        "training": checkpoint.training,
         "data": checkpoint.data,
     }
-    # Into memory first: torch turns whatever goes wrong while it writes to a file, a full disk or a signal, into an
-    # error that no longer says what it was.
-    archive = io.BytesIO()
-    torch.save(document, archive)
-    add_checksum(archive)
-    try:
-        write_atomically(path, lambda file: file.write(archive.getbuffer()), keep=keep)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); the file before it is untouched"
-        ) from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint on the CPU.
+    """Read a checkpoint on the CPU: a .pth file, or one in half precision as .safetensors, its weights in float32.
 
     Raises:
         CheckpointError: missing, damaged (DamagedCheckpointError), holding anything but tensors and plain values, or
             of another format.
     """
     try:
-        with path.open("rb") as file:
-            if not has_valid_checksum(file):
-                raise DamagedCheckpointError(
-                    f"{path}: not a readable checkpoint: its checksum does not fit, so the file is damaged or was "
-                    "not written by this version of onehead"
-                )
-            document = torch.load(file, map_location="cpu", weights_only=True)
+        document = read_half_precision(path) if path.suffix == SUFFIX else _read(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch raises many types for what it does not load
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint: it holds more than tensors and plain values ({type(error).__name__})"
-        ) from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {FORMAT})")
     try:
         return _parse(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint ({error})") from None
+
+
+def _read(path: Path) -> object:
+    with path.open("rb") as file:
+        if not has_valid_checksum(file):
+            raise DamagedCheckpointError(
+                f"{path}: not a readable checkpoint: its checksum does not fit, so the file is damaged or was "
+                "not written by this version of onehead"
+            )
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # torch raises many types for what it does not load
+            raise CheckpointError(
+                f"{path}: not a readable checkpoint: it holds more than tensors and plain values "
+                f"({type(error).__name__})"
+            ) from None
 
 
 def _parse(document: Mapping[str, Any]) -> Checkpoint:

@@ -238,17 +238,18 @@ def evaluate(
     """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.comparison`.
 
     Args:
-        checkpoint: None for the student in the output folder.
+        checkpoint: None for the one that `shipped.find_student` gives.
 
     Raises:
         OneheadError: a checkpoint or dataset cannot be used.
     """
-    from onehead_cli.checkpoint import STUDENT, best_path
     from onehead_cli.evaluation.comparison import compare
+    from onehead_cli.shipped import find_student
+    from onehead_cli.training.distributed import from_first
 
     return compare(
         config,
-        checkpoint_path=checkpoint or best_path(config.output, STUDENT),
+        checkpoint_path=checkpoint or from_first(lambda: find_student(config.output, reporter)),
         tasks=tasks,
         splits=splits,
         relative=relative,
@@ -260,6 +261,7 @@ def profile(
     config: Config,
     *,
     checkpoint: Path | None,
+    of_config: bool,
     image_size: int | None,
     batch_size: int,
     runs: int,
@@ -268,14 +270,19 @@ def profile(
 ) -> ProfileResult:
     """Count and time a network and its teachers; see `profiling.profile_network`.
 
+    Args:
+        checkpoint: None for the one that `shipped.find_student` gives.
+        of_config: not a checkpoint but a new network of `config.model`.
+
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.
     """
     from onehead_cli.profiling import profile_network
+    from onehead_cli.shipped import find_student
 
     return profile_network(
         config,
-        checkpoint=checkpoint,
+        checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
         image_size=image_size,
         batch_size=batch_size,
         runs=runs,
@@ -298,19 +305,19 @@ def predict(
 
     Args:
         pictures: files, folders and glob patterns.
-        checkpoint: without it the student in the output folder.
+        checkpoint: None for the one that `shipped.find_student` gives.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
 
     Raises:
         OneheadError: see `prediction.predict_pictures`.
     """
-    from onehead_cli.checkpoint import STUDENT, best_path
     from onehead_cli.prediction import predict_pictures
+    from onehead_cli.shipped import find_student
 
     return predict_pictures(
         pictures,
         config,
-        checkpoint=checkpoint or best_path(config.output, STUDENT),
+        checkpoint=checkpoint or find_student(config.output, reporter),
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,

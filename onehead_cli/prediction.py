@@ -48,6 +48,7 @@ class PredictResult:
 
     pictures: int
     failed: int
+    checkpoint: Path
     folder: Path
     predictions: Path
     first: list[dict[str, Any]] = field(default_factory=list)
@@ -166,7 +167,7 @@ def predict_pictures(
     paths = find_pictures(arguments, skip=folder, warn=reporter.warn)
     predictor = Predictor(load_checkpoint(checkpoint), config, score_threshold=score_threshold)
     writer = _Writer(folder, predictor.classes, overlays=overlays, masks=masks)
-    result = PredictResult(len(paths), 0, folder, folder / RECORDS)
+    result = PredictResult(len(paths), 0, checkpoint, folder, folder / RECORDS)
     done = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)

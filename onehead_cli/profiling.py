@@ -221,7 +221,7 @@ def profile_network(
     """Count and time a network and its teachers.
 
     Args:
-        checkpoint: the network; None builds one of `config.model` with the reference's class counts.
+        checkpoint: the network; None builds a new one of `config.model` with the reference's class counts.
         image_size: side in pixels; None is the checkpoint's own, or `data.image_size` without a checkpoint.
         batch_size: pictures in a timed pass; counts are always of one picture.
         runs: timed rounds, in each of which the network and then every teacher run once.

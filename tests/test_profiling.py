@@ -41,7 +41,7 @@ def reference() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def lite() -> dict[str, Any]:
-    return profile_json("--image-size", "64", "--runs", "3", "--threads", "1")
+    return profile_json("--backbone", "tf_efficientnet_lite0", "--image-size", "64", "--runs", "3", "--threads", "1")
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_never_silently_random(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run(["profile", "--image-size", "64", "--runs", "1", "--batch-size", "2"]) == 0
+    assert run(["profile", "--pretrained", "--image-size", "64", "--runs", "1", "--batch-size", "2"]) == 0
     captured = capsys.readouterr()
     assert "class counts are the reference's (cls 10, seg 21, det 10)" in captured.err
     # What is cut off at the edge ends in an ellipsis.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,10 +30,7 @@ def evaluate(
     task: Annotated[
         EvaluateTask, typer.Option("--task", help="A task, or all that the network does.")
     ] = EvaluateTask.all,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="FILE", help="Network to evaluate [default: all_best.pth in the output]."),
-    ] = None,
+    checkpoint: o.Checkpoint = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")] = "test",
     data: o.DataRoot = None,
     output: o.Output = None,

@@ -13,6 +13,14 @@ from onehead_cli.console import Console
 from onehead_cli.errors import ConfigError
 from onehead_cli.types import Task
 
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="The network [default: all_best.pth in the output folder, else the student that comes with onehead].",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

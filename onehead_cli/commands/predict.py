@@ -19,10 +19,7 @@ def predict(
         list[str],
         typer.Argument(metavar="PATH", help="Pictures, folders (with all below them) and quoted patterns ('*.jpg')."),
     ],
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="FILE", help="The network [default: all_best.pth in the output folder]."),
-    ] = None,
+    checkpoint: o.Checkpoint = None,
     output: o.Output = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
@@ -67,6 +64,7 @@ def predict(
         "command": "predict",
         "pictures": result.pictures,
         "failed": result.failed,
+        "checkpoint": str(result.checkpoint),
         "folder": str(result.folder),
         "predictions": str(result.predictions),
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onehead_cli.commands import options as o
+from onehead_cli.config import parse_assignments
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
 from onehead_cli.launch import refuse_several
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def profile(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="FILE", help="Network to profile, at its own image size unless given."),
-    ] = None,
+    checkpoint: o.Checkpoint = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
     image_size: o.ImageSize = None,
@@ -38,7 +35,12 @@ def profile(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Parameters, multiply-adds, latency and memory of the network, beside those of its teachers."""
+    """Parameters, multiply-adds, latency and memory of the network, beside those of its teachers.
+
+    A checkpoint is profiled at its own image size unless another is given. --config, --backbone, --backbone-weights,
+    --no-pretrained and --set of a key of model (but its precision) or of data.tasks describe a network: where one of
+    them is given and --checkpoint is not, that network is profiled, untrained.
+    """
     refuse_several("profile")
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
@@ -59,6 +61,7 @@ def profile(
     result = engine.profile(
         settings,
         checkpoint=checkpoint,
+        of_config=checkpoint is None and (config is not None or _describe_a_network(flags, assignments)),
         image_size=image_size,
         batch_size=batch_size,
         runs=runs,
@@ -66,6 +69,13 @@ def profile(
         reporter=console,
     )
     _show(result, console)
+
+
+def _describe_a_network(flags: dict[str, Any], assignments: list[str] | None) -> bool:
+    """Whether the options say what network it is, and not only how it runs."""
+    given = {*parse_assignments(assignments or []), *(key for key, value in flags.items() if value is not None)}
+    section = {key for key in given if key == "model" or key.startswith("model.")}
+    return bool(section - {"model.precision"} or "data.tasks" in given)
 
 
 def _show(result: ProfileResult, console: Console) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.geometry import Fit
-from onehead_cli.datasets.pictures import CacheBudget, PictureStore
+from onehead_cli.datasets.picture_store import CPU, PictureStore
+from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.types import DetectionTarget, Task, TaskBatch
 
 
@@ -23,20 +24,28 @@ class TaskData(ABC):
     classes: names, in the order of the labels.
     paths: the pictures.
     warnings: what was dropped from the labels and how often.
+    device: where pictures and masks are kept and mini-batches begin; labels and boxes are on the CPU.
     """
 
     task: Task
 
     def __init__(
-        self, paths: Sequence[Path], classes: Sequence[str], data: DataConfig, interpolation: str, budget: CacheBudget
+        self,
+        paths: Sequence[Path],
+        classes: Sequence[str],
+        data: DataConfig,
+        interpolation: str,
+        budget: CacheBudget,
+        device: torch.device = CPU,
     ) -> None:
         self.paths = list(paths)
         self.classes = list(classes)
         self.warnings: list[str] = []
         self.image_size = data.image_size
         self.budget = budget
+        self.device = device
         self._store = PictureStore(
-            paths, size=data.image_size, mode=data.fit, interpolation=interpolation, budget=budget
+            paths, size=data.image_size, mode=data.fit, interpolation=interpolation, budget=budget, device=device
         )
 
     def __len__(self) -> int:
@@ -47,8 +56,7 @@ class TaskData(ABC):
 
     def batch(self, indices: Sequence[int]) -> TaskBatch:
         """Pictures uint8 [B, 3, S, S] with their targets, as they are on disk; `transforms` makes them float."""
-        pictures = np.stack([self._store.get(i) for i in indices])
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        images = torch.stack([self._store.get(i) for i in indices]).permute(0, 3, 1, 2)
         names = [self.paths[i].name for i in indices]
         return TaskBatch(images, self._targets(indices), names, mask_boxes=self._mask_boxes(indices))
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData, detection_target
 from onehead_cli.datasets.checks import wrong_picture_size
 from onehead_cli.datasets.listing import CocoImages
+from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.errors import DataError
 from onehead_cli.types import DetectionTarget, Task
@@ -26,7 +28,14 @@ class DetectionData(TaskData):
 
     task = Task.DET
 
-    def __init__(self, found: CocoImages, data: DataConfig, interpolation: str, budget: CacheBudget) -> None:
+    def __init__(
+        self,
+        found: CocoImages,
+        data: DataConfig,
+        interpolation: str,
+        budget: CacheBudget,
+        device: torch.device = CPU,
+    ) -> None:
         """Raises: DataError: a picture lies outside its folder."""
         if found.outside:
             raise DataError(f"{min(found.outside)}: file_name leaves the folder of the pictures")
@@ -40,7 +49,7 @@ class DetectionData(TaskData):
         for annotation in found.annotations:
             by_image[annotation["image_id"]].append(annotation)
         self._by_image = [by_image[image["id"]] for image in found.images]
-        super().__init__(found.pictures, found.classes, data, interpolation, budget)
+        super().__init__(found.pictures, found.classes, data, interpolation, budget, device)
         self.warnings = found.warnings
 
     def _targets(self, indices: Sequence[int]) -> DetectionTarget:

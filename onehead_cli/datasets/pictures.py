@@ -1,13 +1,12 @@
-"""Reading pictures and masks from disk, and keeping the fitted ones in memory under a cap."""
+"""Reading pictures and masks from disk, fitting them, and the cap on the memory for those that are kept."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,46 +188,3 @@ class CacheBudget:
                 return False
             self.left -= size
             return True
-
-
-class PictureStore:
-    """Fitted pictures by index, decoded once where the budget allows and read from disk each time past it."""
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        size: int,
-        mode: Literal["resize", "letterbox"],
-        interpolation: str,
-        budget: CacheBudget,
-    ) -> None:
-        self.paths = list(paths)
-        self.size = size
-        self.mode = mode
-        self.interpolation = interpolation
-        self._budget = budget
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._fits: dict[int, Fit] = {}
-
-    def get(self, index: int) -> NDArray[np.uint8]:
-        """The fitted picture, uint8 [S, S, 3].
-
-        Raises:
-            DataError: the picture cannot be read.
-        """
-        if index in self._kept:
-            return self._kept[index]
-        picture = open_picture(self.paths[index])
-        fit = Fit.of(picture.width, picture.height, self.size, self.mode)
-        fitted = fit_picture(picture, fit, self.interpolation)
-        self._fits[index] = fit
-        if index not in self._kept and self._budget.take(fitted.nbytes):
-            self._kept[index] = fitted
-        return fitted
-
-    def fit(self, index: int) -> Fit:
-        """How the picture is fitted; kept for every picture, so that it is decoded once for both."""
-        if index not in self._fits:
-            self.get(index)
-        return self._fits[index]

@@ -15,6 +15,7 @@ from onehead_cli.datasets.base import TaskData, detection_target
 from onehead_cli.datasets.checks import unknown_label, wrong_mask_size
 from onehead_cli.datasets.listing import MaskFolders
 from onehead_cli.datasets.mask_boxes import MaskBoxes, boxes_from_mask
+from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task
@@ -28,13 +29,20 @@ class SegmentationData(TaskData):
 
     task = Task.SEG
 
-    def __init__(self, found: MaskFolders, data: DataConfig, interpolation: str, budget: CacheBudget) -> None:
+    def __init__(
+        self,
+        found: MaskFolders,
+        data: DataConfig,
+        interpolation: str,
+        budget: CacheBudget,
+        device: torch.device = CPU,
+    ) -> None:
         self.mask_paths = found.masks
         self.ignore_index = data.ignore_index
         self.shared: dict[int, int] = {}
         self._boxes: dict[int, MaskBoxes] = {}
-        self._masks: dict[int, NDArray[np.uint8]] = {}
-        super().__init__(found.pictures, found.classes, data, interpolation, budget)
+        self._masks: dict[int, Tensor] = {}
+        super().__init__(found.pictures, found.classes, data, interpolation, budget, device)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """The mask at its original size, uint8 [height, width], with IGNORE_INDEX for void.
@@ -48,7 +56,7 @@ class SegmentationData(TaskData):
         )
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.stack([self._fitted_mask(i) for i in indices])).long()
+        return torch.stack([self._fitted_mask(i) for i in indices]).long()
 
     def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
         if not self.shared:
@@ -61,10 +69,10 @@ class SegmentationData(TaskData):
             [(self.fit(i).to_input(f.boxes), f.labels, f.doubtful) for i, f in zip(indices, found, strict=True)]
         )
 
-    def _fitted_mask(self, index: int) -> NDArray[np.uint8]:
+    def _fitted_mask(self, index: int) -> Tensor:
         if index in self._masks:
             return self._masks[index]
-        fitted = fit_mask(self.mask(index), self.fit(index), IGNORE_INDEX)
+        fitted = torch.tensor(fit_mask(self.mask(index), self.fit(index), IGNORE_INDEX), device=self.device)
         if self.budget.take(fitted.nbytes):
             self._masks[index] = fitted
         return fitted

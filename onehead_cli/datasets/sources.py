@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.classification import ClassificationData
 from onehead_cli.datasets.detection import DetectionData
 from onehead_cli.datasets.listing import ClassFolders, MaskFolders, describe_difference, list_split, read_classes
+from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.errors import DataError
@@ -24,20 +27,23 @@ def load_split(
     interpolation: str,
     budget: CacheBudget,
     skip: Collection[Path] = (),
+    device: torch.device = CPU,
 ) -> TaskData:
     """One split of one task's dataset.
 
-    Args: skip: pictures that are left out, with their labels.
+    Args:
+        skip: pictures that are left out, with their labels.
+        device: where pictures and masks are kept.
 
     Raises:
         DataError: it is not there or cannot be read.
     """
     found = list_split(task, split, data, skip=skip)
     if isinstance(found, ClassFolders):
-        return ClassificationData(found, data, interpolation, budget)
+        return ClassificationData(found, data, interpolation, budget, device)
     if isinstance(found, MaskFolders):
-        return SegmentationData(found, data, interpolation, budget)
-    return DetectionData(found, data, interpolation, budget)
+        return SegmentationData(found, data, interpolation, budget, device)
+    return DetectionData(found, data, interpolation, budget, device)
 
 
 def class_names(data: DataConfig, split: str) -> dict[Task, list[str]]:

@@ -13,6 +13,7 @@ from onehead_cli.config import Config, ScheduleConfig
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.mask_boxes import shared_classes
+from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
@@ -82,11 +83,11 @@ def build_loop(
     if world_size() > 1:
         _share_out(model, config, schedule.batch_size * len(architecture.tasks), reporter)
     budget = CacheBudget(config.data.cache_mb)
-    train = _load_splits(config, config.data.train_split, architecture, model, budget, skip, reporter)
+    train = _load_splits(config, config.data.train_split, architecture, model, budget, skip, device, reporter)
     shared = shared_classes(architecture.classes.get(Task.SEG, ()), architecture.classes.get(Task.DET, ()))
     if schedule.boxes_from_masks and Task.DET in architecture.tasks:
-        train |= _mask_boxes(config, train, shared, model, budget, skip)
-    val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, reporter)
+        train |= _mask_boxes(config, train, shared, model, budget, skip, device)
+    val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, CPU, reporter)
     frozen = _frozen(teachers, architecture, device)
     if is_student and config.student.from_teachers:
         start_from_teachers(model, frozen)
@@ -163,11 +164,14 @@ def _load_splits(
     model: OneHead,
     budget: CacheBudget,
     skip: Collection[Path],
+    device: torch.device,
     reporter: Reporter,
 ) -> dict[Task, TaskData]:
     loaded, interpolation = {}, model.preprocess.interpolation
     for task in architecture.tasks:
-        loaded[task] = load_split(task, split, config.data, interpolation=interpolation, budget=budget, skip=skip)
+        loaded[task] = load_split(
+            task, split, config.data, interpolation=interpolation, budget=budget, skip=skip, device=device
+        )
         check_classes(loaded[task], architecture.classes, f"split {split}")
         for warning in loaded[task].warnings:
             reporter.warn(warning)
@@ -181,6 +185,7 @@ def _mask_boxes(
     model: OneHead,
     budget: CacheBudget,
     skip: Collection[Path],
+    device: torch.device,
 ) -> dict[Task, TaskData]:
     """The segmentation pictures with the boxes that their masks hold; a detection teacher learns from these alone."""
     if not shared:
@@ -194,6 +199,7 @@ def _mask_boxes(
         interpolation=model.preprocess.interpolation,
         budget=budget,
         skip=skip,
+        device=device,
     )
     assert isinstance(masks, SegmentationData)
     masks.shared = shared

@@ -142,10 +142,10 @@ def test_what_changed_since_the_scan_is_noticed_when_it_is_read(tmp_path, fault)
 
 
 def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
-    from onehead_cli.datasets import pictures
+    from onehead_cli.datasets import picture_store
 
-    real, opened = pictures.open_picture, []
-    monkeypatch.setattr(pictures, "open_picture", lambda path: opened.append(path) or real(path))
+    real, opened = picture_store.open_picture, []
+    monkeypatch.setattr(picture_store, "open_picture", lambda path: opened.append(path) or real(path))
     load(Task.DET, tiny_data, cache_mb=0).batch([0, 1, 2])
     assert len(opened) == 3
 
@@ -167,6 +167,17 @@ def test_the_cache_keeps_its_cap(tiny_data):
     )
     data.batch(range(6))
     assert len(data._store._kept) == 2 and budget.left == 10
+
+
+def test_pictures_and_masks_are_kept_on_the_device_that_is_named(tiny_data):
+    # "meta" stands for a GPU: what is on it is not on the CPU.
+    device, budget, data = torch.device("meta"), CacheBudget(1), DataConfig(root=tiny_data, image_size=64)
+    read = load_split(Task.SEG, "train", data, interpolation="bicubic", budget=budget, device=device)
+    batch = read.batch([0, 1, 0])
+    assert batch.images.device == batch.target.device == device
+    assert (batch.images.shape, batch.images.dtype) == ((3, 3, 64, 64), torch.uint8)
+    assert {kept.device for kept in [*read._store._kept.values(), *read._masks.values()]} == {device}
+    assert budget.left == 1_000_000 - 2 * 64 * 64 * (3 + 1)
 
 
 def make_loader(root, seed=0, batch_size=5):

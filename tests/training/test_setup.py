@@ -9,7 +9,9 @@ import torch
 
 from onehead_cli.config import Config
 from onehead_cli.console import Console
+from onehead_cli.datasets.sources import load_split
 from onehead_cli.errors import ConfigError
+from onehead_cli.training import setup
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.training.signals import StopRequest
@@ -29,6 +31,22 @@ def loop(tiny_data, tmp_path):
     )
     architecture = architecture_for(config, TASKS)
     return build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+
+
+def test_the_training_pictures_are_kept_where_the_network_learns(tiny_data, monkeypatch, request):
+    elsewhere = torch.device("cpu", 0)  # the CPU, and yet another device than "cpu" for who compares them
+    kept = {}
+
+    def record(task, split, data, **more):
+        kept[task, split] = more["device"]
+        return load_split(task, split, data, **more)
+
+    monkeypatch.setattr(setup, "resolve_device", lambda name: elsewhere)
+    monkeypatch.setattr(setup, "load_split", record)
+    loop = request.getfixturevalue("loop")
+    wanted = {"train": elsewhere, "val": torch.device("cpu")}
+    assert kept == {(task, split): device for task in TASKS for split, device in wanted.items()}
+    assert loop.loader.device == elsewhere and loop.loader.minibatch(0)
 
 
 def test_the_estimate_changes_nothing(loop):
