@@ -199,7 +199,7 @@ def seeds(own, tmp_path):
         shutil.copytree(own, tmp_path / f"runs/full-seed{seed}")
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
-        document = {"recipe": "full", "seed": seed, "checkpoint": "x", "val": val}
+        document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
         (tmp_path / f"results/final-full-seed{seed}.json").write_text(json.dumps(document))
     (tmp_path / "results/final-plain-seed0.json").write_text("not read")
     return tmp_path
