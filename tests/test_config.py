@@ -22,7 +22,7 @@ def test_the_recipes_have_the_same_ingredients(name):
     for schedule in (config.teacher, config.student):
         assert schedule.boxes_from_masks and schedule.imagenet_teacher
     assert config.student.from_teachers
-    assert (config.distill.images, config.distill.gate_masks) == ("all", True)
+    assert config.distill.images == "all"
 
 
 def test_the_defaults_need_nothing_of_the_data():
