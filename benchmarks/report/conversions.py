@@ -92,7 +92,7 @@ def _masks_for_boxes(scene: Scene, rng: np.random.Generator) -> list[Sample]:
     labels = np.array([CLASSES.index(thing.label) for thing in scene.objects])
     target = detection_target([(fit.to_input(corners), labels, np.zeros(len(labels), dtype=bool))])
     before = _noisy_map(class_mask(scene), rng)
-    after = gate_masks(before, target, shared=_SHARED, image_size=_SIZE)
+    after, _ = gate_masks(before, target, shared=_SHARED, image_size=_SIZE)
     boxes = [(tuple(box), CLASSES[label], False) for box, label in zip(corners.tolist(), labels, strict=True)]
     captions = {
         "a teacher's mask, and the true boxes": "made by hand: the true mask, coarse, with noise",

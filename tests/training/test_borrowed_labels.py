@@ -61,8 +61,8 @@ def test_the_segmentation_teacher_is_gated_on_detection_pictures_alone():
         teacher = objective.teachers[Task.SEG](_images(batch))[Task.SEG]
     heat = config.distill.temperature
     plain = distil_masks(student, teacher, temperature=heat)
-    gated = gate_masks(teacher[4:], batch[Task.DET].target, shared=SHARED, image_size=64)
-    mended = torch.cat([plain[:4], distil_masks(student[4:], gated, temperature=heat)])
+    gated, trust = gate_masks(teacher[4:], batch[Task.DET].target, shared=SHARED, image_size=64)
+    mended = torch.cat([plain[:4], distil_masks(student[4:], gated, temperature=heat, trust=trust)])
     assert terms == pytest.approx({False: plain.mean().item(), True: mended.mean().item()}, rel=1e-5)
     assert terms[True] != pytest.approx(terms[False], rel=1e-3)
 
