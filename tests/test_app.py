@@ -109,7 +109,7 @@ def test_usage_and_config_errors_are_one_line_and_exit_2(args, words, capsys):
 
 
 @pytest.mark.parametrize(
-    "args", [["train-teacher", "--task", "cls", "--data", "nowhere"], ["evaluate", "--output", "nowhere"]]
+    "args", [["train-teacher", "--task", "cls", "--data", "nowhere"], ["evaluate", "--checkpoint", "nowhere/all.pth"]]
 )
 def test_what_is_not_there_is_one_line_and_exit_1(args, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
