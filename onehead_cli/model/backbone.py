@@ -34,7 +34,6 @@ class Backbone(nn.Module):
         self.body = body
         self.out_channels = out_channels
         self.preprocess = preprocess
-
         self.frozen_stages = 0
 
     def freeze(self, stages: int) -> None:

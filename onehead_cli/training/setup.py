@@ -88,14 +88,15 @@ def build_loop(
     if schedule.boxes_from_masks and Task.DET in architecture.tasks:
         train |= _mask_boxes(config, train, shared, model, budget, skip, device)
     val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, CPU, reporter)
-    frozen = _frozen(teachers, architecture, device)
-    if is_student and config.student.from_teachers:
+    merges, distils = is_student and config.student.from_teachers, config.distill.lambda_ > 0
+    frozen = _frozen(teachers, architecture, device) if merges or distils else {}
+    if merges:
         start_from_teachers(model, frozen)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
         normaliser=LossNormaliser(config.student.normalise_losses),
-        teachers=frozen if config.distill.lambda_ > 0 else {},
+        teachers=frozen if distils else {},
         imagenet=_imagenet_teacher(architecture, config, schedule, device),
         shared=shared,
         config=config,
