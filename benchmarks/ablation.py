@@ -1,17 +1,20 @@
 """Train a list of recipes over seeds and compare them on val; what is done already is skipped.
 
-    python benchmarks/ablation.py configs/ablation.yaml --data data --seeds 0,1,2
+    python benchmarks/ablation.py benchmarks/ablation.yaml --data data --seeds 0,1,2
 
 The YAML names a base config and runs, each a name, a network (cls, seg, det: a single-task network; all: the student,
-with teachers of the same settings) and the fields that differ from the base:
+with teachers of the same settings), the fields that differ from the base config, and where it is not "base", the run of
+the same network that this one is compared with:
 
     base: lite-quick.yaml
     runs:
-      - {name: yolov1 loss, network: det, set: {model.detection_loss: yolov1}}
+      - {name: base, network: seg}
+      - {name: twice as long, network: seg, set: {teacher.epochs: 30}}
+      - {name: long and steep, network: seg, set: {teacher.epochs: 30, teacher.lr: 2.0e-3}, against: twice as long}
 
 Each finished run is a JSON in the results folder; a run that was stopped goes on from its checkpoints. The comparison,
-there as comparison.json and comparison.md, shows mean and deviation over the seeds and, against the run called "base"
-of the same network, the paired difference. The test split is never read.
+there as comparison.json and comparison.md, shows mean and deviation over the seeds and the paired difference with the
+run that each is compared with. The test split is never read.
 """
 
 from __future__ import annotations
@@ -44,11 +47,12 @@ _STUDENT = "all"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One line of the comparison. changes: dotted config key -> value."""
+    """One line of the comparison. changes: dotted config key -> value; against: the name of the recipe to subtract."""
 
     name: str
     network: str
     changes: dict[str, Any] = field(default_factory=dict)
+    against: str = BASE
 
     @property
     def slug(self) -> str:
@@ -69,10 +73,13 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Raises: ConfigError: the YAML is not a plan, or two of its recipes share a name."""
+    """Raises: ConfigError: the YAML is no plan, recipes share a name, or one is compared with what is not there."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        recipes = [Recipe(str(run["name"]), str(run["network"]), dict(run.get("set") or {})) for run in raw["runs"]]
+        recipes = [
+            Recipe(str(run["name"]), str(run["network"]), dict(run.get("set") or {}), str(run.get("against", BASE)))
+            for run in raw["runs"]
+        ]
         base = path.parent / str(raw["base"])
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -85,6 +92,12 @@ def read_plan(path: Path) -> Plan:
     slugs = [recipe.slug for recipe in recipes]
     if repeated := {slug for slug in slugs if slugs.count(slug) > 1}:
         raise ConfigError(f"{path}: several runs are called {', '.join(sorted(repeated))}")
+    names = {(recipe.network, recipe.name) for recipe in recipes}
+    for recipe in recipes:
+        if recipe.against != BASE and (recipe.network, recipe.against) not in names:
+            raise ConfigError(
+                f"{path}: run '{recipe.name}' is against '{recipe.against}', no run of network {recipe.network}"
+            )
     return Plan(base, recipes)
 
 
@@ -127,23 +140,25 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     }
 
 
-def compare(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a recipe and task: mean and deviation over the seeds, and the paired difference with the base.
+def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a recipe and task: mean and deviation over the seeds, and the paired difference with what it is against.
 
     Args:
-        results: the finished runs' documents; seeds that only one side has are left out of the difference.
+        recipes: those of the plan.
+        results: their finished runs' documents; seeds that only one side has are left out of the difference.
     """
+    against = {(recipe.network, recipe.name): recipe.against for recipe in recipes}
     rows = []
     by_recipe: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for result in results:
         by_recipe.setdefault((result["network"], result["name"]), {})[result["seed"]] = result
     for (network, name), runs in by_recipe.items():
-        base = by_recipe.get((network, BASE), {})
+        other = against[network, name] if name != against[network, name] else None
+        others = by_recipe.get((network, other), {}) if other else {}
         for task in TASKS if network == _STUDENT else (Task(network),):
             metric = MAIN_METRIC[task]
             values = {seed: result["scores"][network][metric] for seed, result in runs.items()}
-            both = [seed for seed in values if seed in base]
-            against = [values[seed] - base[seed]["scores"][network][metric] for seed in both]
+            gains = [values[seed] - others[seed]["scores"][network][metric] for seed in values if seed in others]
             own_teacher = (
                 [values[seed] - runs[seed]["scores"][task.value][metric] for seed in values]
                 if network == _STUDENT
@@ -157,8 +172,9 @@ def compare(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "seeds": sorted(values),
                     "mean": statistics.fmean(values.values()),
                     "deviation": _deviation(list(values.values())),
-                    "difference": statistics.fmean(against) if against and name != BASE else None,
-                    "difference_deviation": _deviation(against) if name != BASE else None,
+                    "against": other,
+                    "difference": statistics.fmean(gains) if gains else None,
+                    "difference_deviation": _deviation(gains),
                     "minus_teacher": statistics.fmean(own_teacher) if own_teacher else None,
                 }
             )
@@ -169,18 +185,18 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Recipes compared on val",
         "",
-        "Written by `benchmarks/ablation.py`. Deviation over seeds; difference: paired by seed, against the base of",
-        "the same network; minus teacher: against the single-task network of the same settings and seed.",
+        "Written by `benchmarks/ablation.py`. Deviation over seeds; difference: paired by seed, against the recipe",
+        "named, of the same network; minus teacher: against the single-task network of the same settings and seed.",
         "",
-        "| network | recipe | score | seeds | mean | deviation | difference | its deviation | minus teacher |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | recipe | score | seeds | mean | deviation | against | difference | deviation | minus teacher |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         figures = [_signed(row[key]) for key in ("difference", "difference_deviation", "minus_teacher")]
         deviation = "–" if row["deviation"] is None else f"{row['deviation']:.4f}"
         lines.append(
             f"| {row['network']} | {row['name']} | {row['metric']} | {', '.join(map(str, row['seeds']))} "
-            f"| {row['mean']:.4f} | {deviation} | {' | '.join(figures)} |"
+            f"| {row['mean']:.4f} | {deviation} | {row['against'] or '–'} | {' | '.join(figures)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -234,7 +250,7 @@ def main() -> int:
                 }
                 write_document(path, document)
                 results.append(document)
-        rows = compare(results)
+        rows = compare(plan.recipes, results)
         (given.results / "comparison.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         (given.results / "comparison.md").write_text(markdown(rows), encoding="utf-8")
     except OneheadError as error:

@@ -31,7 +31,9 @@ def test_mean_deviation_and_paired_difference_by_hand(ablation):
         _result("other", "det", 1, det={"map": 0.21}),
         _result("other", "det", 2, det={"map": 0.99}),  # the base has no seed 2: not in the difference
     ]
-    base, other = ablation.compare(results)
+    recipes = [ablation.Recipe("base", "det"), ablation.Recipe("other", "det")]
+    base, other = ablation.compare(recipes, results)
+    assert (base["against"], other["against"]) == (None, "base")
     assert (base["mean"], base["deviation"]) == pytest.approx((0.15, 0.1 / 2**0.5))
     assert base["difference"] is None and base["minus_teacher"] is None
     assert other["seeds"] == [0, 1, 2] and other["mean"] == pytest.approx(1.33 / 3)
@@ -39,14 +41,33 @@ def test_mean_deviation_and_paired_difference_by_hand(ablation):
     assert (other["difference"], other["difference_deviation"]) == pytest.approx((0.02, 0.01 * 2**0.5))
 
 
+def test_a_recipe_can_be_compared_with_another_than_the_base(ablation):
+    scores = {"base": 0.10, "wide": 0.16, "wide and deep": 0.13}
+    results = [_result(name, "det", 0, det={"map": value}) for name, value in scores.items()]
+    recipes = [ablation.Recipe(name, "det") for name in ("base", "wide")]
+    rows = ablation.compare([*recipes, ablation.Recipe("wide and deep", "det", against="wide")], results)
+    assert rows[2]["against"] == "wide" and rows[2]["difference"] == pytest.approx(-0.03)  # +0.03 against the base
+    assert "| wide | -0.0300 |" in ablation.markdown(rows)
+    # What it is compared with has not run: no difference.
+    assert ablation.compare([ablation.Recipe("wide", "det", against="deep")], results[1:2])[0]["difference"] is None
+
+
 def test_a_student_is_also_compared_with_its_own_teachers(ablation):
     scores = {"cls": {"top1": 0.9}, "seg": {"miou": 0.5}, "det": {"map": 0.1}}
-    rows = ablation.compare([_result("base", "all", 0, **scores, all={"top1": 0.95, "miou": 0.48, "map": 0.1})])
+    result = _result("base", "all", 0, **scores, all={"top1": 0.95, "miou": 0.48, "map": 0.1})
+    rows = ablation.compare([ablation.Recipe("base", "all")], [result])
     assert [row["minus_teacher"] for row in rows] == pytest.approx([0.05, -0.02, 0.0])
 
 
 @pytest.mark.parametrize(
-    "plan", ["runs: 3", "base: x.yaml\nruns: [{name: a}]", "base: x\nruns: [{name: a, network: dog}]", "["]
+    "plan",
+    [
+        "runs: 3",
+        "base: x.yaml\nruns: [{name: a}]",
+        "base: x\nruns: [{name: a, network: dog}]",
+        "base: x\nruns: [{name: a, network: det}, {name: b, network: seg, against: a}]",
+        "[",
+    ],
 )
 def test_a_bad_plan_is_one_line(plan, tmp_path):
     path = tmp_path / "plan.yaml"

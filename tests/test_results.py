@@ -235,6 +235,7 @@ def test_the_page_by_hand(tmp_path):
             _ablation("base", 0.10, None),
             _ablation("worse", 0.07, -0.03),
             _ablation("better", 0.12, 0.02),
+            _ablation("better and worse", 0.11, -0.01, against="better"),  # above the base, and yet a loss
         ],
         "det-worse-seed0.json": {"name": "worse", "network": "det", "set": {"a.b": 3}, "scores": {}},
     }
@@ -261,10 +262,11 @@ def test_the_page_by_hand(tmp_path):
     # The conversions: only seed 1 is in both, .20 against .05.
     assert "| unified | mAP | 0.2000 | 0.0500 | +0.1500 | 1 |" in lines
     assert "On in the full recipe: `teacher.boxes_from_masks`, `student.boxes_from_masks`." in lines
-    assert "| det | worse | `a.b: 3` | mAP | 0.0700 | -0.0300 | – | 0 |" in lines
+    assert "| det | worse | `a.b: 3` | mAP | 0.0700 | base | -0.0300 | – | 0 |" in lines
     lost = text[text.index("## Tried") : text.index("## A class")]
-    assert "not positive, 1 of 2:" in lost and "- det, worse: -0.0300 mAP (0.0700, the base 0.1000; seeds 0)" in lost
-    assert "better" not in lost
+    assert "not positive, 2 of 3:" in lost and "- det, worse: -0.0300 mAP (0.0700, base 0.1000; seeds 0)" in lost
+    assert "- det, better and worse: -0.0100 mAP (0.1100, better 0.1200; seeds 0)" in lost
+    assert "det, better:" not in lost
     # A class: IoU .25 and .5; the class's name as a person says it.
     assert "| bus | 9 | 0.375 ± 0.177 | 0.375 ± 0.177 |" in lines
     assert "| tench | 4 | 0.500 ± 0.000 | 0.500 ± 0.000 | – | – |" in lines
@@ -288,9 +290,10 @@ def test_the_page_by_hand(tmp_path):
     assert "`predictions.png` is not made yet." in lines
 
 
-def _ablation(name, value, difference):
+def _ablation(name, value, difference, against="base"):
     row = {"network": "det", "name": name, "metric": "map", "seeds": [0], "mean": value, "deviation": None}
-    return {**row, "difference": difference, "difference_deviation": None, "minus_teacher": None}
+    against = None if difference is None else against
+    return {**row, "against": against, "difference": difference, "difference_deviation": None, "minus_teacher": None}
 
 
 def test_a_page_without_a_finished_unit_says_so(tmp_path):

@@ -215,18 +215,19 @@ def ablation(results: Results) -> Lines:
     if not results.comparison:
         return [*lines, "No ablation is finished yet."]
     lines += [
-        "By `benchmarks/ablation.py`. Difference: paired by seed, against the base of the same network; minus teacher:",
-        "against the single-task network of the same settings.",
+        "By `benchmarks/ablation.py`. Difference: paired by seed, against the recipe named, of the same network; minus",
+        "teacher: against the single-task network of the same settings.",
         "",
-        "| network | recipe | what differs | score | mean | difference | minus teacher | seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | recipe | its settings beside the base's | score | mean | against | difference | minus teacher "
+        "| seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results.comparison:
         changes = _changes(results, row)
         differs = ", ".join(f"`{key}: {value}`" for key, value in changes.items()) or "–"
         lines.append(
             f"| {row['network']} | {row['name']} | {differs} | {_metric_label(row)} "
-            f"| {_with_deviation(row['mean'], row['deviation'])} "
+            f"| {_with_deviation(row['mean'], row['deviation'])} | {row['against'] or '–'} "
             f"| {_with_deviation(row['difference'], row['difference_deviation'], '+.4f')} "
             f"| {_with_deviation(row['minus_teacher'], None, '+.4f')} | {listed(row['seeds'])} |"
         )
@@ -235,18 +236,18 @@ def ablation(results: Results) -> Lines:
 
 def did_not_pay(results: Results) -> Lines:
     lines = ["## Tried, and did not pay", ""]
-    base = {(row["network"], row["metric"]): row for row in results.comparison if row["name"] == "base"}
+    means = {(row["network"], row["metric"], row["name"]): row["mean"] for row in results.comparison}
     tried = [row for row in results.comparison if row["difference"] is not None]
     lost = [row for row in tried if row["difference"] <= 0]
     if not lost:
         return [*lines, "Nothing: every row of the ablation gained." if tried else "No ablation is finished yet."]
     lines += [f"Differences above that are not positive, {len(lost)} of {len(tried)}:", ""]
     for row in sorted(lost, key=lambda row: row["difference"]):
-        before = base[row["network"], row["metric"]]["mean"]
+        before = means[row["network"], row["metric"], row["against"]]
         change = _with_deviation(row["difference"], row["difference_deviation"], "+.4f")
         lines.append(
             f"- {row['network']}, {row['name']}: {change} {_metric_label(row)} "
-            f"({row['mean']:.4f}, the base {before:.4f}; seeds {listed(row['seeds'])})"
+            f"({row['mean']:.4f}, {row['against']} {before:.4f}; seeds {listed(row['seeds'])})"
         )
     return lines
 
