@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import finished, machine, write_document
+from common import data_hashes, finished, learned_from, machine, write_document
 
 from onehead_cli import engine
 from onehead_cli.checkpoint import best_path, last_path
@@ -246,6 +246,7 @@ def main() -> int:
                     "split": "val",
                     "set": recipe.changes,
                     **run(config, recipe.network, console),
+                    "data": data_hashes(config, learned_from(config)),
                     "config": config.model_dump(mode="json", by_alias=True, exclude={"output"}),
                 }
                 write_document(path, document)

@@ -7,10 +7,12 @@ on a busy machine and on another processor.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import torch
 from rich.console import Console as RichConsole
 
 from onehead_cli.atomic import write_atomically
-from onehead_cli.config import Config
+from onehead_cli.config import Config, DataConfig
 from onehead_cli.console import Console, table
+from onehead_cli.datasets.files import sha256_of
+from onehead_cli.datasets.listing import ClassFolders, CocoImages, MaskFolders, list_split
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.prepare import prepare_synthetic
 from onehead_cli.profiling import processor_name
@@ -197,15 +201,52 @@ def milliseconds(seconds: Mapping[str, float]) -> dict[str, str]:
 
 
 def finished(path: Path, config: Config, networks: Sequence[str]) -> dict[str, Any] | None:
-    """The document of a run that was done with these settings; None where it is to be done.
+    """The document of a run that was done with these settings on this data; None where it is to be done.
 
     Args:
         networks: those whose settings matter: "cls", "seg", "det", "all".
+
+    Raises:
+        DataError: a split that the run read is not there.
     """
     if not path.is_file():
         return None
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return None if any(changed_settings(document["config"], config, name) for name in networks) else document
+    if any(changed_settings(document["config"], config, name) for name in networks):
+        return None
+    return document if document["data"] == data_hashes(config, list(document["data"])) else None
+
+
+def data_hashes(config: Config, splits: Sequence[str]) -> dict[str, str]:
+    """sha256 of the pictures and labels of each split, of all tasks: of their names and contents."""
+    return {split: _split_hash(config.data.model_dump_json(), split) for split in splits}
+
+
+@cache
+def _split_hash(data: str, split: str) -> str:
+    config, whole = DataConfig.model_validate_json(data), hashlib.sha256()
+    for task in config.tasks:
+        listing = list_split(task, split, config)
+        match listing:
+            case ClassFolders():
+                labels: Sequence[Any] = [listing.classes[label] for label in listing.labels]
+            case MaskFolders():
+                labels = [listing.classes, *(sha256_of(mask) for mask in listing.masks)]
+            case CocoImages():
+                labels = [listing.categories, *listing.annotations]
+        pictures = [[path.name, sha256_of(path)] for path in listing.pictures]
+        whole.update(json.dumps([task, pictures, labels], sort_keys=True).encode())
+    return whole.hexdigest()
+
+
+def learned_from(config: Config) -> list[str]:
+    """The splits that a training reads."""
+    return [config.data.train_split, config.data.val_split]
+
+
+def measured_on(config: Config) -> list[str]:
+    """The splits behind a result: those of the training, and test."""
+    return [*learned_from(config), "test"]
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
@@ -223,11 +264,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def settings_of(config: Config, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """The config as a kept result has it, without the folders of this machine; `leave_out`: sections."""
-    kept = config.model_dump(mode="json", by_alias=True, exclude={"output", *leave_out})
+def settings_of(config: Config) -> dict[str, Any]:
+    """The config as a kept result has it, without the folders of this machine."""
+    kept = config.model_dump(mode="json", by_alias=True, exclude={"output"})
     kept["data"].pop("root")
-    kept.get("distill", {}).pop("teachers", None)
+    kept["distill"].pop("teachers")
     return kept
 
 

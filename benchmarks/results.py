@@ -4,11 +4,12 @@
 
 Two recipes: "full" is the config as it is, "plain" the same without the conversions of labels (boxes from masks, masks
 gated by boxes). For each recipe and seed: the three teachers, the student, what they score on val, on test and on both
-pooled, and what the student gets wrong; then torchvision's specialists of benchmarks/specialists.py.
+pooled, and what the student gets wrong. Then, to compare the student with: torchvision's specialists of
+benchmarks/specialists.py, and long baselines, which learn for the epochs of teachers and student together.
 
-Each finished unit is one JSON in the results folder, final-{recipe}-seed{N}.json or specialist-{task}-seed{N}.json, and
-is not done again while its settings are the same. A stopped run goes on from its checkpoints. Two cores train two
-networks at once with two processes of different parts:
+Each finished unit is one JSON in the results folder, final-{recipe}-seed{N}.json, specialist-{task}-seed{N}.json or
+long-baseline-{task}-seed{N}.json, and is not done again while its settings and its data are the same. A stopped run
+goes on from its checkpoints. Two cores train two networks at once with two processes of different parts:
 
     python benchmarks/results.py --only teachers --task seg &
     python benchmarks/results.py --only teachers --task det
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import specialists
-from common import finished, machine, report_splits, settings_of, write_document
+from common import data_hashes, finished, learned_from, machine, report_splits, settings_of, write_document
 from report.conversions import write_conversions
 from report.data import FULL, PLAIN
+from report.long_baselines import long_config, train_long_baseline
 from report.measure import document_of
 from report.sheet import write_sheets
 from report.units import NETWORKS, RECIPES, Unit, read_json, unit_of
@@ -41,7 +43,7 @@ from onehead_cli.console import Console
 from onehead_cli.errors import CheckpointError, OneheadError
 from onehead_cli.types import TASKS, Task
 
-PARTS = ("teachers", "students", "specialists")
+PARTS = ("teachers", "students", "specialists", "long-baselines")
 
 
 def train_teacher(unit: Unit, task: Task, full: Unit, console: Console) -> None:
@@ -91,7 +93,8 @@ def train_student(unit: Unit, console: Console) -> None:
 
 
 def _mark(unit: Unit, network: str, **facts: Any) -> None:
-    write_document(unit.marker(network), {**facts, **machine(), "config": settings_of(unit.config)})
+    data = data_hashes(unit.config, learned_from(unit.config))
+    write_document(unit.marker(network), {**facts, **machine(), "data": data, "config": settings_of(unit.config)})
 
 
 def write_pictures(unit: Unit, *, output: Path, pictures: Path, console: Console) -> None:
@@ -109,7 +112,7 @@ def write_pictures(unit: Unit, *, output: Path, pictures: Path, console: Console
 
 
 def run(given: argparse.Namespace, console: Console) -> None:
-    """Do what is asked and not yet done, full before plain, the specialists last."""
+    """Do what is asked and not yet done, full before plain, what they are compared with last."""
     parts = [given.only] if given.only else PARTS
     tasks = [Task(given.task)] if given.task else TASKS
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -135,6 +138,10 @@ def run(given: argparse.Namespace, console: Console) -> None:
         for task in tasks:
             reports = list(report_splits(config))
             specialists.run(task, config, reports=reports, results=given.results, console=console)
+    for seed in seeds if "long-baselines" in parts else ():
+        config = long_config(given.config, seed=seed, data=given.data, output=given.output)
+        for task in tasks:
+            train_long_baseline(task, config, results=given.results, console=console)
 
 
 def main() -> int:
@@ -144,13 +151,13 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2", help="numbers, comma-separated")
     parser.add_argument("--recipe", choices=list(RECIPES), help="default: both")
     parser.add_argument("--only", choices=PARTS, help="default: all, one after the other")
-    parser.add_argument("--task", choices=[task.value for task in TASKS], help="one teacher or specialist")
+    parser.add_argument("--task", choices=[task.value for task in TASKS], help="one network")
     parser.add_argument("--output", type=Path, default=Path("output/results"), help="checkpoints and logs")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished units' JSON")
     parser.add_argument("--pictures", type=Path, default=Path("docs/results"), help="pictures that may be passed on")
     given = parser.parse_args()
-    if given.task and given.only not in ("teachers", "specialists"):
-        parser.error("--task goes with --only teachers or --only specialists")
+    if given.task and given.only in (None, "students"):
+        parser.error("--task goes with --only teachers, specialists or long-baselines")
     if not all(seed.isdigit() for seed in given.seeds.split(",")):
         parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
     try:

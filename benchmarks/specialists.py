@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from common import finished, machine, report_splits, settings_of, write_document
+from common import data_hashes, finished, learned_from, machine, measured_on, report_splits, settings_of, write_document
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -306,7 +306,8 @@ def run(task: Task, config: Config, *, reports: Sequence[str], results: Path, co
         **found,
         "seconds": round(time.perf_counter() - began, 1),
         **machine(),
-        "config": settings_of(config, leave_out={"student", "distill"}),
+        "data": data_hashes(config, learned_from(config) if list(reports) == ["val"] else measured_on(config)),
+        "config": settings_of(config),
     }
     write_document(path, document)
     return document

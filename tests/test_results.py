@@ -441,8 +441,36 @@ def test_finished_units_are_not_done_again(units, tiny_data):
     root, _, _ = units
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     again = _results(root, data=tiny_data)
-    assert again.returncode == 0 and again.stderr.count("done already") == 5
+    assert again.returncode == 0 and again.stderr.count("done already") == 8
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
+    root, _, _ = units
+    shutil.copytree(root, tmp_path / "own")
+    shutil.copytree(tiny_data, tmp_path / "data")
+    nothing = _results(tmp_path / "own", "--only", "specialists", "--task", "cls", data=tmp_path / "nothing")
+    assert nothing.returncode == 1 and nothing.stderr.count("\n") == 1 and "nothing" in nothing.stderr
+    [first, *_] = sorted((tmp_path / "data" / "imagenette-160" / "test").rglob("*.jpg"))
+    Image.new("RGB", (80, 60), "red").save(first)
+    again = _results(tmp_path / "own", "--only", "specialists", "--task", "cls", data=tmp_path / "data")
+    assert again.returncode == 0 and "done already" not in again.stderr
+    kept = [
+        json.loads((folder / "kept" / "specialist-cls-seed0.json").read_text()) for folder in (root, tmp_path / "own")
+    ]
+    assert [split for split, digest in kept[0]["data"].items() if digest != kept[1]["data"][split]] == ["test"]
+
+
+def test_a_long_baseline_learns_for_the_epochs_of_teacher_and_student(units):
+    root, _, _ = units
+    for task in TASKS:
+        document = json.loads((root / "kept" / f"long-baseline-{task}-seed0.json").read_text())
+        assert [epoch["epoch"] for epoch in document["epochs"]] == [1, 2]
+        said = json.loads((root / "out" / "long-seed0" / "evaluate-pooled" / "evaluate.json").read_text())
+        assert document["config"]["teacher"]["epochs"] == 2 and document["config"]["student"]["epochs"] == 1
+        assert document["scores"]["val"][METRICS[task]] is not None
+        assert sum(row["count"] for row in document["per_class"]["pooled"]) > 0
+    assert document["scores"]["pooled"] == said["baseline"]  # the last one that was measured
 
 
 def test_the_sheet_that_is_passed_on_has_no_photograph(units):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import report_splits, settings_of
+from common import data_hashes, measured_on, report_splits, settings_of
 
 from onehead_cli import engine
 from onehead_cli.checkpoint import STUDENT, best_path, load_checkpoint
@@ -46,6 +46,7 @@ def document_of(unit: Unit, console: Console) -> dict[str, Any]:
         "errors": _errors(unit, report_splits(unit.config)["pooled"], console),
         "imagenet_classifier": imagenet_top1(unit.config, console),
         "manifest": manifest_hash(unit.config.data, TASKS),
+        "data": data_hashes(unit.config, measured_on(unit.config)),
         "config": settings_of(unit.config),
     }
 

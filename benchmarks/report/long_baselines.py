@@ -1,0 +1,68 @@
+"""Baselines that learn for as many epochs as the student and the teachers that it starts from together.
+
+A student that begins with the mean of its teachers' weights has learned for their epochs before its own: a baseline of
+the teachers' epochs alone has seen each picture half as often.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import data_hashes, finished, machine, measured_on, report_splits, settings_of, write_document
+
+from onehead_cli import engine
+from onehead_cli.checkpoint import best_path, last_path, load_checkpoint
+from onehead_cli.config import Config, load_config
+from onehead_cli.console import Console
+from onehead_cli.types import Task
+from report.measure import read_epochs
+from report.units import read_json
+
+
+def long_config(base: Path | None, *, seed: int, data: Path, output: Path) -> Config:
+    """The config with teachers of the epochs of teachers and student together."""
+    given = load_config(base, {"seed": seed, "data.root": data})
+    epochs = given.teacher.epochs + given.student.epochs
+    places = {"data.root": data, "output": output / f"long-seed{seed}"}
+    return load_config(base, {"seed": seed, "teacher.epochs": epochs, **places})
+
+
+def train_long_baseline(task: Task, config: Config, *, results: Path, console: Console) -> None:
+    """Train and measure one where {results}/long-baseline-{task}-seed{N}.json does not have it yet."""
+    path = results / f"long-baseline-{task}-seed{config.seed}.json"
+    if finished(path, config, [task.value]):
+        console.note(f"{path}: done already")
+        return
+    console.note(f"long baseline {task}, seed {config.seed}")
+    resume = last_path(config.output, task.value).is_file()
+    engine.train_teacher(config, tasks=[task], resume=resume, reporter=console)
+    best = best_path(config.output, task.value)
+    scores, per_class = {}, {}
+    for name, splits in report_splits(config).items():
+        folder = config.output / f"evaluate-{name}"
+        result = engine.evaluate(
+            config.model_copy(update={"output": folder}),
+            checkpoint=best,
+            tasks=[task],
+            splits=splits,
+            relative=False,
+            reporter=console,
+        )
+        scores[name] = result.document["baseline"]
+        per_class[name] = read_json(folder / f"per_class_{task}.json")["baseline"]
+    checkpoint, epochs = load_checkpoint(best), read_epochs(config.output / f"{task}.jsonl")
+    document = {
+        "long_baseline": task.value,
+        "seed": config.seed,
+        "epoch": checkpoint.epoch,
+        "scores": scores,
+        "per_class": per_class,
+        "epochs": epochs,
+        "parameters": sum(p.numel() for p in checkpoint.model().parameters()),
+        "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
+        **machine(),
+        "data": data_hashes(config, measured_on(config)),
+        "config": settings_of(config),
+    }
+    write_document(path, document)
+    console.note(f"{path}: written")
