@@ -11,10 +11,14 @@ the same network that this one is compared with:
       - {name: base, network: seg}
       - {name: twice as long, network: seg, set: {teacher.epochs: 30}}
       - {name: long and steep, network: seg, set: {teacher.epochs: 30, teacher.lr: 2.0e-3}, against: twice as long}
+      - {name: no weight average, network: seg, set: {teacher.ema_decay: 0.0}, removes: true, note: it stays}
 
-Each finished run is a JSON in the results folder; a run that was stopped goes on from its checkpoints. The comparison,
-there as comparison.json and comparison.md, shows mean and deviation over the seeds and the paired difference with the
-run that each is compared with. The test split is never read.
+`removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
+what docs/RESULTS.md adds where it did not pay.
+
+Each finished run is a JSON in the results folder; a run that was stopped goes on from its checkpoints. The comparison
+of all finished seeds, there as comparison.json and comparison.md, shows mean and deviation over the seeds and the
+paired difference with the run that each is compared with. The test split is never read.
 """
 
 from __future__ import annotations
@@ -25,14 +29,15 @@ import json
 import re
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from common import data_hashes, finished, learned_from, machine, write_document
+from common import data_hashes, finished, frequent_map, learned_from, machine, settings_of, write_document
+from report.measure import read_epochs
+from report.units import read_json
 
 from onehead_cli import engine
 from onehead_cli.checkpoint import best_path, last_path
@@ -42,17 +47,39 @@ from onehead_cli.errors import ConfigError, OneheadError
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 BASE = "base"
+FREQUENT_MAP = "map_frequent"
 _STUDENT = "all"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One line of the comparison. changes: dotted config key -> value; against: the name of the recipe to subtract."""
+    """One line of the comparison.
+
+    changes: dotted config key -> value. against: the name of the recipe to subtract. removes: an ingredient is taken
+    away. note: what a reader should know where the ingredient does not pay.
+    """
 
     name: str
     network: str
     changes: dict[str, Any] = field(default_factory=dict)
     against: str = BASE
+    removes: bool = False
+    note: str = ""
+
+    @classmethod
+    def read(cls, run: dict[str, Any]) -> Recipe:
+        """Raises: KeyError, TypeError, ValueError: it has no name or network, or something unknown."""
+        known = {"name", "network", "set", "against", "removes", "note"}
+        if unknown := run.keys() - known:
+            raise ValueError(f"a run has no {', '.join(sorted(unknown))}")
+        return cls(
+            name=str(run["name"]),
+            network=str(run["network"]),
+            changes=dict(run.get("set") or {}),
+            against=str(run.get("against", BASE)),
+            removes=bool(run.get("removes")),
+            note=str(run.get("note", "")),
+        )
 
     @property
     def slug(self) -> str:
@@ -76,10 +103,7 @@ def read_plan(path: Path) -> Plan:
     """Raises: ConfigError: the YAML is no plan, recipes share a name, or one is compared with what is not there."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        recipes = [
-            Recipe(str(run["name"]), str(run["network"]), dict(run.get("set") or {}), str(run.get("against", BASE)))
-            for run in raw["runs"]
-        ]
+        recipes = [Recipe.read(run) for run in raw["runs"]]
         base = path.parent / str(raw["base"])
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -120,24 +144,40 @@ def config_of(plan: Plan, recipe: Recipe, *, seed: int, data: Path, output: Path
 
 def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     """Train what is not trained yet; the scores on val of the network and, for a student, of its teachers."""
-    began = time.perf_counter()
     teachers = config.model_copy(update={"output": config.teachers_folder})
     wanted = TASKS if network == _STUDENT else (Task(network),)
     scores: dict[str, dict[str, float | None]] = {}
     for task in wanted:
         resume = last_path(teachers.output, task.value).is_file()
         [result] = engine.train_teacher(teachers, tasks=[task], resume=resume, reporter=console)
-        scores[task.value] = result.scores
+        scores[task.value] = result.scores | _frequent(teachers, task.value, console)
     if network == _STUDENT:
         resume = last_path(config.output, _STUDENT).is_file()
-        scores[_STUDENT] = engine.train_unified(config, resume=resume, reporter=console).scores
+        student = engine.train_unified(config, resume=resume, reporter=console).scores
+        scores[_STUDENT] = student | _frequent(config, _STUDENT, console)
+    epochs = read_epochs(config.output / f"{network}.jsonl")
     return {
         "scores": scores,
-        "checkpoint": str(best_path(config.output, network)),
-        "seconds": round(time.perf_counter() - began, 1),
-        "resumed": resume,
-        **machine(),
+        "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
+        **machine(config),
     }
+
+
+def _frequent(config: Config, network: str, console: Console) -> dict[str, float | None]:
+    """The mAP of the frequent classes on val, for a network that detects."""
+    if network not in (Task.DET, _STUDENT):
+        return {}
+    folder = config.output / "evaluate-val"
+    engine.evaluate(
+        config.model_copy(update={"output": folder}),
+        checkpoint=best_path(config.output, network),
+        tasks=[Task.DET],
+        splits=[config.data.val_split],
+        relative=False,
+        reporter=console,
+    )
+    rows = read_json(folder / "per_class_det.json")["unified" if network == _STUDENT else "baseline"]
+    return {FREQUENT_MAP: frequent_map(rows)}
 
 
 def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -147,23 +187,26 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
         recipes: those of the plan.
         results: their finished runs' documents; seeds that only one side has are left out of the difference.
     """
-    against = {(recipe.network, recipe.name): recipe.against for recipe in recipes}
+    known = {(recipe.network, recipe.name): recipe for recipe in recipes}
     rows = []
     by_recipe: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for result in results:
         by_recipe.setdefault((result["network"], result["name"]), {})[result["seed"]] = result
     for (network, name), runs in by_recipe.items():
-        other = against[network, name] if name != against[network, name] else None
+        recipe = known[network, name]
+        other = recipe.against if name != recipe.against else None
         others = by_recipe.get((network, other), {}) if other else {}
-        for task in TASKS if network == _STUDENT else (Task(network),):
-            metric = MAIN_METRIC[task]
-            values = {seed: result["scores"][network][metric] for seed, result in runs.items()}
-            gains = [values[seed] - others[seed]["scores"][network][metric] for seed in values if seed in others]
-            own_teacher = (
-                [values[seed] - runs[seed]["scores"][task.value][metric] for seed in values]
-                if network == _STUDENT
-                else []
-            )
+        tasks = TASKS if network == _STUDENT else (Task(network),)
+        metrics = [(task, MAIN_METRIC[task]) for task in tasks]
+        metrics += [(Task.DET, FREQUENT_MAP)] if Task.DET in tasks else []
+        for task, metric in metrics:
+            values = _by_seed(runs, network, metric)
+            if not values:
+                continue
+            before = _by_seed(others, network, metric)
+            teachers = _by_seed(runs, task.value, metric) if network == _STUDENT else {}
+            gains = [values[seed] - before[seed] for seed in values if seed in before]
+            own_teacher = [values[seed] - teachers[seed] for seed in values if seed in teachers]
             rows.append(
                 {
                     "network": network,
@@ -173,12 +216,20 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
                     "mean": statistics.fmean(values.values()),
                     "deviation": _deviation(list(values.values())),
                     "against": other,
+                    "removes": recipe.removes,
+                    "note": recipe.note,
                     "difference": statistics.fmean(gains) if gains else None,
                     "difference_deviation": _deviation(gains),
                     "minus_teacher": statistics.fmean(own_teacher) if own_teacher else None,
                 }
             )
     return rows
+
+
+def _by_seed(runs: Mapping[int, dict[str, Any]], network: str, metric: str) -> dict[int, float]:
+    """A score of each seed that has it: where no class has boxes enough, there is none."""
+    found = {seed: result["scores"][network].get(metric) for seed, result in runs.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -212,7 +263,21 @@ def _signed(value: float | None) -> str:
 def _teachers_hash(config: Config) -> str:
     kept = config.model_dump(mode="json", include={"data": True, "model": True, "teacher": True})
     kept["data"].pop("root")
+    # What the teacher of classes takes from the student's side of the config where it learns from ImageNet's rows.
+    kept["distill"] = [config.distill.lambda_, config.distill.temperature]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def all_finished(plan: Plan, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The documents of all seeds in the results folder, those of earlier calls among them."""
+    found = []
+    for recipe in plan.recipes:
+        for path in sorted(given.results.glob(f"{recipe.slug}-seed*.json")):
+            seed = int(path.stem.rpartition("seed")[2])
+            config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
+            if document := finished(path, config, recipe.trained):
+                found.append(document)
+    return found
 
 
 def main() -> int:
@@ -224,19 +289,17 @@ def main() -> int:
     parser.add_argument("--seeds", default="0", help="numbers, comma-separated")
     parser.add_argument("--only", default="", help="run only the recipes whose name holds this text")
     given = parser.parse_args()
+    if not all(seed.isdigit() for seed in given.seeds.split(",")):
+        parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
     console = Console()
     try:
         plan, seeds = read_plan(given.plan), [int(seed) for seed in given.seeds.split(",")]
         given.results.mkdir(parents=True, exist_ok=True)
-        results = []
         for seed in seeds:
             for recipe in plan.recipes:
                 path = given.results / f"{recipe.slug}-seed{seed}.json"
                 config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
-                if (done := finished(path, config, recipe.trained)) is not None:
-                    results.append(done)
-                    continue
-                if given.only not in recipe.name:
+                if given.only not in recipe.name or finished(path, config, recipe.trained):
                     continue
                 console.note(f"{recipe.slug}, seed {seed}")
                 document = {
@@ -247,11 +310,10 @@ def main() -> int:
                     "set": recipe.changes,
                     **run(config, recipe.network, console),
                     "data": data_hashes(config, learned_from(config)),
-                    "config": config.model_dump(mode="json", by_alias=True, exclude={"output"}),
+                    "config": settings_of(config),
                 }
                 write_document(path, document)
-                results.append(document)
-        rows = compare(plan.recipes, results)
+        rows = compare(plan.recipes, all_finished(plan, given))
         (given.results / "comparison.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         (given.results / "comparison.md").write_text(markdown(rows), encoding="utf-8")
     except OneheadError as error:

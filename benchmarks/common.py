@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from onehead_cli.datasets.files import sha256_of
 from onehead_cli.datasets.listing import ClassFolders, CocoImages, MaskFolders, list_split
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.prepare import prepare_synthetic
+from onehead_cli.device import resolve_device, resolve_precision
 from onehead_cli.profiling import processor_name
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
@@ -35,6 +37,9 @@ from onehead_cli.types import TASKS, Batch
 #: The setting of the training benchmarks: pixels a side, pictures of each task in a mini-batch.
 IMAGE_SIZE = 320
 BATCH_SIZE = 4
+PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+#: So many true boxes make the AP of a class more than luck.
+FREQUENT = 5
 
 
 @dataclass(frozen=True)
@@ -256,12 +261,25 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def machine() -> dict[str, Any]:
+def machine(config: Config) -> dict[str, Any]:
+    """On what, and in which precision, a network of this config is trained and measured here."""
+    device = resolve_device(config.device)
     return {
-        "processor": processor_name(torch.device("cpu")),
+        "processor": processor_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "precision": PRECISIONS[resolve_precision(config.model.precision, device)],
     }
+
+
+def frequent_map(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """mAP over the classes with `FREQUENT` boxes and more: one box of a class of two moves its AP by a half.
+
+    Args:
+        rows: a class each, with its number of boxes and AP, as `onehead evaluate` writes them.
+    """
+    values = [row["ap"] for row in rows if row["count"] >= FREQUENT and row["ap"] is not None]
+    return statistics.fmean(values) if values else None
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def train_student(unit: Unit, console: Console) -> None:
 
 def _mark(unit: Unit, network: str, **facts: Any) -> None:
     data = data_hashes(unit.config, learned_from(unit.config))
-    write_document(unit.marker(network), {**facts, **machine(), "data": data, "config": settings_of(unit.config)})
+    write_document(
+        unit.marker(network), {**facts, **machine(unit.config), "data": data, "config": settings_of(unit.config)}
+    )
 
 
 def write_pictures(unit: Unit, *, output: Path, pictures: Path, console: Console) -> None:

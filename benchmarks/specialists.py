@@ -305,7 +305,7 @@ def run(task: Task, config: Config, *, reports: Sequence[str], results: Path, co
         "seed": config.seed,
         **found,
         "seconds": round(time.perf_counter() - began, 1),
-        **machine(),
+        **machine(config),
         "data": data_hashes(config, learned_from(config) if list(reports) == ["val"] else measured_on(config)),
         "config": settings_of(config),
     }

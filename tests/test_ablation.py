@@ -52,6 +52,29 @@ def test_a_recipe_can_be_compared_with_another_than_the_base(ablation):
     assert ablation.compare([ablation.Recipe("wide", "det", against="deep")], results[1:2])[0]["difference"] is None
 
 
+def test_the_mean_over_frequent_classes_is_compared_where_it_is_there(ablation):
+    results = [
+        _result("base", "det", 0, det={"map": 0.30, "map_frequent": 0.10}),
+        _result("other", "det", 0, det={"map": 0.20, "map_frequent": 0.15}),
+        _result("old", "det", 0, det={"map": 0.20}),
+    ]
+    rows = ablation.compare([ablation.Recipe(name, "det") for name in ("base", "other", "old")], results)
+    assert [(row["name"], row["metric"]) for row in rows[2:]] == [
+        ("other", "map"),
+        ("other", "map_frequent"),
+        ("old", "map"),
+    ]
+    assert [row["difference"] for row in rows[2:4]] == pytest.approx([-0.10, 0.05])
+
+
+def test_frequent_classes_by_hand():
+    from common import frequent_map
+
+    rows = [{"count": 5, "ap": 0.2}, {"count": 4, "ap": 1.0}, {"count": 90, "ap": 0.1}, {"count": 9, "ap": None}]
+    assert frequent_map(rows) == pytest.approx(0.15)
+    assert frequent_map(rows[1:2]) is None
+
+
 def test_a_student_is_also_compared_with_its_own_teachers(ablation):
     scores = {"cls": {"top1": 0.9}, "seg": {"miou": 0.5}, "det": {"map": 0.1}}
     result = _result("base", "all", 0, **scores, all={"top1": 0.95, "miou": 0.48, "map": 0.1})
@@ -66,6 +89,7 @@ def test_a_student_is_also_compared_with_its_own_teachers(ablation):
         "base: x.yaml\nruns: [{name: a}]",
         "base: x\nruns: [{name: a, network: dog}]",
         "base: x\nruns: [{name: a, network: det}, {name: b, network: seg, against: a}]",
+        "base: x\nruns: [{name: a, network: det, sets: {seed: 1}}]",
         "[",
     ],
 )
@@ -97,8 +121,17 @@ def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
     rows = json.loads((tmp_path / "results" / "comparison.json").read_text())
     base = json.loads((tmp_path / "results" / done[0]).read_text())["scores"]["all"]
     assert [row["mean"] for row in rows[:3]] == [base["top1"], base["miou"], base["map"]]
+    [frequent] = [row for row in rows if (row["name"], row["metric"]) == ("base", "map_frequent")]
+    kept = json.loads((tmp_path / "out" / "all-base-seed0" / "evaluate-val" / "per_class_det.json").read_text())
+    often = [row["ap"] for row in kept["unified"] if row["count"] >= 5]
+    assert len(often) > 0 and frequent["mean"] == pytest.approx(sum(often) / len(often))
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
     second = subprocess.run(command, capture_output=True, text=True)
     assert second.returncode == 0 and second.stdout == first.stdout
+    # A call for another seed leaves the finished one in the comparison.
+    other = subprocess.run([*command, "--seeds", "1", "--only", "nothing"], capture_output=True, text=True)
+    assert other.returncode == 0 and other.stdout == first.stdout
+    typo = subprocess.run([*command, "--seeds", "a"], capture_output=True, text=True)
+    assert typo.returncode == 2 and "Traceback" not in typo.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import frequent_map
+
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 Document = dict[str, Any]
@@ -23,13 +25,16 @@ POOLED, VAL, TEST = "pooled", "val", "test"
 
 @dataclass(frozen=True)
 class Results:
-    """finals: recipe -> seed -> document of results.py. specialists: task -> seed -> document of specialists.py.
+    """The kept documents.
 
-    comparison: the rows of ablation.py; runs: its documents. wanted: the seeds that there are to be.
+    finals: recipe -> seed -> document of results.py. specialists: task -> seed -> document of specialists.py.
+    long_baselines: task -> seed -> document of long_baselines.py. comparison: the rows of ablation.py; runs: its
+    documents. wanted: the seeds that there are to be.
     """
 
     finals: dict[str, dict[int, Document]]
     specialists: dict[Task, dict[int, Document]]
+    long_baselines: dict[Task, dict[int, Document]]
     comparison: list[Document]
     runs: list[Document]
     wanted: list[int]
@@ -49,6 +54,9 @@ class Results:
     def specialist(self, report: str, task: Task) -> BySeed:
         return _by_seed(self.specialists[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
 
+    def long_baseline(self, report: str, task: Task) -> BySeed:
+        return _by_seed(self.long_baselines[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
+
     def imagenet(self, report: str) -> BySeed:
         """Top-1 of the untouched ImageNet classifier; empty where it does not know the classes."""
         return _by_seed(self.finals[FULL], lambda doc: (doc["imagenet_classifier"] or {}).get(report))
@@ -56,6 +64,17 @@ class Results:
     def per_class(self, report: str, who: str, task: Task) -> list[list[Document]]:
         """The rows a class of each seed of the full recipe."""
         return [doc["evaluation"][report]["per_class"][task.value][who] for doc in self.finals[FULL].values()]
+
+    def frequent(self, recipe: str, who: str, report: str) -> BySeed:
+        """mAP over the classes with enough boxes, of student or teacher."""
+        docs = self.finals[recipe]
+        return _by_seed(docs, lambda doc: frequent_map(doc["evaluation"][report]["per_class"]["det"][who]))
+
+    def frequent_specialist(self, report: str) -> BySeed:
+        return _by_seed(self.specialists[Task.DET], lambda doc: frequent_map(doc["per_class"][report]))
+
+    def frequent_long_baseline(self, report: str) -> BySeed:
+        return _by_seed(self.long_baselines[Task.DET], lambda doc: frequent_map(doc["per_class"][report]))
 
     def missing(self, docs: Mapping[int, Document]) -> list[int]:
         return [seed for seed in self.wanted if seed not in docs]
@@ -65,6 +84,7 @@ def load_results(folder: Path, wanted: Sequence[int]) -> Results:
     """Everything in a folder of results of the wanted seeds; other files in it do no harm."""
     finals: dict[str, dict[int, Document]] = {FULL: {}, PLAIN: {}}
     specialists: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
+    long_baselines: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
     comparison, runs = [], []
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -74,11 +94,14 @@ def load_results(folder: Path, wanted: Sequence[int]) -> Results:
             finals[document["recipe"]][document["seed"]] = document
         elif re.fullmatch(r"specialist-(cls|seg|det)-seed\d+\.json", path.name):
             specialists[Task(document["specialist"])][document["seed"]] = document
+        elif re.fullmatch(r"long-baseline-(cls|seg|det)-seed\d+\.json", path.name):
+            long_baselines[Task(document["long_baseline"])][document["seed"]] = document
         elif isinstance(document, dict) and {"name", "network", "set", "scores"} <= document.keys():
             runs.append(document)
     return Results(
         finals={recipe: _only(docs, wanted) for recipe, docs in finals.items()},
         specialists={task: _only(docs, wanted) for task, docs in specialists.items()},
+        long_baselines={task: _only(docs, wanted) for task, docs in long_baselines.items()},
         comparison=comparison,
         runs=runs,
         wanted=list(wanted),

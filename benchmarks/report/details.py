@@ -161,7 +161,14 @@ def curves(results: Results, pictures: Path) -> Lines:
     plot_scores(results, pictures / "val.png")
     plot_losses(results, pictures / "losses.png")
     plot_weights(results, pictures / "weights.png")
-    lines = ["## Curves", *picture(pictures, "val.png", "val an epoch, the full recipe; thin lines are seeds.")]
+    lines = [
+        "## Curves",
+        *picture(
+            pictures,
+            "val.png",
+            "val an epoch, the full recipe; thin lines are seeds, dots the epochs chosen, figures the last epoch.",
+        ),
+    ]
     lines += picture(pictures, "losses.png", "the student's losses, mean over the steps of an epoch.")
     lines += ["", "## The course of the task weights", ""]
     for task in TASKS:
@@ -192,8 +199,8 @@ def time_and_machine(results: Results) -> Lines:
     lines = [
         "## Time and machine",
         "",
-        "| network | parameters | minutes | seeds | processor | threads | torch |",
-        "|---|---|---|---|---|---|---|",
+        "| network | parameters | minutes | seeds | processor | threads | precision | torch |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     total = 0.0
     rows: dict[str, list[Document]] = {}
@@ -203,13 +210,16 @@ def time_and_machine(results: Results) -> Lines:
             rows[f"{'student' if network == 'all' else f'teacher {network}'}, {recipe}"] = [
                 network for network in trained if not network.get("copied_from")
             ]
-    for task, docs in results.specialists.items():
-        rows[f"specialist {task}"] = list(docs.values())
+    for kind, compared in (("long baseline", results.long_baselines), ("specialist", results.specialists)):
+        rows |= {f"{kind} {task}": list(docs.values()) for task, docs in compared.items()}
     for name, documents in rows.items():
         if not documents:
             continue
         total += sum(doc["seconds"] for doc in documents)
-        facts = [listed(dict.fromkeys(doc[key] for doc in documents)) for key in ("processor", "threads", "torch")]
+        facts = [
+            listed(dict.fromkeys(doc[key] for doc in documents))
+            for key in ("processor", "threads", "precision", "torch")
+        ]
         lines.append(
             f"| {name} | {documents[0]['parameters']:,} | {shown([doc['seconds'] / 60 for doc in documents], '.1f')} "
             f"| {listed(doc['seed'] for doc in documents)} | {' | '.join(facts)} |"
@@ -220,8 +230,9 @@ def time_and_machine(results: Results) -> Lines:
     )
     lines += [
         "",
-        f"Together {total / 3600:.1f} hours of training, with the evaluations on val, added up over networks of which "
-        "several may have run at once. The student has "
-        f"{student[0] / teachers[0]:.2f} of the three teachers' parameters.",
+        f"Together {total / 3600:.1f} hours of training, with the evaluations on val (a specialist's on test too), "
+        "added up over networks of which several may have run at once. The student has "
+        f"{student[0] / teachers[0]:.2f} of the three teachers' parameters. Where a processor has no bf16, `auto` "
+        "takes fp32, and scores of few pictures move: the model card has both for the student that is shipped.",
     ]
     return lines

@@ -60,7 +60,7 @@ def train_long_baseline(task: Task, config: Config, *, results: Path, console: C
         "epochs": epochs,
         "parameters": sum(p.numel() for p in checkpoint.model().parameters()),
         "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
-        **machine(),
+        **machine(config),
         "data": data_hashes(config, measured_on(config)),
         "config": settings_of(config),
     }

@@ -61,7 +61,7 @@ def _network(unit: Unit, name: str) -> dict[str, Any]:
         "best_epoch": checkpoint.epoch,
         "cell_threshold": checkpoint.thresholds.cells,
         "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
-        **{key: marker.get(key) for key in ("processor", "threads", "torch", "copied_from")},
+        **{key: marker.get(key) for key in ("processor", "threads", "torch", "precision", "copied_from")},
         "epochs": epochs,
     }
 

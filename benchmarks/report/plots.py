@@ -28,19 +28,20 @@ Line = list[tuple[int, float]]
 def plot_scores(results: Results, path: Path) -> None:
     """Val an epoch of the unified network, the baselines and the specialists, a panel a task."""
     figure, panels = _panels(len(TASKS))
-    student = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
+    finals = results.finals[FULL].values()
+    student = [(doc["networks"]["all"]["epochs"], doc["networks"]["all"]["best_epoch"]) for doc in finals]
     for task, axes in zip(TASKS, panels, strict=True):
         metric = MAIN_METRIC[task]
-        teacher = [doc["networks"][task.value]["epochs"] for doc in results.finals[FULL].values()]
-        specialist = [doc["epochs"] for doc in results.specialists[task].values()]
-        _draw(
-            axes,
-            [
-                ("unified", BLUE, _lines(student, "val", metric)),
-                ("baseline", ORANGE, _lines(teacher, "val", metric)),
-                ("specialist", GREEN, _lines(specialist, "val", metric)),
-            ],
-        )
+        teacher = [(doc["networks"][task]["epochs"], doc["networks"][task]["best_epoch"]) for doc in finals]
+        specialist = [(doc["epochs"], doc["epoch"]) for doc in results.specialists[task].values()]
+        named = [("unified", BLUE, student), ("baseline", ORANGE, teacher), ("specialist", GREEN, specialist)]
+        series = []
+        for name, colour, runs in named:
+            series.append((name, colour, _lines([epochs for epochs, _ in runs], "val", metric)))
+            for epochs, chosen in runs:
+                value = next(epoch["val"][metric] for epoch in epochs if epoch["epoch"] == chosen)
+                axes.plot(chosen, value, "o", color=colour, markersize=4)
+        _draw(axes, series)
         axes.set_title(f"{SCORE_LABELS[task]} on val", loc="left", fontsize=10)
     _save(figure, path)
 
@@ -62,6 +63,8 @@ def plot_weights(results: Results, path: Path) -> None:
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
     _draw(axes, [(t.value, TASK_COLOURS[t], _lines(epochs, "weights", t.value)) for t in TASKS])
     axes.set_title("student, weight of each task's loss", loc="left", fontsize=10)
+    # From 0, or weights that hardly leave a third would fill the panel.
+    axes.set_ylim(0, 1)
     _save(figure, path)
 
 
