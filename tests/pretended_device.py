@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 aten = torch.ops.aten
 _META = torch.device("meta")
 
+#: What the pretended GPU says of its memory.
+PEAK_BYTES = 2_000_000
 #: What may read one device and write another.
 _CROSSES = (aten.copy_, aten._to_copy)
 #: Whose second argument may be indices on the CPU.
@@ -119,6 +121,8 @@ def _compute(function, args, kwargs):
             packet in _NOT_DETERMINISTIC or (packet is aten.nll_loss2d_forward and args[3] != 0)
         ):
             raise RuntimeError(f"{packet} does not have a deterministic implementation")
+        if packet in (aten.index_put, aten.index_put_) and not torch.are_deterministic_algorithms_enabled():
+            _check_written_once(*args)
     if wanted is not None:
         kwargs = {**kwargs, "device": "cpu"}
     result = function(*tree_map_only(DeviceTensor, _inner, args), **tree_map_only(DeviceTensor, _inner, kwargs))
@@ -145,6 +149,17 @@ def _check_devices(function, packet, args, kwargs):
             )
 
 
+def _check_written_once(target, indices, values, accumulate=False):
+    """Where a place is written twice with other values, it is not known which of them a GPU keeps."""
+    places = [_inner(each) if isinstance(each, DeviceTensor) else each for each in indices]
+    if accumulate or values.ndim != 1 or any(each is None or each.ndim != 1 or not len(each) for each in places):
+        return
+    written = {}
+    for place, value in zip(zip(*(each.tolist() for each in places), strict=True), values.tolist(), strict=False):
+        if written.setdefault(place, value) != value:
+            raise RuntimeError(f"index_put on the device: {place} is written twice, with {written[place]} and {value}")
+
+
 def _inner(tensor):
     return tensor.inner
 
@@ -169,7 +184,7 @@ def pretended_gpu(*, bf16=True):
             "get_rng_state": torch.zeros(16, dtype=torch.uint8),
             "set_rng_state": None,
             "memory_allocated": 1_000_000,
-            "max_memory_allocated": 2_000_000,
+            "max_memory_allocated": PEAK_BYTES,
             "reset_peak_memory_stats": None,
             "get_device_name": "Pretended GPU",
             "is_current_stream_capturing": False,

@@ -6,12 +6,17 @@ import signal
 import pytest
 import timm
 import torch
-from pretended_device import DeviceTensor, pretended_gpu
+from pretended_device import PEAK_BYTES, DeviceTensor, pretended_gpu
 from runs import assert_same_run, at_step, lines
 from tiny import TINY
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.config import Config
+from onehead_cli.console import Console
+from onehead_cli.training.estimate import estimate_training
+from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.types import TASKS, Task
 
 #: The smallest EfficientNet that timm has; its first stages can be frozen.
 NAME = "test_efficientnet"
@@ -66,13 +71,14 @@ def chain(tiny_data, backbone, tmp_path_factory):
         lambda here: torch.zeros(3, 4, device=here.device).index_put_((torch.tensor([0]),), torch.ones(1, 4)),
         lambda here: torch.rand(3, device="cuda", generator=torch.Generator()),
         lambda here: here.numpy(),
+        lambda here: here[0].index_put_((torch.tensor([1, 1]),), here[0, :2]),
     ],
 )
 def test_the_pretended_gpu_refuses_what_a_gpu_refuses(mixed):
     with pretended_gpu():
         here = torch.rand(3, 4).to("cuda")
         assert here.device.type == "cuda" and isinstance(here + 1, DeviceTensor)
-        with pytest.raises((RuntimeError, TypeError), match=r"device|numpy\(\)"):
+        with pytest.raises((RuntimeError, TypeError), match=r"device|numpy\(\)|twice"):
             mixed(here)
 
 
@@ -86,6 +92,42 @@ def test_the_pretended_gpu_allows_what_a_gpu_allows():
             assert torch.nn.functional.linear(here, here).dtype is torch.bfloat16
 
 
+def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch, capsys):
+    def refuse(*size, device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", refuse)
+    assert run(["profile", "--backbone", NAME, "--no-pretrained", "--device", "cuda"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "no kernel image is available" in message and "--device cpu" in message
+
+
+def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
+    config = Config.model_validate(
+        {
+            "device": "cuda",
+            "data": {"root": tiny_data, "image_size": 64},
+            "model": {"backbone": NAME, "pretrained": False},
+            "student": {"batch_size": 12, "boxes_from_masks": True},
+            "distill": {"lambda": 0},
+        }
+    )
+    with pretended_gpu():
+        architecture = architecture_for(config, TASKS)
+        loop = build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+        batch = loop.loader.minibatch(0)
+        estimate = estimate_training(loop)
+        kept = [part for data in loop.loader.splits.values() for part in data._store._kept.values()]
+        kept += loop.loader.splits[Task.SEG]._masks.values()
+        assert len(kept) == 4 * 12 and all(isinstance(each, DeviceTensor) for each in kept)
+    target, boxes = batch[Task.DET].target, batch[Task.SEG].mask_boxes
+    for each in (*[part.images for part in batch.values()], batch[Task.SEG].target, target.boxes, boxes.labels):
+        assert isinstance(each, DeviceTensor)
+    parameters = sum(each.numel() for each in loop.objective.model.parameters())
+    assert estimate.memory_bytes == PEAK_BYTES + 2 * 4 * parameters + 3 * 12 * 64 * 64 * 3
+
+
 def test_teachers_and_student_train(chain):
     for name in ("cls", "seg", "det", "all"):
         assert load_checkpoint(chain / f"{name}_best.pth").epoch == 1
@@ -96,7 +138,7 @@ def test_teachers_and_student_train(chain):
 def test_what_was_trained_on_a_gpu_is_evaluated_predicted_and_profiled_there(chain, tiny_data, capsys):
     where = ["--output", str(chain), "--device", "cuda", "--quiet"]
     with pretended_gpu():
-        assert run(["evaluate", "--data", str(tiny_data), *where]) == 0
+        assert run(["evaluate", "--data", str(tiny_data), *where, *settings("evaluation.resamples=10")]) == 0
         assert run(["predict", str(tiny_data / "mini_coco_det" / "test"), *where]) == 0
         profile = ["profile", "--checkpoint", str(chain / "all_best.pth"), "--device", "cuda", "--runs", "1", "--json"]
         assert run(profile) == 0
