@@ -24,15 +24,12 @@ _CROSSES = (aten.copy_, aten._to_copy)
 _INDEXES = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 #: What CUDA autocast runs in its type; the network has nothing else of the list.
 _IN_BF16 = (torch.conv2d, torch.nn.functional.linear, torch.matmul, torch.bmm, torch.baddbmm)
-#: What has no deterministic kernel for CUDA, of all that a backbone or a loss may have.
+#: What has no deterministic kernel for CUDA, of all that a backbone or a loss may have; `_compute` knows one more.
 _NOT_DETERMINISTIC = (
     aten.upsample_bilinear2d_backward,
     aten.grid_sampler_2d_backward,
     aten._adaptive_avg_pool2d_backward,
-    aten.max_pool2d_with_indices_backward,
-    aten.avg_pool2d_backward,
     aten.reflection_pad2d_backward,
-    aten.put_,
 )
 
 
