@@ -41,6 +41,8 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 _OUT_OF_MEMORY = "out of memory: lower --batch-size or --image-size"
+#: How torch says it of the GPU and of the CPU, and how cuBLAS and cuDNN do.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
 #: A full disk, a quota, a file too large, a disk that fails.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -100,7 +102,7 @@ def run(args: list[str] | None = None) -> int:
         return _fail(_OUT_OF_MEMORY, 1)
     except RuntimeError as error:  # torch has no types for these
         message = str(error)
-        if "out of memory" in message or "can't allocate memory" in message:
+        if any(words in message for words in _NO_MEMORY):
             return _fail(_OUT_OF_MEMORY, 1)
         if "does not have a deterministic implementation" in message:
             return _fail(

@@ -22,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where there is a GPU, else the CPU; each process of a distributed run has a GPU of its own.
 
     Raises:
-        ConfigError: the device is not on this machine, or not once for each process.
+        ConfigError: the device is not on this machine, or not once for each process, or cannot compute.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,14 +30,26 @@ def resolve_device(name: str) -> torch.device:
     if not available[name]:
         there = ", ".join(key for key, ok in available.items() if ok)
         raise ConfigError(f"--device {name}: not available on this machine; available: {there}")
-    if name == "cuda" and world_size() > 1:
-        if local_world_size() > torch.cuda.device_count():
-            raise ConfigError(
-                f"{local_world_size()} processes on a machine with {torch.cuda.device_count()} GPU(s): "
-                "start one a GPU, or use --device cpu"
-            )
-        return torch.device(name, local_rank())
-    return torch.device(name)
+    device = torch.device(name)
+    if name == "cuda":
+        if world_size() > 1:
+            if local_world_size() > torch.cuda.device_count():
+                raise ConfigError(
+                    f"{local_world_size()} processes on a machine with {torch.cuda.device_count()} GPU(s): "
+                    "start one a GPU, or use --device cpu"
+                )
+            device = torch.device(name, local_rank())
+        _try_gpu(device)
+    return device
+
+
+def _try_gpu(device: torch.device) -> None:
+    """Compute one number: torch calls a GPU available that it has no kernels for, or that others have filled."""
+    try:
+        torch.ones(1, device=device).add_(1)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device cuda: the GPU cannot be used ({reason}); use --device cpu") from None
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

@@ -1,6 +1,7 @@
 """What the launcher's environment means to the commands."""
 
 import pytest
+from pretended_device import pretended_gpu
 
 from onehead_cli import launch
 from onehead_cli.app import run
@@ -57,5 +58,6 @@ def test_each_process_needs_a_gpu_of_its_own(second_of_two, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"2 processes on a machine with 1 GPU\(s\)"):
         resolve_device("auto")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device("auto") == torch.device("cuda", 1)
+    with pretended_gpu():
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert resolve_device("auto") == torch.device("cuda", 1)

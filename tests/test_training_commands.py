@@ -327,11 +327,15 @@ def gpu_allocation():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
 
 
+def gpu_library_allocation():
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 def python_allocation():
     bytearray(2**62)
 
 
-@pytest.mark.parametrize("allocate", [real_allocation, gpu_allocation, python_allocation])
+@pytest.mark.parametrize("allocate", [real_allocation, gpu_allocation, gpu_library_allocation, python_allocation])
 def test_fault_35_out_of_memory_is_one_line_with_advice(
     allocate, teacher_command, stopped, tmp_path, monkeypatch, capsys
 ):

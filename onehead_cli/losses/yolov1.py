@@ -30,8 +30,11 @@ def yolov1_loss(detection_map: Tensor, target: DetectionTarget, *, num_classes: 
     cell = ((boxes[:, :2] + boxes[:, 2:]) / 2 * grid).long()
     column, row = cell[:, 0].clamp(0, w - 1), cell[:, 1].clamp(0, h - 1)
 
+    # A cell is given to the last box that claims it before it is written: written twice, a GPU may keep either.
+    order, place = torch.arange(len(picture), device=boxes.device), (picture * h + row) * w + column
+    last = order[~((place[:, None] == place) & (order[:, None] < order)).any(1)]
     owner = torch.full((batch, h, w), -1, device=boxes.device)
-    owner[picture, row, column] = torch.arange(len(picture), device=boxes.device)
+    owner[picture[last], row[last], column[last]] = last
     has_object = owner >= 0
     claim = owner[has_object]  # [P], in the order of the cells
     p, r, c = torch.nonzero(has_object, as_tuple=True)

@@ -50,9 +50,7 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
 
 
 def _pictures(loop: TrainingLoop) -> int:
-    """Bytes of the training pictures that will be kept in memory; on the CPU whatever the device."""
-    if loop.loader.device.type == "cuda":
-        return 0
+    """Bytes of the training pictures that will be kept in memory, the GPU's where there is one."""
     side = loop.loader.data.image_size
     wanted = sum(len(split) for split in loop.loader.splits.values()) * side * side * 3
     return min(loop.loader.data.cache_mb * 1_000_000, wanted)

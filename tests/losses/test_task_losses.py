@@ -105,6 +105,13 @@ def test_yolov1_loss_by_hand():
     assert loss.item() == pytest.approx(coordinates + confidence + classes, abs=1e-6)
 
 
+def test_yolov1_gives_a_cell_to_the_later_of_two_boxes():
+    early, late = (0.25, 0.25, 0.75, 1.0), (0.25, 0.25, 0.75, 0.75)
+    both = yolov1_loss(one_cell_map(), target(early, late, labels=[0, 1]), num_classes=2, image_size=S)
+    one = yolov1_loss(one_cell_map(), target(late, labels=[1]), num_classes=2, image_size=S)
+    assert both.item() == one.item() > 0
+
+
 def test_yolov1_gives_the_box_to_the_better_predictor():
     # Two boxes in the cell: the second fits the true box exactly and is the one that answers for it.
     fits = torch.tensor([0.0, 0.0, 0, 0, math.log(0.1), math.log(0.1), 0, 0, 0, math.log(0.5), math.log(0.5), 0])
