@@ -263,8 +263,8 @@ def _signed(value: float | None) -> str:
 def _teachers_hash(config: Config) -> str:
     kept = config.model_dump(mode="json", include={"data": True, "model": True, "teacher": True})
     kept["data"].pop("root")
-    # What the teacher of classes takes from the student's side of the config where it learns from ImageNet's rows.
-    kept["distill"] = [config.distill.lambda_, config.distill.temperature]
+    # What a teacher takes from the student's side of the config, some only where it learns from ImageNet's rows.
+    kept["shared"] = [config.student.normalise_losses, config.distill.lambda_, config.distill.temperature]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from report import ablations, details, scores
+from report import ablations, details, scores, verdicts
 from report.data import FULL, PLAIN, TEST, VAL, Document, Results, differing_settings, load_results
 from report.text import Lines, listed
 
@@ -28,6 +28,8 @@ def page(results: Results, *, pictures: Path) -> str:
     if results.finals[FULL]:
         sections = [
             scores.final_tables,
+            verdicts.targets,
+            verdicts.drops,
             scores.beside_the_reference,
             lambda found: scores.conversions(found, pictures),
             *compared,

@@ -187,7 +187,7 @@ def test_what_is_refused_by_hand(ship):
     assert ship.objections(measured(top1=0.8981, miou=0.5019), 16_000_000) == []
     assert ship.objections(measured(), 16_000_001) == ["16.00 MB are more than 16 MB"]
     [worse, lost] = ship.objections(measured(miou=0.5021, map=0.1), 1)
-    assert "miou on test is 0.5000, in half precision 0.5021: more than 0.002 apart" in worse
+    assert "miou on test in fp32 is 0.5000, of the file in half precision 0.5021: more than 0.002 apart" in worse
     assert "map on test is None, in half precision 0.1" in lost
     assert ship.objections(measured(top1=0.8979), 1)
 

@@ -57,6 +57,10 @@ class Results:
     def long_baseline(self, report: str, task: Task) -> BySeed:
         return _by_seed(self.long_baselines[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
 
+    def lead(self, recipe: str, report: str, other: Callable[[str, Task], BySeed], task: Task) -> BySeed:
+        """Unified minus `other`, which gives a score of a report and task."""
+        return minus(self.score(recipe, report, UNIFIED, task), other(report, task))
+
     def imagenet(self, report: str) -> BySeed:
         """Top-1 of the untouched ImageNet classifier; empty where it does not know the classes."""
         return _by_seed(self.finals[FULL], lambda doc: (doc["imagenet_classifier"] or {}).get(report))

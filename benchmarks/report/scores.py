@@ -1,8 +1,8 @@
-"""The sections of scores: final tables, targets, the reference, conversions of labels."""
+"""The sections of scores: final tables, the reference, conversions of labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from report.data import (
     VAL,
     BySeed,
     Results,
-    mean,
     minus,
     shown,
 )
@@ -27,8 +26,6 @@ from report.text import SCORE_LABELS, Lines, listed, picture, table_head
 
 SPECIALISTS = {Task.CLS: "linear classifier", Task.SEG: "LR-ASPP", Task.DET: "SSDLite"}
 REPORT_LABELS = {POOLED: "val and test pooled", VAL: "val", TEST: "test"}
-#: What the pooled mean of all seeds is to reach.
-TARGETS = {Task.CLS: 0.98, Task.SEG: 0.60, Task.DET: 0.15}
 #: What the reference publishes of its own test split.
 REFERENCE = {
     "quick": {
@@ -62,13 +59,13 @@ def final_tables(results: Results) -> Lines:
                 ]
         rows += [
             ("long baselines, full", lambda task, report=report: results.long_baseline(report, task), ".4f"),
-            ("unified minus long baselines, full", _lead(results, FULL, report, results.long_baseline), "+.4f"),
+            ("unified minus long baselines, full", partial(results.lead, FULL, report, results.long_baseline), "+.4f"),
             ("specialists", lambda task, report=report: results.specialist(report, task), ".4f"),
-            ("unified, full, minus specialists", _lead(results, FULL, report, results.specialist), "+.4f"),
+            ("unified, full, minus specialists", partial(results.lead, FULL, report, results.specialist), "+.4f"),
         ]
         if results.finals[PLAIN]:
             rows.append(
-                ("unified, plain, minus specialists", _lead(results, PLAIN, report, results.specialist), "+.4f")
+                ("unified, plain, minus specialists", partial(results.lead, PLAIN, report, results.specialist), "+.4f")
             )
         rows += [
             (
@@ -83,19 +80,7 @@ def final_tables(results: Results) -> Lines:
             # Where the tasks have different seeds, those of each; a task without any has a dash already.
             seeds = dict.fromkeys(listed(values) for values in found.values() if values)
             lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ') or 'none'} |")
-        if report == POOLED:
-            lines.append(f"| target | {' | '.join(f'{TARGETS[task]:.4f}' for task in TASKS)} | |")
-    return [
-        *lines,
-        "",
-        *_rows_explained(results),
-        "",
-        *_targets(results),
-        "",
-        *_frequent(results),
-        "",
-        *_drops(results),
-    ]
+    return [*lines, "", *_rows_explained(results), "", *_frequent(results)]
 
 
 def _rows_explained(results: Results) -> Lines:
@@ -172,64 +157,6 @@ def _frequent(results: Results) -> Lines:
         f"network, {shown(theirs)} of {SPECIALISTS[Task.DET]}.",
     ]
     return lines
-
-
-def _targets(results: Results) -> Lines:
-    lines = ["### Targets, on val and test pooled", "", "| target | reached | | seeds |", "|---|---|---|---|"]
-    for task in TASKS:
-        found = results.score(FULL, POOLED, UNIFIED, task)
-        name = f"unified {SCORE_LABELS[task]} at least {TARGETS[task]:.2f}"
-        lines.append(_target_row(name, found, TARGETS[task], wanted=results.wanted))
-    leads = {
-        "its baseline in {} at least 0": partial(results.difference, FULL, POOLED),
-        "its long baseline in {} at least 0": _lead(results, FULL, POOLED, results.long_baseline),
-        "the specialist in {} above 0": _lead(results, FULL, POOLED, results.specialist),
-    }
-    for text, read in leads.items():
-        for task in TASKS:
-            name = f"unified minus {text.format(SCORE_LABELS[task])}"
-            row = _target_row(name, read(task), 0, "+.4f", above="above" in text, wanted=results.wanted)
-            lines.append(row)
-    return lines
-
-
-def _target_row(
-    name: str, found: BySeed, least: float, form: str = ".4f", *, above: bool = False, wanted: Sequence[int]
-) -> str:
-    centre = mean(found.values())
-    if centre is None:
-        return f"| {name} | – | not measured | none |"
-    margin = round(centre - least, 9)
-    met = margin > 0 if above else margin >= 0
-    so_far = "" if set(wanted) <= found.keys() else " so far"
-    verdict = f"met{so_far}, by {margin:.4f}" if met else f"**missed{so_far} by {-margin:.4f}**"
-    return f"| {name} | {shown(found, form)} | {verdict} | {listed(sorted(found))} |"
-
-
-def _drops(results: Results) -> Lines:
-    lines = [
-        "### Drop check of each seed, full, pooled",
-        "",
-        "The difference, its 95 % interval from paired resamples of the pictures, and the verdict (README, evaluate):",
-        f"PASS where the drop is at most {_drop_limit(results):g} of the score's whole scale, which says little of a",
-        "score that is itself not far above that.",
-        "",
-        *table_head("seed"),
-    ]
-    for seed, document in results.finals[FULL].items():
-        cells = []
-        for task in TASKS:
-            drop = document["evaluation"][POOLED]["drop"][task.value]
-            if drop["diff"] is None:
-                cells.append("–")
-            else:
-                cells.append(f"{drop['diff']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}] {drop['verdict']}")
-        lines.append(f"| {seed} | {' | '.join(cells)} |")
-    return lines
-
-
-def _drop_limit(results: Results) -> float:
-    return float(next(iter(results.finals[FULL].values()))["evaluation"][POOLED]["drop_limit"])
 
 
 def beside_the_reference(results: Results) -> Lines:
@@ -312,11 +239,6 @@ def _score_of(results: Results, recipe: str, report: str, who: str) -> Callable[
 
 def _difference_of(results: Results, recipe: str, report: str) -> Callable[[Task], BySeed]:
     return lambda task: results.difference(recipe, report, task)
-
-
-def _lead(results: Results, recipe: str, report: str, other: Callable[[str, Task], BySeed]) -> Callable[[Task], BySeed]:
-    """Unified minus another network of each task."""
-    return lambda task: minus(results.score(recipe, report, UNIFIED, task), other(report, task))
 
 
 def _cells(read: Callable[[Task], BySeed], form: str = ".4f") -> str:
