@@ -12,6 +12,7 @@ from onehead_cli.commands import options as o
 from onehead_cli.console import Console, table
 from onehead_cli.errors import DataError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 
 def predict(
@@ -74,7 +75,7 @@ def predict(
     console.result(
         document,
         table(title, header, rows, left=4),
-        f"{result.pictures - result.failed} pictures: {result.predictions}",
+        f"{how_many(result.pictures - result.failed, 'picture')}: {result.predictions}",
     )
     if result.failed:
         raise DataError(f"{result.failed} of {result.pictures} pictures failed")

@@ -21,6 +21,7 @@ from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.draw import OfficialDraw
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 #: Of the classification datasets of all sources.
 _CLASSES = 10
@@ -232,11 +233,10 @@ def _verify(root: Path, console: Console) -> None:
     for problem in problems:
         console.warn(problem)
     document = {"command": "prepare-data", "root": str(root), "problems": problems}
-    console.result(
-        document, f"{root}: {len(problems)} files missing or changed" if problems else f"{root}: as prepared"
-    )
+    changed = f"{root}: {how_many(len(problems), 'file')} missing or changed"
+    console.result(document, changed if problems else f"{root}: as prepared")
     if problems:
-        raise DataError(f"{root}: {len(problems)} files missing or changed since they were prepared")
+        raise DataError(f"{changed} since they were prepared")
 
 
 def _parse_sizes(text: str) -> tuple[int, int, int]:

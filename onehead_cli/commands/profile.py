@@ -12,6 +12,7 @@ from onehead_cli.config import parse_assignments
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 if TYPE_CHECKING:
     from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
@@ -154,10 +155,10 @@ _SCOPES = {"process": "whole process", "cuda": "tensors on the GPU"}
 
 def _conditions(result: ProfileResult) -> str:
     c = result.conditions
-    threads = f", {c.threads} {'thread' if c.threads == 1 else 'threads'}" if c.device == "cpu" else ""
+    threads = f", {how_many(c.threads, 'thread')}" if c.device == "cpu" else ""
     return (
         f"Counts are of one picture. Latency and memory: {c.device} ({c.processor}),\n"
-        f"{c.precision}{threads}, batch {c.batch}, {c.runs} runs after {c.warmup} to warm up."
+        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up."
     )
 
 

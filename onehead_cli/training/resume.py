@@ -18,6 +18,7 @@ from onehead_cli.training.distributed import from_first
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
 from onehead_cli.types import Reporter, Task
+from onehead_cli.wording import how_many
 
 #: What may differ between a run and its continuation: where things are, and when to save. Another device computes the
 #: same but for rounding, and so do deterministic operations.
@@ -139,8 +140,8 @@ def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> N
     before, now = last.training["threads"], torch.get_num_threads()
     if before != now:
         reporter.warn(
-            f"{name}: begun with {before} threads, resumed with {now}: the result will differ in the last bits from "
-            f"that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
+            f"{name}: begun with {how_many(before, 'thread')}, resumed with {now}: the result will differ in the last "
+            f"bits from that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
         )
 
 
