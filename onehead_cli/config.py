@@ -136,7 +136,9 @@ class ScheduleConfig(_Section):
         False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
     )
     imagenet_teacher: bool = _field(
-        False, "Classification learns from the backbone's own ImageNet classifier too; class folders are WordNet ids."
+        False,
+        "Classification learns from the backbone's own ImageNet classifier too, by distill.lambda and "
+        "distill.temperature; class folders are WordNet ids.",
     )
 
 
@@ -163,7 +165,9 @@ class StudentConfig(ScheduleConfig):
     )
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
-    normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")
+    normalise_losses: bool = _field(
+        True, "Divide each loss by its own running mean before it is weighed; a teacher's too."
+    )
     weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
     weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
     weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)

@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from onehead_cli.checkpoint import Checkpoint, best_path, can_resume, last_path, load_checkpoint, previous_path
+from onehead_cli.checkpoint import (
+    STUDENT,
+    Checkpoint,
+    best_path,
+    can_resume,
+    last_path,
+    load_checkpoint,
+    previous_path,
+)
 from onehead_cli.config import Config
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
@@ -37,6 +45,10 @@ _FREE_KEYS = (
     "teacher.save_every",
     "student.save_every",
 )
+#: What the training of a teacher reads of the student's sections.
+_READ_BY_TEACHERS = ("student.normalise_losses",)
+#: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
+_READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
 
 
 def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
@@ -69,14 +81,19 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
         before: a config as a checkpoint keeps it; a key that is younger than it had its default.
         name: of the network: "cls", "seg", "det" or "all".
     """
-    of_others = ("teacher.",) if name == "all" else ("student.", "distill.")
+    of_others: tuple[str, ...] = ("teacher.",)
+    read: tuple[str, ...] = ()
+    if name != STUDENT:
+        of_others, read = ("student.", "distill."), _READ_BY_TEACHERS
+        if name == Task.CLS and config.teacher.imagenet_teacher:
+            read += _READ_WITH_IMAGENET
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
     old = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(before)
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
         f"{key} was {old.get(key)}, now {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(ignored)
+        if old.get(key) != new.get(key) and (key in read or not key.startswith(ignored))
     ]
 
 

@@ -143,8 +143,8 @@ def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter
     if pictures < world_size():
         raise ConfigError(
             f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share "
-            f"{how_many(pictures, 'picture')} a mini-batch, and one without pictures has no statistics; start fewer, or "
-            "give a larger --batch-size"
+            f"{how_many(pictures, 'picture')} a mini-batch, and one without pictures has no statistics; start fewer, "
+            "or give a larger --batch-size"
         )
     if config.model.sync_batch_norm:
         model.backbone = convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
