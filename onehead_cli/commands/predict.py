@@ -24,7 +24,9 @@ def predict(
     output: o.Output = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures in one forward pass.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help=f"Pictures in one forward pass {o.CONFIGURED}.")
+    ] = None,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -38,10 +40,11 @@ def predict(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Class, mask and boxes of pictures, in one forward pass; into the folder predictions in the output folder.
+    """Find class, mask and boxes of pictures in one forward pass.
 
-    A line a picture in predictions.jsonl; boxes and sizes there are in pixels of the picture turned as its EXIF
-    orientation says. A picture that cannot be read is reported, the others are done, and the exit code is 1.
+    Written into the folder predictions in the output folder, with a line a picture in predictions.jsonl; boxes and
+    sizes there are in pixels of the picture turned as its EXIF orientation says. A picture that cannot be read is
+    reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
     console = Console(quiet=quiet, as_json=as_json)

@@ -124,7 +124,10 @@ def prepare_data(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write the three small datasets: classification, segmentation and detection."""
+    """Write three small datasets, each labelled for one task.
+
+    The tasks are classification, segmentation and detection.
+    """
     refuse_several("prepare-data")
     console = Console(quiet=quiet, as_json=as_json)
     if preview_dir is not None and not preview:
