@@ -164,7 +164,8 @@ def predict_pictures(
         OneheadError: no picture can be read, the checkpoint cannot be used, or a file cannot be written.
     """
     folder = config.output / FOLDER
-    predictor = Predictor(load_checkpoint(checkpoint), config, score_threshold=score_threshold)
+    network = load_checkpoint(checkpoint)
+    predictor = Predictor(network, config, score_threshold=score_threshold)
     writer = _Writer(folder, predictor.classes, overlays=overlays, masks=masks)
     result = PredictResult(len(paths), 0, checkpoint, folder, folder / RECORDS)
     done = 0
@@ -172,6 +173,9 @@ def predict_pictures(
     lines: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if Task.CLS in network.architecture.tasks:
+            count = len(predictor.classes[Task.CLS])
+            reporter.note(f"class: always the likeliest of the {count} that this network knows")
         with ExitStack() as closing, reporter.track("predict", len(paths)) as advance:
             jobs = iter(zip(paths, output_names(paths, folder), strict=True))
             while batch := list(islice(jobs, config.evaluation.batch_size)):

@@ -385,18 +385,21 @@ def test_table_shows_what_was_found(
     constant: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _predict(_picture(tmp_path / "a.png"), checkpoint=constant("resize"), output=tmp_path) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "a.png church 70% sofa 100% 16 person" in shown
+    captured = capsys.readouterr()
+    assert "a.png church 70% sofa 100% 16 person" in " ".join(captured.out.split())
+    # A picture of anything else is given one of them too.
+    assert captured.err.splitlines()[0] == "class: always the likeliest of the 3 that this network knows"
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_teacher_gives_its_own_task(task: Task, tmp_path: Path) -> None:
+def test_a_teacher_gives_its_own_task(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = build_model(Architecture("tf_efficientnet_lite0", CLASSES, 2, (task,)))
     teacher = _save(network, tmp_path / "teacher.pth")
     assert _predict(_picture(tmp_path / "a.png"), checkpoint=teacher, output=tmp_path) == 0
     (record,) = _records(tmp_path)
     own = {Task.CLS: "class", Task.SEG: "mask", Task.DET: "boxes"}[task]
     assert set(record) == {"file", "width", "height", "overlay", own}
+    assert ("class: " in capsys.readouterr().err) == (task is Task.CLS)
 
 
 def test_pictures_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
