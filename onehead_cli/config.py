@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from onehead_cli.errors import ConfigError
 from onehead_cli.types import IGNORE_INDEX, TASKS, Task
 from onehead_cli.yaml_text import parse_yaml
+
+#: Where the configs of the README are: in a clone, and where the wheel puts them.
+_OWN_CONFIGS = (
+    Path(__file__).parent.parent / "configs",
+    Path(sysconfig.get_path("data"), "share", "onehead", "configs"),
+)
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -136,7 +143,9 @@ class ScheduleConfig(_Section):
         False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
     )
     imagenet_teacher: bool = _field(
-        False, "Classification learns from the backbone's own ImageNet classifier too; class folders are WordNet ids."
+        False,
+        "Classification learns from the backbone's own ImageNet classifier too, by distill.lambda and "
+        "distill.temperature; class folders are WordNet ids.",
     )
 
 
@@ -163,7 +172,9 @@ class StudentConfig(ScheduleConfig):
     )
     task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
-    normalise_losses: bool = _field(True, "Divide each loss by its own running mean before it is weighed.")
+    normalise_losses: bool = _field(
+        True, "Divide each loss by its own running mean before it is weighed; a teacher's too."
+    )
     weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
     weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
     weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
@@ -319,6 +330,9 @@ def _type_name(annotation: Any) -> str:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        own = next((folder / path.name for folder in _OWN_CONFIGS if (folder / path.name).is_file()), None)
+        raise ConfigError(f"{path}: no such file" + (f"; onehead's own is {own}" if own else "")) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

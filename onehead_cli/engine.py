@@ -309,13 +309,18 @@ def predict(
         score_threshold: for boxes of every class, instead of the checkpoint's own.
 
     Raises:
-        OneheadError: see `prediction.predict_pictures`.
+        OneheadError: see `picture_paths.find_pictures` and `prediction.predict_pictures`.
     """
+    from onehead_cli.picture_paths import FOLDER, find_pictures
+
+    # A path that is mistyped is said before torch is waited for.
+    paths = find_pictures(pictures, skip=config.output / FOLDER, warn=reporter.warn)
+
     from onehead_cli.prediction import predict_pictures
     from onehead_cli.shipped import find_student
 
     return predict_pictures(
-        pictures,
+        paths,
         config,
         checkpoint=checkpoint or find_student(config.output, reporter),
         score_threshold=score_threshold,

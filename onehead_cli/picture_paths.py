@@ -10,19 +10,25 @@ from pathlib import Path
 from onehead_cli.datasets.layout import PICTURE_SUFFIXES
 from onehead_cli.errors import ConfigError
 
+#: Where `predict` writes, below the output folder.
+FOLDER = "predictions"
+
 
 def find_pictures(arguments: Sequence[str], *, skip: Path, warn: Callable[[str], None]) -> list[Path]:
     """The pictures in the order of the arguments, each once; those of a folder or pattern sorted.
 
     Args:
-        arguments: a file is taken whatever its name, and whether it is there or not; of a folder, what is in it and
-            below and of a pattern (`*`, `?`, `[..]`, `**`), what it matches, hidden files and other suffixes left out.
+        arguments: a file is taken whatever its name; of a folder, what is in it and below and of a pattern (`*`, `?`,
+            `[..]`, `**`), what it matches, hidden files and other suffixes left out.
         skip: a folder whose pictures are left out, unless it or they are arguments themselves.
         warn: called for an argument that has no picture and a folder that cannot be read.
 
     Raises:
-        ConfigError: there is no picture at all.
+        ConfigError: a file or folder that is named is not there, or there is no picture at all.
     """
+    gone = [argument for argument in arguments if not (_is_there(argument) or has_magic(argument))]
+    if gone:
+        raise ConfigError(f"no such file or folder: {', '.join(gone)}")
     found: dict[Path, Path] = {}
     empty = []
     for argument in arguments:
@@ -60,14 +66,18 @@ def output_names(paths: Sequence[Path], folder: Path) -> list[str]:
 
 def _expand(argument: str, skip: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     path = Path(argument)
-    if path.is_dir():
-        yield from _below(argument, skip, warn)
-    elif path.exists() or not has_magic(argument):
-        yield path
-    else:
+    if not _is_there(argument):
         for match in sorted(glob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
             if Path(match).is_file() and _is_picture(match) and Path(match).parent.resolve() != skip:
                 yield Path(match)
+    elif path.is_dir():
+        yield from _below(argument, skip, warn)
+    else:
+        yield path
+
+
+def _is_there(argument: str) -> bool:
+    return os.path.exists(argument)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 
 def _below(folder: str, skip: Path, warn: Callable[[str], None]) -> Iterator[Path]:

@@ -1,17 +1,19 @@
 """Pictures without labels: one forward pass a batch, then an overlay, a mask and a line of JSON a picture.
 
 Everything is written as soon as it is known, so that memory does not grow with the number of pictures and an
-interrupted run keeps what it has done.
+interrupted run keeps what it has done. The records of an earlier run in the folder are replaced once a picture has been
+read, so that a run that can read none leaves them as they are.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -29,11 +31,9 @@ from onehead_cli.device import autocast, resolve_device, resolve_precision
 from onehead_cli.drawing import readable
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
 from onehead_cli.overlay import Painter, drawing_copy
-from onehead_cli.picture_paths import find_pictures, output_names
+from onehead_cli.picture_paths import FOLDER, output_names
 from onehead_cli.types import Reporter, Task, TaskOutputs
 
-#: Below the output folder.
-FOLDER = "predictions"
 RECORDS = "predictions.jsonl"
 #: Records that the result keeps, for a table.
 _FIRST = 20
@@ -144,7 +144,7 @@ class Predictor:
 
 
 def predict_pictures(
-    arguments: Sequence[str],
+    paths: Sequence[Path],
     config: Config,
     *,
     checkpoint: Path,
@@ -156,25 +156,27 @@ def predict_pictures(
     """Predict every picture and write {output}/predictions; one that cannot be read is warned about and counted.
 
     Args:
-        arguments: files, folders and glob patterns; see `find_pictures`.
+        paths: of the pictures, as `find_pictures` gives them.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
         overlays, masks: which pictures are written; the records always are.
 
     Raises:
-        OneheadError: there is no picture, the checkpoint cannot be used, or a file cannot be written.
+        OneheadError: no picture can be read, the checkpoint cannot be used, or a file cannot be written.
     """
     folder = config.output / FOLDER
-    paths = find_pictures(arguments, skip=folder, warn=reporter.warn)
-    predictor = Predictor(load_checkpoint(checkpoint), config, score_threshold=score_threshold)
+    network = load_checkpoint(checkpoint)
+    predictor = Predictor(network, config, score_threshold=score_threshold)
     writer = _Writer(folder, predictor.classes, overlays=overlays, masks=masks)
     result = PredictResult(len(paths), 0, checkpoint, folder, folder / RECORDS)
     done = 0
+    records: TextIO | None = None
+    lines: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            result.predictions.open("w", encoding="utf-8") as records,
-            reporter.track("predict", len(paths)) as advance,
-        ):
+        if Task.CLS in network.architecture.tasks:
+            count = len(predictor.classes[Task.CLS])
+            reporter.note(f"class: always the likeliest of the {count} that this network knows")
+        with ExitStack() as closing, reporter.track("predict", len(paths)) as advance:
             jobs = iter(zip(paths, output_names(paths, folder), strict=True))
             while batch := list(islice(jobs, config.evaluation.batch_size)):
                 for record in _predict_batch(batch, predictor, writer):
@@ -183,8 +185,13 @@ def predict_pictures(
                         reporter.warn(f"{record['file']}: {record['error']}")
                     if done < _FIRST:
                         result.first.append(record)
-                    records.write(json.dumps(record, allow_nan=False) + "\n")
-                    records.flush()
+                    lines.append(json.dumps(record, allow_nan=False) + "\n")
+                    if records is None and "error" not in record:
+                        records = closing.enter_context(result.predictions.open("w", encoding="utf-8"))
+                    if records is not None:
+                        records.writelines(lines)
+                        records.flush()
+                        lines.clear()
                     done += 1
                     advance(done, Path(record["file"]).name)
     except OSError as error:
@@ -192,6 +199,9 @@ def predict_pictures(
         raise OneheadError(
             f"{where}: cannot be written ({error.strerror or error}); choose another folder with --output"
         ) from None
+    if result.failed == result.pictures:
+        kept = f"; {result.predictions} is that of an earlier run" if result.predictions.is_file() else ""
+        raise DataError(f"none of the pictures can be read: {result.failed} of {result.pictures} failed{kept}")
     return result
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,27 @@ def test_help_answers_at_once(command):
             break
     assert result.returncode == 0 and "Usage: onehead" in result.stdout
     assert min(seconds) < 1, seconds
+
+
+def test_the_list_of_commands_fits_80_columns_unabridged():
+    shown = onehead("--help", env={**os.environ, "COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    listed = re.findall(r"^  (\S+) +(.*)$", shown.partition("Commands:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    assert [name for name, _ in listed] == COMMANDS
+    for name, short in listed:
+        own = onehead(name, "--help", env={**os.environ, "COLUMNS": "80"}).stdout
+        assert f"\n  {short}\n" in own and short.endswith("."), short
+
+
+@pytest.mark.parametrize("args", [["train-unified"], ["prepare-data", "--check"]])
+def test_a_missing_config_of_the_projects_own_says_where_it_is(args, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    there = Path(__file__).parent.parent / "configs" / "lite-quick.yaml"
+    config = [] if args[-1] == "--check" else ["--config"]
+    assert run([*args, *config, "configs/lite-quick.yaml"]) == 2
+    assert capsys.readouterr().err == f"error: configs/lite-quick.yaml: no such file; onehead's own is {there}\n"
+    assert run([*args, *config, "my.yaml"]) == 2
+    assert capsys.readouterr().err == "error: my.yaml: no such file\n"
 
 
 def test_help_and_prepare_data_never_import_torch(tmp_path):

@@ -238,7 +238,7 @@ def boxes_of(root):
 
 def dropped(check, why):
     code, document, err = check()
-    warning = f"{annotations_name(document)}: 1 boxes {why}"
+    warning = f"{annotations_name(document)}: 1 box {why}"
     assert code == 0 and document["warnings"] == [warning] and f"warning: {warning}" in err
 
 
@@ -265,14 +265,14 @@ def test_fault_12_box_with_nan_or_infinity(data, check, value):
 def test_fault_13_box_partly_outside(data, check):
     """A box that reaches over the edge is clipped to its picture, and one warning gives the count."""
     add_box(data, [-10, 30, 20, 9])
-    dropped(check, "clipped to their picture")
+    dropped(check, "clipped to the picture")
     assert boxes_of(data) == [[4, 4, 9, 9], [0, 30, 10, 2]]
 
 
 def test_fault_14_box_wholly_outside(data, check):
     """A box wholly outside its picture is dropped, and one warning gives the count."""
     add_box(data, [70, 5, 4, 4])
-    dropped(check, "outside their picture dropped")
+    dropped(check, "outside the picture dropped")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -445,7 +445,7 @@ def test_all_kinds_of_bad_files_in_one_list(data, check):
     assert all(p["can_be_skipped"] for p in document["problems"])
     code, skipped, err = check("--skip-bad")
     assert code == 0 and skipped["problems"] == document["problems"]
-    assert err[0] == f"warning: 3 of 18 pictures are left out, listed in {data / 'skipped.txt'}"
+    assert err[0] == f"warning: 3 of 18 pictures left out, listed in {data / 'skipped.txt'}"
     listed = [line.split("\t")[2] for line in (data / "skipped.txt").read_text().splitlines()]
     assert listed == [problem["path"] for problem in document["problems"]]
 
@@ -469,7 +469,7 @@ def test_a_split_of_bad_pictures_only_is_an_error(data, check):
     for name in "abc":
         (data / DET / "val" / f"{name}.jpg").unlink()
     code, _, err = check("--skip-bad")
-    assert code == 1 and err == ["error: det val: none of its 3 pictures can be used"]
+    assert code == 1 and err == ["error: det val: none of its pictures can be used (3)"]
 
 
 def test_skipped_pictures_are_in_every_report(tiny_data, tmp_path, capsys):

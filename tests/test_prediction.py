@@ -227,17 +227,16 @@ def test_fault_54_bad_files_are_named_and_the_rest_is_done(
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     (tmp_path / "in/e.png").write_bytes(bomb)
     (tmp_path / "in/notes.txt").write_text("left out, it is no picture")
-    missing = tmp_path / "missing.jpg"
-    code = _predict(tmp_path / "in", missing, "--batch-size", "2", checkpoint=checkpoint, output=tmp_path / "out")
+    code = _predict(tmp_path / "in", "--batch-size", "2", checkpoint=checkpoint, output=tmp_path / "out")
     assert code == 1
     errors = capsys.readouterr().err.splitlines()
-    bad = [tmp_path / "in" / name for name in ("b.jpg", "c.jpg", "d.jpg", "e.png")] + [missing]
+    bad = [tmp_path / "in" / name for name in ("b.jpg", "c.jpg", "d.jpg", "e.png")]
     for path in bad:
         assert sum(line.startswith(f"warning: {path}: ") for line in errors) == 1
-    assert errors[-1] == "error: 5 of 8 pictures failed"
+    assert errors[-1] == "error: 4 of 7 pictures failed"
     records = _records(tmp_path / "out")
     order = [tmp_path / "in" / name for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.png", "f.jpg", "z.jpg")]
-    assert [record["file"] for record in records] == [str(path) for path in [*order, missing]]
+    assert [record["file"] for record in records] == list(map(str, order))
     assert [record["file"] for record in records if "error" in record] == list(map(str, bad))
     assert all(set(record) == {"file", "error"} for record in records if "error" in record)
     made = {path.name for path in (tmp_path / "out/predictions").iterdir()}
@@ -245,11 +244,44 @@ def test_fault_54_bad_files_are_named_and_the_rest_is_done(
     assert made == expected | {"predictions.jsonl"}
 
 
-def test_only_bad_files_are_an_error_without_a_traceback(
+def test_only_bad_files_leave_the_records_of_an_earlier_run(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _predict(tmp_path / "no.jpg", checkpoint=checkpoint, output=tmp_path) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "error: 1 of 1 pictures failed"
+    good, bad = _picture(tmp_path / "good.jpg"), tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"warning: {bad}: the file is empty" in shown.err
+    assert shown.err.splitlines()[-1] == "error: none of the pictures can be read: 1 of 1 failed"
+    assert not any((tmp_path / "out/predictions").iterdir())
+
+    # One that can be read is enough: what failed before it has its record too.
+    assert _predict(bad, good, "--batch-size", "1", checkpoint=checkpoint, output=tmp_path / "out") == 1
+    records = _records(tmp_path / "out")
+    assert [(record["file"], "error" in record) for record in records] == [(str(bad), True), (str(good), False)]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1].startswith("1 picture: ")
+    assert shown.err.splitlines()[-1] == "error: 1 of 2 pictures failed"
+
+    assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
+    assert _records(tmp_path / "out") == records
+    assert capsys.readouterr().err.splitlines()[-1].endswith("predictions.jsonl is that of an earlier run")
+
+
+@pytest.mark.parametrize("name", ["photo.jpgg", "no/such/folder", "x" * 300])
+def test_a_path_that_is_not_there_is_a_usage_error_before_anything_is_done(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "load_checkpoint", lambda path: pytest.fail("it began"))
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "out/predictions/predictions.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of an earlier run")
+    _picture(tmp_path / "good.jpg")
+    assert run(["predict", "good.jpg", name, "--output", "out"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"error: no such file or folder: {name}\n")
+    assert [path.read_text() for path in kept.parent.iterdir()] == ["of an earlier run"]
 
 
 @pytest.mark.parametrize("argument", ["empty", "*.gif", "**/*.jpg"])
@@ -313,13 +345,15 @@ def test_find_pictures(tmp_path: Path) -> None:
     assert find("sub", "a.png", "") == ["sub/c.webp", "a.png", "b.JPG", "odd[1].bmp"]
     assert find("*") == ["a.png", "b.JPG", "odd[1].bmp"]
     assert find("**/*.[pw]*") == ["a.png", "sub/c.webp"]
-    assert find("odd[1].bmp", "notes.txt", "gone.jpg") == ["odd[1].bmp", "notes.txt", "gone.jpg"]
+    assert find("odd[1].bmp", "notes.txt") == ["odd[1].bmp", "notes.txt"]
     assert find("out/predictions") == find("out/predictions/a.png") == ["out/predictions/a.png"]
     assert not warnings
     assert find("*.gif", "a.png") == ["a.png"]
     assert len(warnings) == 1 and "*.gif" in warnings[0]
     with pytest.raises(ConfigError, match=r"folder\.jpg"):
         find("folder.jpg")
+    with pytest.raises(ConfigError, match=r"no such file or folder: \S+/gone\.jpg, \S+/left$"):
+        find("a.png", "gone.jpg", "left")
 
 
 def test_a_second_run_does_not_read_the_first_ones_pictures(checkpoint: Path, tmp_path: Path) -> None:
@@ -351,18 +385,21 @@ def test_table_shows_what_was_found(
     constant: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _predict(_picture(tmp_path / "a.png"), checkpoint=constant("resize"), output=tmp_path) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "a.png church 70% sofa 100% 16 person" in shown
+    captured = capsys.readouterr()
+    assert "a.png church 70% sofa 100% 16 person" in " ".join(captured.out.split())
+    # A picture of anything else is given one of them too.
+    assert captured.err.splitlines()[0] == "class: always the likeliest of the 3 that this network knows"
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_teacher_gives_its_own_task(task: Task, tmp_path: Path) -> None:
+def test_a_teacher_gives_its_own_task(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = build_model(Architecture("tf_efficientnet_lite0", CLASSES, 2, (task,)))
     teacher = _save(network, tmp_path / "teacher.pth")
     assert _predict(_picture(tmp_path / "a.png"), checkpoint=teacher, output=tmp_path) == 0
     (record,) = _records(tmp_path)
     own = {Task.CLS: "class", Task.SEG: "mask", Task.DET: "boxes"}[task]
     assert set(record) == {"file", "width", "height", "overlay", own}
+    assert ("class: " in capsys.readouterr().err) == (task is Task.CLS)
 
 
 def test_pictures_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
@@ -454,7 +491,7 @@ def test_an_interrupted_run_keeps_what_it_has_done_and_reads_no_further_than_its
     config = load_config(None, {"output": tmp_path, "evaluation.batch_size": 2, "device": "cpu"})
     with pytest.raises(KeyboardInterrupt):
         prediction.predict_pictures(
-            [str(tmp_path / "in")],
+            sorted((tmp_path / "in").iterdir()),
             config,
             checkpoint=checkpoint,
             score_threshold=None,

@@ -80,6 +80,12 @@ def test_the_packaged_student_is_used_where_there_is_no_other(command, tiny_data
     assert json.loads(captured.out)["checkpoint"] == "output/all_best.pth"
     assert "network: output/all_best.pth" in captured.err
 
+    if command == "profile":  # which has a folder to name as the others have
+        (ready / "output").rename(ready / "elsewhere")
+        assert run([*args, "--output", "elsewhere"]) == 0
+        assert json.loads(capsys.readouterr().out)["checkpoint"] == "elsewhere/all_best.pth"
+        (ready / "elsewhere").rename(ready / "output")
+
     # A student of one's own that cannot be read is not passed over.
     (ready / "output/all_best.pth").unlink()
     (ready / "output/all_best.pth").symlink_to("gone.pth")
@@ -144,6 +150,7 @@ def test_the_package_has_a_place_for_the_student_and_a_wheel_carries_it(tmp_path
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "onehead_cli", tmp_path / "onehead_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in (shipped.FILE, shipped.CARD):
         (tmp_path / "onehead_cli" / "shipped" / name).write_text("x")
     script = "from setuptools import build_meta; print(build_meta.build_wheel('wheels'))"
@@ -152,6 +159,9 @@ def test_the_package_has_a_place_for_the_student_and_a_wheel_carries_it(tmp_path
     [wheel] = (tmp_path / "wheels").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"onehead_cli/shipped/{name}" for name in ("__init__.py", shipped.FILE, shipped.CARD)} <= set(names)
+    # The installation puts them where the line about a missing config looks for them.
+    configs = {Path(name).name for name in names if ".data/data/share/onehead/configs/" in name}
+    assert configs == {path.name for path in (ROOT / "configs").iterdir()} - {"demo.yaml"}
 
 
 @pytest.fixture(scope="module")

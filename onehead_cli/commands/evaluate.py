@@ -50,7 +50,10 @@ def evaluate(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Measure the network and the teachers on the same pictures and check what was lost."""
+    """Measure the network and its teachers; check what was lost.
+
+    Both are measured on the same pictures. A drop is judged with a bootstrap interval: PASS, FAIL or INCONCLUSIVE.
+    """
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.root": data,

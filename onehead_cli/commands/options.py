@@ -13,6 +13,9 @@ from onehead_cli.console import Console
 from onehead_cli.errors import ConfigError
 from onehead_cli.types import Task
 
+#: Of an option that is a field of the config.
+CONFIGURED = "[default: the config's]"
+
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -26,7 +29,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML config, such as configs/lite-quick.yaml; without it the defaults of --show-config hold.",
+        help="YAML config, as configs/lite-quick.yaml; without it the defaults of --show-config hold.",
     ),
 ]
 Assignments = Annotated[
@@ -44,29 +47,38 @@ Teachers = Annotated[
     Path | None,
     typer.Option("--teachers", metavar="DIR", help="Folder of the teachers' checkpoints [default: the output folder]."),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training pictures.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures of a task in one mini-batch.")]
-Lr = Annotated[float | None, typer.Option("--lr", help="Peak learning rate of the new layers.")]
-ImageSize = Annotated[
-    int | None, typer.Option("--image-size", metavar="PX", help="Side of the square input, a multiple of 32.")
+Epochs = Annotated[int | None, typer.Option("--epochs", help=f"Passes over the training pictures {CONFIGURED}.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help=f"Pictures of a task in one mini-batch {CONFIGURED}.")
 ]
-Backbone = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Any timm backbone of stride 32.")]
+Lr = Annotated[float | None, typer.Option("--lr", help=f"Peak learning rate of the new layers {CONFIGURED}.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option("--image-size", metavar="PX", help=f"Side of the square input, a multiple of 32 {CONFIGURED}."),
+]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", metavar="NAME", help=f"Any timm backbone of stride 32 {CONFIGURED}.")
+]
 BackboneWeights = Annotated[
-    Path | None, typer.Option("--backbone-weights", metavar="FILE", help="Pretrained weights of the backbone.")
+    Path | None,
+    typer.Option("--backbone-weights", metavar="FILE", help=f"Pretrained weights of the backbone {CONFIGURED}."),
 ]
 Pretrained = Annotated[
-    bool | None, typer.Option("--pretrained/--no-pretrained", help="Start the backbone from ImageNet weights.")
+    bool | None,
+    typer.Option("--pretrained/--no-pretrained", help=f"Start the backbone from ImageNet weights {CONFIGURED}."),
 ]
 SkipBad = Annotated[
     bool | None, typer.Option("--skip-bad", help="Leave out pictures that cannot be used, and list them.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")]
-Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="auto|cpu|cuda|mps", help=f"Where the network runs {CONFIGURED}.")
+]
 Deterministic = Annotated[
     bool | None,
     typer.Option("--deterministic", help="Only operations that give the same bits each time; fail on any other."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option("--seed", help=f"Seed of everything random {CONFIGURED}.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]
 

@@ -12,6 +12,7 @@ from onehead_cli.commands import options as o
 from onehead_cli.console import Console, table
 from onehead_cli.errors import DataError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 
 def predict(
@@ -23,7 +24,9 @@ def predict(
     output: o.Output = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures in one forward pass.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help=f"Pictures in one forward pass {o.CONFIGURED}.")
+    ] = None,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -37,10 +40,11 @@ def predict(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Class, mask and boxes of pictures, in one forward pass; into the folder predictions in the output folder.
+    """Find class, mask and boxes of pictures in one forward pass.
 
-    A line a picture in predictions.jsonl; boxes and sizes there are in pixels of the picture turned as its EXIF
-    orientation says. A picture that cannot be read is reported, the others are done, and the exit code is 1.
+    Written into the folder predictions in the output folder, with a line a picture in predictions.jsonl; boxes and
+    sizes there are in pixels of the picture turned as its EXIF orientation says. A picture that cannot be read is
+    reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
     console = Console(quiet=quiet, as_json=as_json)
@@ -74,7 +78,7 @@ def predict(
     console.result(
         document,
         table(title, header, rows, left=4),
-        f"{result.pictures - result.failed} pictures: {result.predictions}",
+        f"{how_many(result.pictures - result.failed, 'picture')}: {result.predictions}",
     )
     if result.failed:
         raise DataError(f"{result.failed} of {result.pictures} pictures failed")

@@ -21,6 +21,7 @@ from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
 from onehead_cli.datasets.draw import OfficialDraw
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 #: Of the classification datasets of all sources.
 _CLASSES = 10
@@ -123,7 +124,10 @@ def prepare_data(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write the three small datasets: classification, segmentation and detection."""
+    """Write three small datasets, each labelled for one task.
+
+    The tasks are classification, segmentation and detection.
+    """
     refuse_several("prepare-data")
     console = Console(quiet=quiet, as_json=as_json)
     if preview_dir is not None and not preview:
@@ -232,11 +236,10 @@ def _verify(root: Path, console: Console) -> None:
     for problem in problems:
         console.warn(problem)
     document = {"command": "prepare-data", "root": str(root), "problems": problems}
-    console.result(
-        document, f"{root}: {len(problems)} files missing or changed" if problems else f"{root}: as prepared"
-    )
+    changed = f"{root}: {how_many(len(problems), 'file')} missing or changed"
+    console.result(document, changed if problems else f"{root}: as prepared")
     if problems:
-        raise DataError(f"{root}: {len(problems)} files missing or changed since they were prepared")
+        raise DataError(f"{changed} since they were prepared")
 
 
 def _parse_sizes(text: str) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from onehead_cli.config import parse_assignments
 from onehead_cli.console import Console, number, table
 from onehead_cli.errors import ConfigError
 from onehead_cli.launch import refuse_several
+from onehead_cli.wording import how_many
 
 if TYPE_CHECKING:
     from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
@@ -19,9 +21,19 @@ if TYPE_CHECKING:
 
 def profile(
     checkpoint: o.Checkpoint = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Folder of all_best.pth [default: output].")
+    ] = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
-    image_size: o.ImageSize = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            metavar="PX",
+            help="Side of the square input, a multiple of 32 [default: the checkpoint's, else the config's].",
+        ),
+    ] = None,
     backbone: o.Backbone = None,
     backbone_weights: o.BackboneWeights = None,
     pretrained: o.Pretrained = None,
@@ -35,15 +47,17 @@ def profile(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Parameters, multiply-adds, latency and memory of the network, beside those of its teachers.
+    """Count parameters and operations, measure speed and memory.
 
-    A checkpoint is profiled at its own image size unless another is given. --config, --backbone, --backbone-weights,
-    --no-pretrained and --set of a key of model (but its precision) or of data.tasks describe a network: where one of
-    them is given and --checkpoint is not, that network is profiled, untrained.
+    The network's figures stand beside its teachers'. A checkpoint is profiled at its own image size unless another is
+    given. --config, --backbone, --backbone-weights, --no-pretrained and --set of a key of model (but its precision) or
+    of data.tasks describe a network: where one of them is given and --checkpoint is not, that network is profiled,
+    untrained.
     """
     refuse_several("profile")
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
+        "output": output,
         "data.image_size": image_size,
         "model.backbone": backbone,
         "model.backbone_weights": backbone_weights,
@@ -154,10 +168,10 @@ _SCOPES = {"process": "whole process", "cuda": "tensors on the GPU"}
 
 def _conditions(result: ProfileResult) -> str:
     c = result.conditions
-    threads = f", {c.threads} {'thread' if c.threads == 1 else 'threads'}" if c.device == "cpu" else ""
+    threads = f", {how_many(c.threads, 'thread')}" if c.device == "cpu" else ""
     return (
         f"Counts are of one picture. Latency and memory: {c.device} ({c.processor}),\n"
-        f"{c.precision}{threads}, batch {c.batch}, {c.runs} runs after {c.warmup} to warm up."
+        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up."
     )
 
 

@@ -41,7 +41,10 @@ def train_teacher(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the single-task networks: baselines of the drop check and teachers of the student."""
+    """Train the single-task networks: teachers and baselines.
+
+    They teach the student of train-unified, and evaluate compares it with them.
+    """
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.root": data,

@@ -21,7 +21,8 @@ def train_unified(
     lr: o.Lr = None,
     image_size: o.ImageSize = None,
     lambda_distill: Annotated[
-        float | None, typer.Option("--lambda-distill", help="Weight of the distillation; 0 needs no teachers.")
+        float | None,
+        typer.Option("--lambda-distill", help=f"Weight of the distillation; 0 needs no teachers {o.CONFIGURED}."),
     ] = None,
     teachers: o.Teachers = None,
     backbone: o.Backbone = None,
@@ -36,7 +37,10 @@ def train_unified(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the one network with one head for all tasks, taught by their teachers."""
+    """Train the one network for all tasks, taught by teachers.
+
+    It has one head; without teachers, --lambda-distill 0 trains it on the labels alone.
+    """
     console = Console(quiet=quiet, as_json=as_json)
     flags = {
         "data.root": data,

@@ -13,6 +13,7 @@ from onehead_cli.datasets.listing import is_there, list_split
 from onehead_cli.datasets.scan import Part, Problem, Scan, scan_data
 from onehead_cli.errors import DataError
 from onehead_cli.types import TASKS, Reporter, Task
+from onehead_cli.wording import how_many
 
 #: Inside the output folder, or the folder that is checked.
 CACHE_FILE = ".scan.json"
@@ -92,15 +93,15 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
     for task, splits in scan.bad_counts().items():
         for split, count in splits.items():
             if count and count == scan.pictures[Task(task)][split]:
-                raise DataError(f"{task} {split}: none of its {count} pictures can be used")
+                raise DataError(f"{task} {split}: none of its pictures can be used ({count})")
     if folder is not None:
         _record_skipped(scan, folder / SKIPPED_FILE)
     if scan.bad:
         where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
-        reporter.warn(f"{len(scan.bad)} of {total} pictures are left out{where}")
+        reporter.warn(f"{len(scan.bad)} of {total} pictures left out{where}")
     for note in scan.notes:
         reporter.note(note)
-    reporter.note(f"scan: {total} pictures, {how}{scan.seconds:.1f} s")
+    reporter.note(f"scan: {how_many(total, 'picture')}, {how}{scan.seconds:.1f} s")
 
 
 def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, reporter: Reporter) -> None:

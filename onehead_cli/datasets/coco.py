@@ -84,7 +84,7 @@ def clean_annotations(
         x1, y1 = max(0.0, float(box[0])), max(0.0, float(box[1]))
         x2, y2 = min(float(image["width"]), box[0] + box[2]), min(float(image["height"]), box[1] + box[3])
         if x2 <= x1 or y2 <= y1:
-            dropped["outside their picture dropped"] += 1
+            dropped["outside the picture dropped"] += 1
             continue
         crowd = annotation.get("iscrowd") or 0
         if crowd not in (0, 1):
@@ -93,7 +93,7 @@ def clean_annotations(
         # COCO's own boxes reach over the edge by a rounding error: those are neither clipped nor counted.
         if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
             clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-            dropped["clipped to their picture"] += 1
+            dropped["clipped to the picture"] += 1
         if not (is_float(clean.get("area")) and 0 <= clean["area"] < math.inf):
             clean["area"] = clean["bbox"][2] * clean["bbox"][3]
         kept.append(clean)

@@ -22,6 +22,7 @@ from onehead_cli.datasets.layout import (
 from onehead_cli.datasets.pictures import pictures_in
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.wording import how_many
 from onehead_cli.yaml_text import parse_yaml
 
 
@@ -162,7 +163,7 @@ def list_coco_images(pictures: Path, annotations: Path, *, skip: Collection[Path
         annotations=cleaned,
         categories=categories,
         outside={paths[image["id"]] for image in images if leaves_folder(home, image["file_name"])},
-        warnings=[f"{annotations}: {count} boxes {why}" for why, count in sorted(dropped.items())],
+        warnings=[f"{annotations}: {how_many(count, 'box', 'boxes')} {why}" for why, count in sorted(dropped.items())],
     )
 
 

@@ -25,6 +25,7 @@ from onehead_cli.datasets.sources import load_split
 from onehead_cli.drawing import LIGHT, class_colours, readable
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, TASKS, Reporter, Task
+from onehead_cli.wording import how_many
 
 LABELS_FILE = "labels.json"
 #: On a sheet, shared out among the splits.
@@ -172,7 +173,7 @@ def _sample(found: TaskData, split: str, index: int) -> Sample:
 
 def _histogram(task: Task, counts: Mapping[str, LabelCounts]) -> Image.Image:
     names: list[str | None] = [*_all_classes(counts)]
-    legend = {split: f"{split}: {len(counted.sizes)} pictures" for split, counted in counts.items()}
+    legend = {split: f"{split}: {how_many(len(counted.sizes), 'picture')}" for split, counted in counts.items()}
     if task is Task.SEG:
         # Beside the background no other class would have a bar to be seen.
         background = names.pop(0)

@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from onehead_cli.checkpoint import Checkpoint, best_path, can_resume, last_path, load_checkpoint, previous_path
+from onehead_cli.checkpoint import (
+    STUDENT,
+    Checkpoint,
+    best_path,
+    can_resume,
+    last_path,
+    load_checkpoint,
+    previous_path,
+)
 from onehead_cli.config import Config
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
@@ -18,6 +26,7 @@ from onehead_cli.training.distributed import from_first
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
 from onehead_cli.types import Reporter, Task
+from onehead_cli.wording import how_many
 
 #: What may differ between a run and its continuation: where things are, and when to save. Another device computes the
 #: same but for rounding, and so do deterministic operations.
@@ -36,6 +45,10 @@ _FREE_KEYS = (
     "teacher.save_every",
     "student.save_every",
 )
+#: What the training of a teacher reads of the student's sections.
+_READ_BY_TEACHERS = ("student.normalise_losses",)
+#: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
+_READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
 
 
 def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
@@ -68,14 +81,19 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
         before: a config as a checkpoint keeps it; a key that is younger than it had its default.
         name: of the network: "cls", "seg", "det" or "all".
     """
-    of_others = ("teacher.",) if name == "all" else ("student.", "distill.")
+    of_others: tuple[str, ...] = ("teacher.",)
+    read: tuple[str, ...] = ()
+    if name != STUDENT:
+        of_others, read = ("student.", "distill."), _READ_BY_TEACHERS
+        if name == Task.CLS and config.teacher.imagenet_teacher:
+            read += _READ_WITH_IMAGENET
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
     old = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(before)
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
         f"{key} was {old.get(key)}, now {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(ignored)
+        if old.get(key) != new.get(key) and (key in read or not key.startswith(ignored))
     ]
 
 
@@ -139,8 +157,8 @@ def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> N
     before, now = last.training["threads"], torch.get_num_threads()
     if before != now:
         reporter.warn(
-            f"{name}: begun with {before} threads, resumed with {now}: the result will differ in the last bits from "
-            f"that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
+            f"{name}: begun with {how_many(before, 'thread')}, resumed with {now}: the result will differ in the last "
+            f"bits from that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
         )
 
 

@@ -24,6 +24,7 @@ from onehead_cli.training.saver import Saver
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
 from onehead_cli.training.signals import StopRequest
 from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
+from onehead_cli.wording import how_many
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _drive(
                 barrier()  # no process says that the state was saved before it is
                 raise _interrupted(name, loop, signal_number)
     if loop.state.step < loop.total_steps:
-        reporter.note(f"{name}: no new best in {loop.schedule.patience} evaluations, stopped early")
+        reporter.note(f"{name}: no new best in {how_many(loop.schedule.patience, 'evaluation')}, stopped early")
 
 
 def _follow(name: str, loop: TrainingLoop) -> None:
@@ -168,8 +169,9 @@ def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
     estimate = estimate_training(loop)
     pictures = sum(len(split) for split in loop.loader.splits.values())
     reporter.note(
-        f"{name}: {pictures} pictures, {loop.total_steps - loop.state.step} steps on {device.type} in "
-        f"{'bf16' if precision is torch.bfloat16 else 'fp32'}, {torch.get_num_threads()} threads; "
+        f"{name}: {how_many(pictures, 'picture')}, {how_many(loop.total_steps - loop.state.step, 'step')} "
+        f"on {device.type} in {'bf16' if precision is torch.bfloat16 else 'fp32'}, "
+        f"{how_many(torch.get_num_threads(), 'thread')}; "
         f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"
     )
 

@@ -31,6 +31,7 @@ from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.synchronised_norm import synchronise_new_layers
 from onehead_cli.types import MAIN_METRIC, Reporter, Task
+from onehead_cli.wording import how_many
 
 
 def architecture_for(config: Config, tasks: tuple[Task, ...]) -> Architecture:
@@ -141,8 +142,9 @@ def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter
         return
     if pictures < world_size():
         raise ConfigError(
-            f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share {pictures} pictures a "
-            "mini-batch, and one without pictures has no statistics; start fewer, or give a larger --batch-size"
+            f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share "
+            f"{how_many(pictures, 'picture')} a mini-batch, and one without pictures has no statistics; start fewer, "
+            "or give a larger --batch-size"
         )
     if config.model.sync_batch_norm:
         model.backbone = convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
