@@ -261,7 +261,7 @@ def test_a_student_that_half_precision_changes_is_refused(ship, seeds, tiny_data
 
     monkeypatch.setattr(ship, "save_half_precision", worse)
     line = refused(ship, seeds, tiny_data, monkeypatch, capsys)
-    assert "full-seed4/all_best.pth: not shipped: " in line and "miou on val is" in line
+    assert "full-seed4/all_best.pth: not shipped: " in line and "miou on val in fp32 is" in line
 
 
 def test_results_that_cannot_be_used_are_named(ship, seeds, tiny_data, monkeypatch, capsys):
