@@ -102,7 +102,7 @@ def _rows_explained(results: Results) -> Lines:
         f"- Specialists: {specialists}, on the same backbone, weights, pictures and epochs as the baselines, from the "
         f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
         "conversions of labels, so that plain is the row to hold against them like for like.",
-        "- Pooled, a score is computed once over the pictures of both splits, so it may lie beside both of theirs.",
+        "- Pooled, a score is computed once over the pictures of both splits, so it need not lie between theirs.",
     ]
     if results.imagenet(POOLED):
         lines.append(
