@@ -6,18 +6,20 @@ The defaults are a plain recipe that any data can be trained with, at a size for
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onehead_cli.errors import ConfigError
-from onehead_cli.types import IGNORE_INDEX, TASKS, Task
+from onehead_cli.types import IGNORE_INDEX, TASKS, SizeUnit, Task
 from onehead_cli.yaml_text import parse_yaml
 
 #: Where the configs of the README are: in a clone, and where the wheel puts them.
@@ -27,6 +29,9 @@ _OWN_CONFIGS = (
 )
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+#: Keys that are gone, with the default they had; where one still stands at it, it is passed over.
+_GONE: dict[str, Any] = {"distill.gate_masks": False}
 
 
 class _Section(BaseModel):
@@ -71,12 +76,25 @@ class DataConfig(_Section):
     fit: Literal["resize", "letterbox"] = _field(
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
+    sizes: tuple[int, ...] = _field(
+        (),
+        "Sides of the input in training, one per optimizer step; image_size is what is evaluated. Unset: image_size.",
+        unit="px",
+    )
     cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    cache_scale: float = _field(
+        1.0,
+        "Largest side of a kept picture, in sides of the input and never above its own: 2 keeps zoomed views sharp.",
+        unit="factor",
+        ge=1,
+        le=4,
+    )
     workers: int = _field(
         0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
     )
     scale_min: float = _field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
     scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
+    aspect: float = _field(1.0, "Largest change of a picture's width to height.", unit="factor", ge=1, le=4)
     flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
     colour: float = _field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
 
@@ -89,8 +107,9 @@ class DataConfig(_Section):
 
     @model_validator(mode="after")
     def _multiple_of_32(self) -> DataConfig:
-        if self.image_size % 32:
-            raise ValueError(f"data.image_size must be a multiple of 32, not {self.image_size}")
+        for key, side in (("image_size", self.image_size), *(("sizes", side) for side in self.sizes)):
+            if side % 32 or not 64 <= side <= 2048:
+                raise ValueError(f"data.{key} must be a multiple of 32 from 64 to 2048, not {side}")
         return self
 
 
@@ -100,6 +119,17 @@ class ModelConfig(_Section):
     backbone: str = _field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
     pretrained: bool = _field(True, "Start the backbone from ImageNet weights.")
     backbone_weights: Path | None = _field(None, "Weights file of the backbone (.pth or .safetensors).", unit="path")
+    start_from: Path | None = _field(
+        None,
+        "Checkpoint that a training starts from, whatever its classes and tasks, or `shipped`; what does not fit "
+        "starts anew.",
+        unit="path",
+    )
+    skip: Literal["auto", "none", "stride16"] = _field(
+        "none",
+        "Add the backbone's last map of stride 16 to the upsampled features (ours, not the described network's); auto: "
+        "where the backbone has one of at most 320 channels.",
+    )
     boxes_per_cell: int = _field(2, "Boxes that each cell of the detection map gives.", unit="boxes", ge=1, le=8)
     batch_norm: Literal["train", "slow", "frozen"] = _field(
         "frozen",
@@ -119,6 +149,19 @@ class ModelConfig(_Section):
     cell_threshold: float = _field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
     )
+    pooling: Literal["gate", "soft"] = _field(
+        "gate", "Cells less sure than the threshold are left out (gate), or count in proportion to it (soft)."
+    )
+    imagenet_classes: bool = _field(
+        False,
+        "Classification starts as the backbone's own ImageNet classifier, written into the network; class folders are "
+        "WordNet ids or ImageNet's names, at most 128.",
+    )
+    icnr: bool = _field(False, "The four maps that the upsampling shuffles together start equal.")
+    class_evidence: bool = _field(
+        False, "Rows of the ImageNet classifier for the classes of other tasks start in the upsampling."
+    )
+    neck_dropout: float = _field(0.0, "Channels of the necks left out in training.", unit="probability", ge=0, lt=1)
     detection_loss: Literal["quality", "yolov1"] = _field("quality", "How the detection map is trained.")
     precision: Precision = _field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
 
@@ -137,6 +180,13 @@ class ScheduleConfig(_Section):
     ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
     label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
     eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+    keep: Literal["best", "last"] = _field(
+        "best", "The weights that are kept: the best on val, or the last; averaged ones both."
+    )
+    best_mean: int = _field(1, "Evaluations whose mean says which are the best.", unit="evaluations", ge=1)
+    small_until: float = _field(
+        0.0, "Share of the steps that see the first of data.sizes alone.", unit="fraction", ge=0, le=1
+    )
     save_every: int = _field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
     patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
     boxes_from_masks: bool = _field(
@@ -175,6 +225,12 @@ class StudentConfig(ScheduleConfig):
     normalise_losses: bool = _field(
         True, "Divide each loss by its own running mean before it is weighed; a teacher's too."
     )
+    normaliser_floor: float = _field(
+        0.05, "A loss is never divided by less than this share of its mean over the first epoch.", unit="fraction", ge=0
+    )
+    renew_norms: bool = _field(
+        False, "After from_teachers, measure the new layers' norms anew on clean mixed mini-batches."
+    )
     weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
     weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
     weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
@@ -192,10 +248,56 @@ class DistillConfig(_Section):
     )
     teachers: Path | None = _field(None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path")
     temperature: float = _field(2.0, "Softening of the class and pixel scores.", gt=0)
-    gate_masks: bool = _field(
-        False, "On detection pictures, classes that the boxes rule out are struck from the segmentation teacher's mask."
+    box_confidence: float = _field(
+        0.0, "Boxes that the detection teacher is less sure of than this are not distilled.", ge=0, lt=1
     )
     images: Literal["own", "all"] = _field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
+
+
+class DetectionConfig(_Section):
+    """How the detection map is taught (model.detection_loss=quality)."""
+
+    confidence: Literal["quality", "varifocal"] = _field(
+        "quality", "Confidence learns the overlap by the quality focal loss, or by the varifocal loss."
+    )
+    confidence_cost: float = _field(
+        0.0, "How much a box's confidence counts when boxes are assigned: minus this times its logarithm.", ge=0
+    )
+    ignore_iou: float = _field(
+        1.0,
+        "An unassigned box that overlaps a true one by more than this is no negative; 1: all are.",
+        unit="IoU",
+        gt=0,
+        le=1,
+    )
+    every_box: bool = _field(False, "No true box goes without a predicted one because another claims it.")
+    smallest: float = _field(0.0, "True boxes with a shorter side than this are regions to ignore.", unit="cells", ge=0)
+    priors: Literal["spread", "kmeans"] = _field(
+        "spread", "Sizes that a cell's boxes start with: spread evenly, or the k means of the training boxes."
+    )
+    size_unit: SizeUnit = _field("input", "What the sizes of boxes are counted in.")
+    mask_box_weight: float = _field(
+        1.0, "How much a picture with boxes from its mask counts beside one with true boxes.", ge=0
+    )
+
+
+class SegmentationConfig(_Section):
+    """How the segmentation map is taught."""
+
+    lovasz: float = _field(0.0, "Share of the Lovasz-softmax loss beside the cross-entropy.", ge=0, le=1)
+    repeat_factor: float = _field(
+        0.0,
+        "Pictures of a class that fewer than this share of them have are seen more often; 0: none.",
+        unit="fraction",
+        ge=0,
+        le=1,
+    )
+    copy_paste: float = _field(
+        0.0, "How often an object of another picture is pasted into one.", unit="probability", ge=0, le=1
+    )
+    imagenet_cells: float = _field(
+        0.0, "Weight of what the backbone's frozen ImageNet classifier says of each cell, on all pictures.", ge=0
+    )
 
 
 class EvaluationConfig(_Section):
@@ -203,11 +305,31 @@ class EvaluationConfig(_Section):
 
     batch_size: int = _field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
     score_min: float = _field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
-    nms_iou: float = _field(
-        0.6, "Overlap above which the lower of two boxes of a class is dropped.", unit="IoU", gt=0, le=1
+    best_class: bool | None = _field(
+        None, "Only the likeliest class of a cell gives a box. Unset: as the checkpoint was trained; a new one, false."
     )
-    predict_nms_iou: float = _field(
-        0.4, "The same in predict, where a duplicate on the picture costs more than in AP.", unit="IoU", gt=0, le=1
+    nms_iou: float | None = _field(
+        None,
+        "Overlap above which the lower of two boxes of a class is dropped. Unset: as the checkpoint was trained; a "
+        "new one, 0.6.",
+        unit="IoU",
+        gt=0,
+        le=1,
+    )
+    predict_nms_iou: float | None = _field(
+        None,
+        "The same where boxes are drawn, as in predict. Unset: as the checkpoint was trained; a new one, 0.4.",
+        unit="IoU",
+        gt=0,
+        le=1,
+    )
+    vote_iou: float | None = _field(
+        None,
+        "After NMS a box becomes the mean, weighted by score, of those of its class that overlap it by this; 1: it "
+        "stays as it is. Unset: as the checkpoint was trained; a new one, 1.",
+        unit="IoU",
+        gt=0,
+        le=1,
     )
     max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
     drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
@@ -230,6 +352,8 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
+    detection: DetectionConfig = DetectionConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
     distill: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -260,10 +384,40 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     for key, value in (overrides or {}).items():
         if value is not None:
             _set_dotted(raw, key, value)
+    _pass_over_gone(raw)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
+
+
+def config_of(stored: Mapping[str, Any]) -> Config:
+    """The config that a checkpoint or a kept result holds, whatever version wrote it.
+
+    Raises:
+        ConfigError: it holds what no version knew.
+    """
+    raw = copy.deepcopy(dict(stored))
+    _pass_over_gone(raw)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, None)) from None
+
+
+def is_gone(key: str, value: Any) -> bool:
+    """Whether a dotted key is known no more and stood at the default it had, so that it meant nothing."""
+    return key in _GONE and _GONE[key] == value
+
+
+def _pass_over_gone(raw: dict[str, Any]) -> None:
+    for key in _GONE:
+        *parents, last = key.split(".")
+        node: Any = raw
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node and is_gone(key, node[last]):
+            del node[last]
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -313,13 +467,13 @@ def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[
 
 
 def _shown(value: Any) -> str:
-    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
     choices = get_args(annotation)
     if choices and choices[-1] is Ellipsis:
-        return f"list of {'|'.join(choices[0])}"
+        return f"list of {'|'.join(choices[0]) if issubclass(choices[0], StrEnum) else choices[0].__name__}"
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     if choices:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,9 @@ TASKS = tuple(Task)
 
 #: The score that stands for a task in the drop check and in the choice of a checkpoint.
 MAIN_METRIC = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
+
+#: What the sizes of boxes are counted in: the sides of the input, or cells of the map.
+SizeUnit = Literal["input", "cells"]
 
 #: The label of a mask pixel that belongs to no class ("void" in VOC).
 IGNORE_INDEX = 255

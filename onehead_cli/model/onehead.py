@@ -17,7 +17,7 @@ from onehead_cli.model.head import Head, IdentityMapping
 from onehead_cli.model.necks import Neck
 from onehead_cli.model.upsample import Upsample
 from onehead_cli.model.weights import load_pretrained
-from onehead_cli.types import TASKS, Task, TaskOutputs
+from onehead_cli.types import TASKS, SizeUnit, Task, TaskOutputs
 
 #: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
 _PRIOR_CONFIDENCE = 0.01
@@ -32,12 +32,18 @@ class Architecture:
     classes: the class names of every task that there is data for, also of those that a teacher does not do: they set
         the head's width and its groups.
     tasks: the tasks that the network has a neck and an output for.
+    skip: the backbone's last map of stride 16 is added to the upsampled features.
+    priors: width and height, in `size_unit`, that each of a cell's boxes starts with.
+    size_unit: sizes of boxes are shares of the input, or counted in cells.
     """
 
     backbone: str
     classes: Mapping[Task, Sequence[str]]
     boxes_per_cell: int
     tasks: tuple[Task, ...]
+    skip: bool = False
+    priors: tuple[tuple[float, float], ...] = ()
+    size_unit: SizeUnit = "input"
 
     @property
     def channels(self) -> dict[Task, int]:

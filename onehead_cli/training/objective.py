@@ -14,7 +14,7 @@ from onehead_cli.device import autocast
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.losses.classification import classification_loss
 from onehead_cli.losses.detection import detection_loss
-from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks, gate_masks
+from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks
 from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.losses.yolov1 import yolov1_loss
@@ -137,11 +137,7 @@ class Objective:
                 shares = self._shares_trunk(task)
                 maps = self._ask(teacher.read, trunk[seen]) if shares else self._ask(teacher, images[seen])
                 said = maps[task].float().clone()
-                trust = None
-                if task is Task.SEG and Task.DET in rows and not own and self.config.distill.gate_masks:
-                    boxed, trust = rows[Task.DET], torch.ones_like(said[:, 0])
-                    said[boxed], trust[boxed] = self._gated(said[boxed], batch[Task.DET])
-                loss = self._distil(task, loss, said, trust)
+                loss = self._distil(task, loss, said)
             losses[f"kd_{task.value}"] = loss.sum() / total
         if self.imagenet is not None and Task.CLS in rows:
             loss = outputs[Task.CLS][rows[Task.CLS]]
@@ -164,17 +160,13 @@ class Objective:
         with torch.inference_mode(), autocast(images.device, self.precision):
             return teacher(images)
 
-    def _gated(self, said: Tensor, part: TaskBatch) -> tuple[Tensor, Tensor]:
-        assert isinstance(part.target, DetectionTarget)
-        return gate_masks(said, part.target, shared=self.shared, image_size=part.images.shape[-1])
-
-    def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor, trust: Tensor | None = None) -> Tensor:
+    def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         temperature = self.config.distill.temperature
         if task is Task.CLS:
             threshold = self.config.model.cell_threshold
             return distil_classes(student_map, teacher_map, cell_threshold=threshold, temperature=temperature)
         if task is Task.SEG:
-            return distil_masks(student_map, teacher_map, temperature=temperature, trust=trust)
+            return distil_masks(student_map, teacher_map, temperature=temperature)
         classes = self.num_detection_classes
         return distil_boxes(student_map, teacher_map, num_classes=classes, temperature=temperature)
 
