@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +15,16 @@ from torch import Tensor
 from onehead_cli.atomic import write_atomically
 from onehead_cli.checksum import add_checksum, has_valid_checksum
 from onehead_cli.config import Config
+from onehead_cli.decode import Reading
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 from onehead_cli.half_precision import SUFFIX, read_half_precision, to_half_precision
 from onehead_cli.model.onehead import Architecture, OneHead, build_model
-from onehead_cli.types import Task
+from onehead_cli.types import SizeUnit, Task
 
-FORMAT = 2
+#: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
+#: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
+FORMAT = 3
+_READABLE = (2, FORMAT)
 STUDENT = "all"
 
 
@@ -46,6 +51,9 @@ class Checkpoint:
     config: the config it was trained with.
     epoch: epochs done. training: optimizer, raw weights, random states, ... of a `_last` file, else empty.
     data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
+    reading: how its maps are read.
+    origin: what it was trained with: {"precision": "bf16" or "fp32", "processor": ..., "commit": ...}; empty where it
+        was not written down, in format 2.
     """
 
     name: str
@@ -59,6 +67,8 @@ class Checkpoint:
     seed: int
     training: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
+    origin: dict[str, str | None] = field(default_factory=dict)
 
     def model(self) -> OneHead:
         """The network in eval mode.
@@ -143,6 +153,9 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
             "classes": {task.value: list(names) for task, names in architecture.classes.items()},
             "boxes_per_cell": architecture.boxes_per_cell,
             "tasks": [task.value for task in architecture.tasks],
+            "skip": architecture.skip,
+            "priors": [list(prior) for prior in architecture.priors],
+            "size_unit": architecture.size_unit,
         },
         "weights": checkpoint.weights,
         "preprocess": checkpoint.preprocess,
@@ -152,6 +165,8 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
         "data": checkpoint.data,
+        "reading": dataclasses.asdict(checkpoint.reading),
+        "origin": checkpoint.origin,
     }
 
 
@@ -168,8 +183,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {FORMAT})")
+    if not isinstance(document, dict) or document.get("format") not in _READABLE:
+        readable = " or ".join(map(str, _READABLE))
+        raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {readable})")
     try:
         return _parse(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -195,18 +211,32 @@ def _read(path: Path) -> object:
 
 
 def _parse(document: Mapping[str, Any]) -> Checkpoint:
-    stored = document["architecture"]
+    stored, is_old = document["architecture"], document["format"] == 2
+    since_3 = {} if is_old else _since_format_3(stored)
     architecture = Architecture(
         backbone=stored["backbone"],
         classes={Task(task): list(names) for task, names in stored["classes"].items()},
         boxes_per_cell=int(stored["boxes_per_cell"]),
         tasks=tuple(Task(task) for task in stored["tasks"]),
+        **since_3,
     )
     thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
     fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
     stored_fields = {key: document[key] for key in fields}
     data = document.get("data", {})
-    return Checkpoint(architecture=architecture, thresholds=thresholds, data=data, **stored_fields)
+    reading = Reading() if is_old else Reading(**document["reading"])
+    origin = {} if is_old else dict(document["origin"])
+    return Checkpoint(
+        architecture=architecture, thresholds=thresholds, data=data, reading=reading, origin=origin, **stored_fields
+    )
+
+
+def _since_format_3(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an architecture that format 2 has not; their defaults are what it means."""
+    if stored["size_unit"] not in get_args(SizeUnit):
+        raise ValueError(f"size_unit {stored['size_unit']!r}")
+    priors = tuple((float(width), float(height)) for width, height in stored["priors"])
+    return {"skip": bool(stored["skip"]), "priors": priors, "size_unit": stored["size_unit"]}
 
 
 def load_teachers(config: Config) -> dict[Task, Checkpoint]:

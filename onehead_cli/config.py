@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onehead_cli.errors import ConfigError
-from onehead_cli.types import IGNORE_INDEX, TASKS, SizeUnit, Task
+from onehead_cli.types import IGNORE_INDEX, TASKS, Pooling, SizeUnit, Task
 from onehead_cli.yaml_text import parse_yaml
 
 #: Where the configs of the README are: in a clone, and where the wheel puts them.
@@ -149,7 +149,7 @@ class ModelConfig(_Section):
     cell_threshold: float = _field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
     )
-    pooling: Literal["gate", "soft"] = _field(
+    pooling: Pooling = _field(
         "gate", "Cells less sure than the threshold are left out (gate), or count in proportion to it (soft)."
     )
     imagenet_classes: bool = _field(
@@ -330,6 +330,12 @@ class EvaluationConfig(_Section):
         unit="IoU",
         gt=0,
         le=1,
+    )
+    shared_below: int = _field(
+        0,
+        "Classes with fewer boxes on val than this share one threshold of drawing, chosen in training.",
+        unit="boxes",
+        ge=0,
     )
     max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
     drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)

@@ -6,16 +6,19 @@ Channels of the detection map, per cell: one set of class scores, then for each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
+from onehead_cli.config import EvaluationConfig
 from onehead_cli.datasets.geometry import Fit
+from onehead_cli.types import Pooling
 
 #: Numbers that describe one box of a cell: x, y, width, height, confidence.
 BOX_CHANNELS = 5
@@ -23,6 +26,8 @@ BOX_CHANNELS = 5
 _MAX_LOG_SIZE = 1.1
 #: Pixels whose logits are upsampled at once when a mask is read.
 _BAND_PIXELS = 1_000_000
+#: No cell is less sure than one part in as many classes; it stands for a threshold of 0.
+_SMALLEST_THRESHOLD = 1e-6
 
 
 @dataclass
@@ -39,21 +44,48 @@ class Detections:
     labels: NDArray[np.int64]
 
 
-def pool_classes(class_map: Tensor, threshold: float) -> Tensor:
-    """Average the logits of the cells that are sure of their class.
+@dataclass(frozen=True)
+class Reading:
+    """How the maps of a network are read; stored in its checkpoint. The defaults are how 0.1.0 read.
+
+    pooling: see `pool_classes`. best_class, nms_iou, vote_iou: see `read_boxes`. predict_nms_iou: the NMS where boxes
+    are drawn, and where the scores are chosen from which one is.
+    """
+
+    pooling: Pooling = "gate"
+    best_class: bool = False
+    nms_iou: float = 0.6
+    predict_nms_iou: float = 0.4
+    vote_iou: float = 1.0
+
+    def changed_by(self, config: EvaluationConfig) -> Reading:
+        """The same but for the fields that the config sets."""
+        names = ("best_class", "nms_iou", "predict_nms_iou", "vote_iou")
+        given = {name: getattr(config, name) for name in names}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def pool_classes(class_map: Tensor, threshold: float, *, pooling: Pooling = "gate") -> Tensor:
+    """Average the logits of the cells, those that are sure of their class above all.
 
     Args:
-        class_map: float [B, C, h, w], logits a cell.
-        threshold: cells whose largest softmax value is below it are left out; where none is left, all are averaged.
+        class_map: float [B, C, h, w], logits per cell.
+        threshold: gate: cells whose largest softmax value is below it are left out; where none is left, all are
+            averaged. soft: such a cell counts by its share of the threshold, so that a cell that crosses it changes
+            nothing at once.
 
     Returns:
         Logits, float [B, C].
     """
     logits = class_map.float().flatten(2)  # [B, C, h*w]
     with torch.no_grad():
-        sure = logits.softmax(1).amax(1, keepdim=True) >= threshold  # [B, 1, h*w]
-        keep = (sure | ~sure.any(2, keepdim=True)).to(logits.dtype)
-    return (logits * keep).sum(2) / keep.sum(2)
+        sureness = logits.softmax(1).amax(1, keepdim=True)  # [B, 1, h*w]
+        if pooling == "soft":
+            weight = (sureness / max(threshold, _SMALLEST_THRESHOLD)).clamp(max=1)
+        else:
+            sure = sureness >= threshold
+            weight = (sure | ~sure.any(2, keepdim=True)).to(logits.dtype)
+    return (logits * weight).sum(2) / weight.sum(2)
 
 
 @dataclass
@@ -115,30 +147,51 @@ def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
 
 
 def read_boxes(
-    detection_map: Tensor, fits: list[Fit], *, num_classes: int, score_min: float, nms_iou: float, max_detections: int
+    decoded: BoxMap,
+    fits: Sequence[Fit],
+    *,
+    nms_iou: float,
+    score_min: float,
+    max_detections: int,
+    best_class: bool = False,
+    vote_iou: float = 1.0,
 ) -> list[Detections]:
-    """Boxes of a batch in pixels of the original pictures, after NMS within each class.
+    """Boxes of a batch in pixels of the original images, after NMS within each class.
 
     Args:
-        detection_map: float [B, C + 5n, h, w].
-        fits: how each picture was fitted into the input.
-        score_min: class probability (softmax) times confidence (sigmoid) below which a box is dropped.
+        decoded: the detection maps of the batch, taken apart.
+        fits: how each image was fitted into the input.
         nms_iou: overlap above which the lower of two boxes of a class is dropped.
-        max_detections: boxes kept a picture.
+        score_min: class probability (softmax) times confidence (sigmoid) below which a box is dropped.
+        max_detections: boxes kept per image.
+        best_class: only the likeliest class of a cell gives boxes.
+        vote_iou: after NMS each box becomes the mean, weighted by score, of those of its class, dropped ones too, that
+            overlap it by as much or more; its score stays (Gidaris and Komodakis, arXiv 1505.01749). 1: no box moves.
     """
-    decoded = decode_boxes(detection_map, num_classes)
-    probabilities = decoded.classes.softmax(1)[:, None]  # [B, 1, C, h, w]
-    scores = decoded.confidence.sigmoid()[:, :, None] * probabilities  # [B, n, C, h, w]
+    probabilities = decoded.classes.softmax(1)  # [B, C, h, w]
+    if best_class:
+        best = probabilities.argmax(1, keepdim=True)
+        probabilities = torch.full_like(probabilities, -1.0).scatter_(1, best, probabilities.gather(1, best))
+    scores = decoded.confidence.sigmoid()[:, :, None] * probabilities[:, None]  # [B, n, C, h, w]
     found = []
-    for picture, fit in enumerate(fits):
-        box_index, label, row, column = torch.nonzero(scores[picture] >= score_min, as_tuple=True)
-        kept_scores = scores[picture, box_index, label, row, column]
-        boxes = decoded.boxes[picture, box_index, row, column] * fit.size
-        # Clipped before NMS: what leaves the picture must not count as overlap.
-        boxes_np = fit.to_picture(boxes.cpu().double().numpy())
-        clipped = torch.from_numpy(boxes_np)
+    for image, fit in enumerate(fits):
+        box_index, label, row, column = torch.nonzero(scores[image] >= score_min, as_tuple=True)
+        kept_scores = scores[image, box_index, label, row, column]
+        boxes = decoded.boxes[image, box_index, row, column] * fit.size
+        # Clipped before NMS: what leaves the image must not count as overlap.
+        clipped = torch.from_numpy(fit.to_picture(boxes.cpu().double().numpy()))
         solid = ((clipped[:, 2] - clipped[:, 0]) > 0) & ((clipped[:, 3] - clipped[:, 1]) > 0)
         clipped, kept_scores, label = clipped[solid], kept_scores.cpu().double()[solid], label.cpu()[solid]
         keep = batched_nms(clipped.float(), kept_scores.float(), label, nms_iou)[:max_detections]
-        found.append(Detections(clipped[keep].numpy(), kept_scores[keep].numpy(), label[keep].numpy()))
+        voted = clipped[keep] if vote_iou == 1 else _voted(clipped, kept_scores, label, keep, vote_iou)
+        found.append(Detections(voted.numpy(), kept_scores[keep].numpy(), label[keep].numpy()))
     return found
+
+
+def _voted(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, vote_iou: float) -> Tensor:
+    """The kept boxes [k, 4], each moved to the mean of those that vote for it; float64 [n, 4], [n], int64 [n], [k]."""
+    votes = (box_iou(boxes[keep], boxes) >= vote_iou) & (labels[keep][:, None] == labels)  # [k, n]
+    votes[torch.arange(len(keep)), keep] = True
+    weights = votes * scores
+    moved: Tensor = weights @ boxes / weights.sum(1, keepdim=True)
+    return moved

@@ -26,7 +26,7 @@ from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.layout import voc_palette
 from onehead_cli.datasets.pictures import fit_picture, open_picture
 from onehead_cli.datasets.transforms import pictures_to_float
-from onehead_cli.decode import Detections, pool_classes, read_boxes, read_mask
+from onehead_cli.decode import Detections, decode_boxes, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast, resolve_device, resolve_precision
 from onehead_cli.drawing import readable
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
@@ -89,6 +89,7 @@ class Predictor:
         )
         self.score_min = floor if score_threshold is None else min(floor, score_threshold)
         self._evaluation = config.evaluation
+        self._reading = checkpoint.reading.changed_by(config.evaluation)
         self._preprocess = checkpoint.preprocess
         self._device = resolve_device(config.device)
         self._precision = resolve_precision(config.model.precision, self._device)
@@ -108,15 +109,17 @@ class Predictor:
         maps = self._forward(inputs)
         probabilities, boxes = None, None
         if Task.CLS in maps:
-            probabilities = pool_classes(maps[Task.CLS], self.cell_threshold).softmax(1).cpu().numpy()
+            logits = pool_classes(maps[Task.CLS], self.cell_threshold, pooling=self._reading.pooling)
+            probabilities = logits.softmax(1).cpu().numpy()
         if Task.DET in maps:
             boxes = read_boxes(
-                maps[Task.DET],
+                decode_boxes(maps[Task.DET], len(self.classes[Task.DET])),
                 fits,
-                num_classes=len(self.classes[Task.DET]),
+                nms_iou=self._reading.predict_nms_iou,
                 score_min=self.score_min,
-                nms_iou=self._evaluation.predict_nms_iou,
                 max_detections=self._evaluation.max_detections,
+                best_class=self._reading.best_class,
+                vote_iou=self._reading.vote_iou,
             )
         for index, fit in enumerate(fits):
             yield Prediction(

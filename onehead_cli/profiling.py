@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.config import Config
-from onehead_cli.device import autocast, peak_resident_bytes, resolve_device, resolve_precision
+from onehead_cli.device import (
+    autocast,
+    peak_resident_bytes,
+    precision_name,
+    processor_name,
+    resolve_device,
+    resolve_precision,
+)
+from onehead_cli.model.backbone import resolve_skip
 from onehead_cli.model.onehead import Architecture, OneHead, build_model, build_pretrained
 from onehead_cli.types import Reporter, Task
 
@@ -256,7 +263,7 @@ def profile_network(
         conditions = Conditions(
             device=device.type,
             processor=processor_name(device),
-            precision="bf16" if precision is torch.bfloat16 else "fp32",
+            precision=precision_name(precision),
             threads=torch.get_num_threads(),
             batch=batch_size,
             runs=runs,
@@ -358,6 +365,7 @@ def _reference_architecture(config: Config) -> Architecture:
         classes={task: [f"class{i}" for i in range(REFERENCE_CLASSES[task])] for task in tasks},
         boxes_per_cell=config.model.boxes_per_cell,
         tasks=tasks,
+        skip=resolve_skip(config.model.backbone, config.model.skip),
     )
 
 
@@ -417,19 +425,6 @@ def _measure_memory(model: OneHead, images: Tensor, precision: torch.dtype) -> M
     before = peak_resident_bytes()
     _forward(model, images, precision)
     return Memory("process", peak_resident_bytes() / 1e6, before / 1e6)
-
-
-def processor_name(device: torch.device) -> str:
-    """The GPU's name, or the CPU's as the system gives it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

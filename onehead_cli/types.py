@@ -25,6 +25,9 @@ TASKS = tuple(Task)
 #: The score that stands for a task in the drop check and in the choice of a checkpoint.
 MAIN_METRIC = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
 
+#: How the class map's cells become one answer; see `decode.pool_classes`.
+Pooling = Literal["gate", "soft"]
+
 #: What the sizes of boxes are counted in: the sides of the input, or cells of the map.
 SizeUnit = Literal["input", "cells"]
 

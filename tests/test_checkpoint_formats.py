@@ -13,7 +13,7 @@ import torch
 
 from onehead_cli.checkpoint import load_checkpoint
 from onehead_cli.datasets.geometry import Fit
-from onehead_cli.decode import pool_classes, read_boxes, read_mask
+from onehead_cli.decode import Reading, decode_boxes, pool_classes, read_boxes, read_mask
 from onehead_cli.types import Task
 
 FOLDER = Path(__file__).parent / "checkpoints"
@@ -44,17 +44,26 @@ def test_the_maps_of_format_2_are_those_of_0_1_0(format2):
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
 
 
+def test_format_2_means_what_0_1_0_meant(format2):
+    checkpoint, _, _ = format2
+    architecture = checkpoint.architecture
+    assert (architecture.skip, architecture.priors, architecture.size_unit) == (False, (), "input")
+    assert checkpoint.reading == Reading("gate", best_class=False, nms_iou=0.6, predict_nms_iou=0.4, vote_iou=1.0)
+    assert checkpoint.origin == {}
+
+
 def test_the_maps_of_format_2_are_read_as_0_1_0_read_them(format2):
     checkpoint, maps, expected = format2
-    probabilities = pool_classes(maps[Task.CLS], checkpoint.thresholds.cells).softmax(1)[0]
+    probabilities = pool_classes(
+        maps[Task.CLS], checkpoint.thresholds.cells, pooling=checkpoint.reading.pooling
+    ).softmax(1)[0]
     assert probabilities.tolist() == pytest.approx(expected["probabilities"], abs=1e-6)
     fit = Fit.of(100, 80, 64, "resize")
     mask = read_mask(maps[Task.SEG][0], fit)[::8, ::8].flatten()
     assert "".join(chr(48 + label) for label in mask) == expected["mask"]
     for command, nms_iou in (("evaluate", 0.6), ("predict", 0.4)):
-        [found] = read_boxes(
-            maps[Task.DET], [fit], num_classes=10, score_min=0.01, nms_iou=nms_iou, max_detections=100
-        )
+        decoded = decode_boxes(maps[Task.DET], 10)
+        [found] = read_boxes(decoded, [fit], score_min=0.01, nms_iou=nms_iou, max_detections=100)
         assert found.labels.tolist() == expected[command]["labels"]
         assert found.scores.tolist() == pytest.approx(expected[command]["scores"], abs=1e-6)
         assert found.boxes.tolist() == [pytest.approx(box, abs=1e-4) for box in expected[command]["boxes"]]

@@ -64,7 +64,7 @@ def test_boxes_equal_the_slow_reading():
     generator = torch.Generator().manual_seed(1)
     maps = torch.randn(1, 3 + 10, 4, 4, generator=generator, dtype=torch.float64).float()
     fit = Fit.of(90, 120, 64, "resize")
-    found = read_boxes(maps, [fit], num_classes=3, score_min=0.1, nms_iou=0.4, max_detections=1000)[0]
+    found = read_boxes(decode_boxes(maps, 3), [fit], score_min=0.1, nms_iou=0.4, max_detections=1000)[0]
     decoded = decode_boxes(maps, 3)
     boxes, scores, labels = [], [], []
     for b in range(2):
@@ -86,7 +86,6 @@ def test_boxes_equal_the_slow_reading():
 def test_fault_22_no_detection_at_all_is_an_empty_list():
     """A picture in which nothing is found gives an empty list of boxes and an AP of 0, not a crash."""
     maps = torch.full((1, 2 + 5, 2, 2), -20.0)
-    found = read_boxes(
-        maps, [Fit.of(10, 10, 32, "resize")], num_classes=2, score_min=0.1, nms_iou=0.5, max_detections=10
-    )[0]
+    fit = Fit.of(10, 10, 32, "resize")
+    found = read_boxes(decode_boxes(maps, 2), [fit], score_min=0.1, nms_iou=0.5, max_detections=10)[0]
     assert found.boxes.shape == (0, 4) and len(found.scores) == 0

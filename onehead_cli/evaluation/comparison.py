@@ -154,9 +154,10 @@ class _Reader:
                 done += pictures
                 advance(done, "")
 
-            evaluator = Evaluator(self.config.evaluation, self.device, self.precision, count)
             for identity, checkpoint in models.items():
                 model = checkpoint.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                reading = checkpoint.reading.changed_by(self.config.evaluation)
+                evaluator = Evaluator(self.config.evaluation, reading, self.device, self.precision, count)
                 for task, parts in data.items():
                     if id(networks[task]) == identity:
                         threshold = checkpoint.thresholds.cells

@@ -165,21 +165,32 @@ class DetectionResult:
         return np.where(truth > 0, total / (len(matches.correct) * len(self.recall_steps)), np.nan)
 
 
-def best_f1_thresholds(result: DetectionResult, *, default: float = 0.3) -> list[float]:
+def best_f1_thresholds(result: DetectionResult, *, shared_below: int = 0, default: float = 0.3) -> list[float]:
     """The score of each class from which on its boxes have the best F1 at IoU .50.
 
-    F1 = 2 x correct / (kept + true); the highest score among equals; `default` for a class without a true box or
-    without a correct detection.
+    F1 = 2 x correct / (kept + true); the highest score among equals; `default` without a true box or without a correct
+    detection.
+
+    Args:
+        shared_below: classes with fewer true boxes share one threshold, the best for their boxes together.
     """
-    return [_best_f1_threshold(matches, default) for matches in result._matches]
+    few = [matches for matches in result._matches if matches.truth.sum() < shared_below]
+    shared = _best_f1_threshold(few, default)
+    return [
+        shared if matches.truth.sum() < shared_below else _best_f1_threshold([matches], default)
+        for matches in result._matches
+    ]
 
 
-def _best_f1_threshold(matches: _Matches, default: float) -> float:
-    kept = ~matches.ignored[0]
-    scores, hits = matches.scores[kept], matches.correct[0, kept].cumsum()
+def _best_f1_threshold(classes: Sequence[_Matches], default: float) -> float:
+    scores = np.concatenate([m.scores[~m.ignored[0]] for m in classes] + [np.zeros(0)])
+    correct = np.concatenate([m.correct[0, ~m.ignored[0]] for m in classes] + [np.zeros(0, dtype=bool)])
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], correct[order].cumsum()
     if not hits.size or not hits[-1]:
         return default
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + matches.truth.sum())
+    truth = sum(int(m.truth.sum()) for m in classes)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + truth)
     # A threshold keeps all boxes of its score, so only the last of equal scores is one.
     last = np.append(scores[1:] < scores[:-1], True)
     return float(scores[np.where(last, f1, -1.0).argmax()])

@@ -14,9 +14,10 @@ from onehead_cli.config import EvaluationConfig
 from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.classification import ClassificationData
 from onehead_cli.datasets.detection import DetectionData, pooled_ground_truth
+from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.transforms import to_float
-from onehead_cli.decode import Detections, pool_classes, read_boxes, read_mask
+from onehead_cli.decode import BoxMap, Detections, Reading, decode_boxes, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast
 from onehead_cli.evaluation.classification import ClassificationResult
 from onehead_cli.evaluation.detection import DetectionResult
@@ -35,7 +36,8 @@ _CELL_THRESHOLDS = [i / 20 for i in range(20)]
 class Evaluator:
     """Measures networks on the pooled splits of a task.
 
-    config: how the maps are read.
+    config: how many images are read at once, and how many boxes are kept.
+    reading: how the maps are read.
     precision: of the forward pass.
     advance: called with the number of pictures of each finished batch, also of those that other processes do.
 
@@ -44,6 +46,7 @@ class Evaluator:
     """
 
     config: EvaluationConfig
+    reading: Reading
     device: torch.device
     precision: torch.dtype
     advance: Callable[[int], None] = lambda count: None
@@ -61,10 +64,32 @@ class Evaluator:
         """
         if task is Task.CLS:
             maps, labels = self.class_maps(model, splits)
-            return classification_result(maps, labels, cell_threshold, splits[0].classes)
+            return self.classified(maps, labels, cell_threshold, splits[0].classes)
         if task is Task.SEG:
             return self._segmented(model, splits)
-        return self._detected(model, splits)
+        [result] = self.detected(model, splits, [self.reading.nms_iou])
+        return result
+
+    def classified(
+        self, maps: Tensor, labels: list[int], threshold: float, classes: Sequence[str]
+    ) -> ClassificationResult:
+        """What the class maps, float [n, C, h, w], say when they are pooled with `threshold`."""
+        logits = pool_classes(maps, threshold, pooling=self.reading.pooling)
+        return ClassificationResult(logits.numpy(), np.array(labels), classes)
+
+    def best_cell_threshold(self, maps: Tensor, labels: list[int]) -> float:
+        """The threshold whose pooling gives the best top-1, and among equals the lowest cross-entropy, then the lowest.
+
+        Args: maps: class maps of val, float [n, C, h, w].
+        """
+        truth = torch.tensor(labels)
+
+        def merit(threshold: float) -> tuple[float, float, float]:
+            logits = pool_classes(maps, threshold, pooling=self.reading.pooling)
+            top1 = float((logits.argmax(1) == truth).float().mean())
+            return top1, -float(nn.functional.cross_entropy(logits, truth)), -threshold
+
+        return max(_CELL_THRESHOLDS, key=merit)
 
     def class_maps(self, model: nn.Module, splits: Sequence[TaskData]) -> tuple[Tensor, list[int]]:
         """The class maps of all pictures, float [n, C, h, w], and their labels."""
@@ -87,25 +112,39 @@ class Evaluator:
             matrices += merge(mine)
         return SegmentationResult(np.stack(matrices), splits[0].classes)
 
-    def _detected(self, model: nn.Module, splits: Sequence[TaskData]) -> DetectionResult:
-        detections, sources = [], []
+    def detected(
+        self, model: nn.Module, splits: Sequence[TaskData], nms_ious: Sequence[float]
+    ) -> list[DetectionResult]:
+        """The result of detection over all images of the splits for each of several NMS, from one pass."""
+        found: list[tuple[Detections, ...]] = []  # per image, one for each NMS
+        sources = []
         for split in splits:
             assert isinstance(split, DetectionData)
             sources.append(split)
-            mine: list[tuple[int, Detections]] = []
+            mine: list[tuple[int, tuple[Detections, ...]]] = []
             for start, maps in self._maps(model, split):
                 indices = range(start, start + len(maps))
-                found = read_boxes(
-                    maps,
-                    [split.fit(index) for index in indices],
-                    num_classes=len(split.classes),
-                    score_min=self.config.score_min,
-                    nms_iou=self.config.nms_iou,
-                    max_detections=self.config.max_detections,
-                )
-                mine += zip(indices, found, strict=True)
-            detections += merge(mine)
-        return DetectionResult(pooled_ground_truth(sources), detections, sources[0].category_ids, sources[0].classes)
+                fits = [split.fit(index) for index in indices]
+                decoded = decode_boxes(maps, len(split.classes))
+                read = [self._boxes(decoded, fits, nms_iou) for nms_iou in nms_ious]
+                mine += zip(indices, zip(*read, strict=True), strict=True)
+            found += merge(mine)
+        truth, first = pooled_ground_truth(sources), sources[0]
+        return [
+            DetectionResult(truth, [image[which] for image in found], first.category_ids, first.classes)
+            for which in range(len(nms_ious))
+        ]
+
+    def _boxes(self, decoded: BoxMap, fits: Sequence[Fit], nms_iou: float) -> list[Detections]:
+        return read_boxes(
+            decoded,
+            fits,
+            nms_iou=nms_iou,
+            score_min=self.config.score_min,
+            max_detections=self.config.max_detections,
+            best_class=self.reading.best_class,
+            vote_iou=self.reading.vote_iou,
+        )
 
     def _maps(self, model: nn.Module, split: TaskData) -> Iterator[tuple[int, Tensor]]:
         """(index of the first picture, maps of the split's task, float [B, C, h, w]) a batch of this process."""
@@ -117,25 +156,3 @@ class Evaluator:
                     maps = model(images)[split.task]
                 yield start, maps.float()
             self.advance(len(indices))
-
-
-def classification_result(
-    maps: Tensor, labels: list[int], threshold: float, classes: Sequence[str]
-) -> ClassificationResult:
-    """What the class maps, float [n, C, h, w], say when they are pooled with `threshold`."""
-    return ClassificationResult(pool_classes(maps, threshold).numpy(), np.array(labels), classes)
-
-
-def best_cell_threshold(maps: Tensor, labels: list[int]) -> float:
-    """The threshold whose pooling gives the best top-1, and among equals the lowest cross-entropy, then the lowest.
-
-    Args: maps: class maps of val, float [n, C, h, w].
-    """
-    truth = torch.tensor(labels)
-
-    def merit(threshold: float) -> tuple[float, float, float]:
-        logits = pool_classes(maps, threshold)
-        top1 = float((logits.argmax(1) == truth).float().mean())
-        return top1, -float(nn.functional.cross_entropy(logits, truth)), -threshold
-
-    return max(_CELL_THRESHOLDS, key=merit)

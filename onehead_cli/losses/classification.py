@@ -6,10 +6,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onehead_cli.decode import pool_classes
+from onehead_cli.types import Pooling
 
 
 def classification_loss(
-    class_map: Tensor, labels: Tensor, *, cell_threshold: float, label_smoothing: float = 0.0
+    class_map: Tensor,
+    labels: Tensor,
+    *,
+    cell_threshold: float,
+    pooling: Pooling = "gate",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy a picture, float [B].
 
@@ -17,5 +23,5 @@ def classification_loss(
         class_map: logits, float [B, C, h, w], pooled as in `decode.pool_classes`.
         labels: int64 [B].
     """
-    logits = pool_classes(class_map, cell_threshold)
+    logits = pool_classes(class_map, cell_threshold, pooling=pooling)
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)

@@ -7,11 +7,15 @@ from torch.nn import functional as F
 
 from onehead_cli.decode import decode_boxes, pool_classes
 from onehead_cli.losses.boxes import generalised_iou
+from onehead_cli.types import Pooling
 
 
-def distil_classes(student_map: Tensor, teacher_map: Tensor, *, cell_threshold: float, temperature: float) -> Tensor:
+def distil_classes(
+    student_map: Tensor, teacher_map: Tensor, *, cell_threshold: float, temperature: float, pooling: Pooling = "gate"
+) -> Tensor:
     """T^2 KL(teacher || student) of the pooled class maps [B, C, h, w], float [B] (Hinton et al., arXiv 1503.02531)."""
-    student, teacher = pool_classes(student_map, cell_threshold), pool_classes(teacher_map, cell_threshold)
+    student = pool_classes(student_map, cell_threshold, pooling=pooling)
+    teacher = pool_classes(teacher_map, cell_threshold, pooling=pooling)
     return _kl(student, teacher, temperature)
 
 

@@ -15,6 +15,7 @@ from onehead_cli.model.backbone import Backbone, Preprocess, create_backbone
 from onehead_cli.model.depthwise import replace_depthwise
 from onehead_cli.model.head import Head, IdentityMapping
 from onehead_cli.model.necks import Neck
+from onehead_cli.model.skip import Skip
 from onehead_cli.model.upsample import Upsample
 from onehead_cli.model.weights import load_pretrained
 from onehead_cli.types import TASKS, SizeUnit, Task, TaskOutputs
@@ -76,6 +77,7 @@ class OneHead(nn.Module):
         self.channels = {task: channels[task] for task in self.tasks}
         self.backbone = backbone
         self.upsample = Upsample(backbone.out_channels)
+        self.skip = Skip(backbone.skip.channels) if backbone.skip else None
         self.necks = nn.ModuleDict({task.value: Neck() for task in self.tasks})
         self.head = Head(width, tuple(channels))
         self.identity = IdentityMapping(channels, self.tasks)
@@ -96,7 +98,10 @@ class OneHead(nn.Module):
 
     def read(self, trunk: Tensor) -> TaskOutputs:
         """The maps, from what `trunk` gave."""
-        features = self.upsample(self.backbone.rest(trunk))  # [B, 640, S/16, S/16]
+        coarse, skipped = self.backbone.rest(trunk)
+        features = self.upsample(coarse)  # [B, 640, S/16, S/16]
+        if self.skip is not None:
+            features = self.skip(features, skipped)
         necks = {task: self.necks[task.value](features) for task in self.tasks}
         aggregate = torch.stack(list(necks.values())).sum(0) if len(necks) > 1 else necks[self.tasks[0]]
         own, shared = self.head(aggregate)
@@ -113,7 +118,7 @@ def build_model(architecture: Architecture) -> OneHead:
         ConfigError: the backbone cannot be used.
     """
     model = OneHead(
-        create_backbone(architecture.backbone),
+        create_backbone(architecture.backbone, skip=architecture.skip),
         channels=architecture.channels,
         width=architecture.width,
         tasks=architecture.tasks,

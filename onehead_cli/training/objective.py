@@ -109,6 +109,7 @@ class Objective:
             task_map,
             part.target,
             cell_threshold=self.config.model.cell_threshold,
+            pooling=self.config.model.pooling,
             label_smoothing=self.schedule.label_smoothing,
         )
 
@@ -163,8 +164,13 @@ class Objective:
     def _distil(self, task: Task, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         temperature = self.config.distill.temperature
         if task is Task.CLS:
-            threshold = self.config.model.cell_threshold
-            return distil_classes(student_map, teacher_map, cell_threshold=threshold, temperature=temperature)
+            return distil_classes(
+                student_map,
+                teacher_map,
+                cell_threshold=self.config.model.cell_threshold,
+                temperature=temperature,
+                pooling=self.config.model.pooling,
+            )
         if task is Task.SEG:
             return distil_masks(student_map, teacher_map, temperature=temperature)
         classes = self.num_detection_classes

@@ -12,6 +12,7 @@ from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, forget_run
 from onehead_cli.config import Config
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.datasets.scan import Scan
+from onehead_cli.device import precision_name, processor_name
 from onehead_cli.errors import Interrupted
 from onehead_cli.launch import is_main
 from onehead_cli.training.distributed import barrier, from_first, largest
@@ -24,6 +25,7 @@ from onehead_cli.training.saver import Saver
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
 from onehead_cli.training.signals import StopRequest
 from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
+from onehead_cli.version import commit
 from onehead_cli.wording import how_many
 
 
@@ -77,7 +79,8 @@ def train_network(
         forget_run(config.output, stale)
     if last is not None:
         continue_from(last, loop, config, teachers=teachers, reporter=reporter)
-    saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest_hash(config.data, tasks))
+    manifest, origin = manifest_hash(config.data, tasks), _origin(loop)
+    saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest, origin)
     if not loop.finished():
         _announce(name, loop, reporter)
         if last is not None:
@@ -95,6 +98,15 @@ def train_network(
         resumed_epoch=last.epoch if last is not None else None,
         skipped=skipped,
     )
+
+
+def _origin(loop: TrainingLoop) -> dict[str, str | None]:
+    """What a network is trained with; see `Checkpoint.origin`."""
+    return {
+        "precision": precision_name(loop.objective.precision),
+        "processor": processor_name(loop.loader.device),
+        "commit": commit(),
+    }
 
 
 def _drive(
@@ -170,7 +182,7 @@ def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
     pictures = sum(len(split) for split in loop.loader.splits.values())
     reporter.note(
         f"{name}: {how_many(pictures, 'picture')}, {how_many(loop.total_steps - loop.state.step, 'step')} "
-        f"on {device.type} in {'bf16' if precision is torch.bfloat16 else 'fp32'}, "
+        f"on {device.type} in {precision_name(precision)}, "
         f"{how_many(torch.get_num_threads(), 'thread')}; "
         f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"
     )

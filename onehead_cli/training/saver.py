@@ -12,6 +12,7 @@ from onehead_cli.config import Config
 from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.random_state import random_states
+from onehead_cli.training.setup import reading_for
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Saver:
     loop: TrainingLoop
     teachers: dict[str, float]
     manifest: str | None
+    origin: dict[str, str | None]
 
     def is_due(self) -> bool:
         """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""
@@ -66,4 +68,6 @@ class Saver:
             seed=self.config.seed,
             training=training,
             data={"manifest": self.manifest},
+            reading=reading_for(self.config),
+            origin=self.origin,
         )

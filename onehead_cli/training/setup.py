@@ -17,12 +17,14 @@ from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
+from onehead_cli.decode import Reading
 from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
 from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.model.backbone import resolve_skip
 from onehead_cli.model.imagenet import imagenet_classifier
 from onehead_cli.model.merge import start_from_teachers
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
@@ -39,13 +41,20 @@ def architecture_for(config: Config, tasks: tuple[Task, ...]) -> Architecture:
 
     Raises:
         DataError: a dataset is not there.
+        ConfigError: the backbone cannot be used, or has not the map that `model.skip` asks for.
     """
     return Architecture(
         backbone=config.model.backbone,
         classes=class_names(config.data, config.data.train_split),
         boxes_per_cell=config.model.boxes_per_cell,
         tasks=tasks,
+        skip=resolve_skip(config.model.backbone, config.model.skip),
     )
+
+
+def reading_for(config: Config) -> Reading:
+    """How a network that is trained with this config is read."""
+    return Reading(pooling=config.model.pooling).changed_by(config.evaluation)
 
 
 def build_loop(
@@ -78,6 +87,8 @@ def build_loop(
         keep_freed_memory()
     is_student = len(architecture.tasks) > 1
     schedule = config.student if is_student else config.teacher
+    if config.model.skip == "auto" and not architecture.skip:
+        reporter.note(f"model.skip=auto: {architecture.backbone} has no map of stride 16 that fits; going without")
     torch.manual_seed(config.seed)
     settings = config.model.model_copy(update={"pretrained": pretrained})
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,7 +128,7 @@ def build_loop(
     )
     pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
-    evaluator = Evaluator(config.evaluation, device, precision)
+    evaluator = Evaluator(config.evaluation, reading_for(config), device, precision)
     teacher_scores = {Task(name): score for name, score in scores_of(teachers).items()}
 
     def measure(averaged: OneHead) -> Validation:

@@ -65,7 +65,7 @@ def test_output_is_own_group_plus_shared_group_plus_identity(model):
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         outputs = model(images)
-        features = model.upsample(model.backbone((images - 0.5) / 0.5))
+        features = model.upsample(model.backbone((images - 0.5) / 0.5)[0])
         necks = [model.necks[t.value](features) for t in TASKS]
         projected = model.head.project(necks[0] + necks[1] + necks[2])
         weight, bias = model.head.grouped.weight[:, :, 0, 0], model.head.grouped.bias
