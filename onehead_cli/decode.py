@@ -6,6 +6,7 @@ Channels of the detection map, per cell: one set of class scores, then for each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from onehead_cli.config import EvaluationConfig
 from onehead_cli.datasets.geometry import Fit
-from onehead_cli.types import Pooling
+from onehead_cli.types import Pooling, SizeUnit
 
 #: Numbers that describe one box of a cell: x, y, width, height, confidence.
 BOX_CHANNELS = 5
@@ -102,17 +103,19 @@ class BoxMap:
     confidence: Tensor
 
 
-def decode_boxes(detection_map: Tensor, num_classes: int) -> BoxMap:
+def decode_boxes(detection_map: Tensor, num_classes: int, size_unit: SizeUnit = "input") -> BoxMap:
     """Take a detection map [B, C + 5n, h, w] apart.
 
     The centre may lie up to one cell outside its own: centre = cell + 3 sigmoid(t) - 1, in cells; the size is
-    exp(t) of the input. Both hold for every n.
+    exp(t) of the input, or exp(t) cells. Both hold for every n.
     """
     detection_map = detection_map.float()
     classes, rest = detection_map[:, :num_classes], detection_map[:, num_classes:]
     batch, _, h, w = rest.shape
     rest = rest.reshape(batch, -1, BOX_CHANNELS, h, w)  # [B, n, 5, h, w]
     tx, ty, tw, th, confidence = rest.unbind(2)
+    if size_unit == "cells":
+        tw, th = tw - math.log(w), th - math.log(h)
     columns = torch.arange(w, device=rest.device, dtype=rest.dtype)
     rows = torch.arange(h, device=rest.device, dtype=rest.dtype)[:, None]
     cx, cy = (columns + 3 * tx.sigmoid() - 1) / w, (rows + 3 * ty.sigmoid() - 1) / h

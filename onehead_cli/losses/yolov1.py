@@ -8,20 +8,27 @@ from torch import Tensor
 from onehead_cli.decode import decode_boxes
 from onehead_cli.losses.boxes import iou
 from onehead_cli.losses.detection import crowd_cells
-from onehead_cli.types import DetectionTarget
+from onehead_cli.types import DetectionTarget, SizeUnit
 
 _COORD = 5.0
 _NO_OBJECT = 0.5
 
 
-def yolov1_loss(detection_map: Tensor, target: DetectionTarget, *, num_classes: int, image_size: int) -> Tensor:
+def yolov1_loss(
+    detection_map: Tensor,
+    target: DetectionTarget,
+    *,
+    num_classes: int,
+    image_size: int,
+    size_unit: SizeUnit = "input",
+) -> Tensor:
     """Squared errors of centre, root of size, confidence and class probabilities, summed a picture, float [B].
 
     The cell that holds a true box's centre answers for it, with the box of the highest IoU; where two centres share a
     cell the later true box has it. Centres are in cells, sizes in 0..1 of the input. Cells in crowd regions are no
     negatives. Arguments as in `detection.detection_loss`.
     """
-    decoded = decode_boxes(detection_map, num_classes)
+    decoded = decode_boxes(detection_map, num_classes, size_unit)
     batch, _, h, w = decoded.confidence.shape
     truth = target.boxes.to(decoded.boxes.dtype) / image_size
     picture, index = torch.nonzero((target.labels >= 0) & ~target.crowd, as_tuple=True)
