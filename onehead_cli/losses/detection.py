@@ -170,8 +170,8 @@ def assign(
 ) -> Assignment:
     """Give each true box the k cheapest predicted boxes of the 3 x 3 cells round its centre.
 
-    The cost is the class cross-entropy minus 3 log IoU minus `confidence_cost` log confidence; k is the sum of the ten largest overlaps, at least 1. A
-    predicted box claimed twice goes to the cheaper claim.
+    The cost is the class cross-entropy minus 3 log IoU minus `confidence_cost` log confidence; k is the sum of the ten
+    largest overlaps, at least 1. A predicted box claimed twice goes to the cheaper claim.
 
     Args:
         decoded: the predictions, n boxes in each of h x w cells.
