@@ -153,6 +153,7 @@ class SpecialistObjective:
     precision: torch.dtype
     task_weights: TaskWeights
     normaliser: LossNormaliser
+    auxiliary: None = None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         part = batch[self.task]

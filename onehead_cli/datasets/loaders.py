@@ -12,8 +12,11 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.copy_paste import Pastes, paste
+from onehead_cli.datasets.repeat_factor import mask_classes, repeat_factors, repeated_order
+from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.transforms import augment, take, to_float
-from onehead_cli.types import TASKS, Batch, Task
+from onehead_cli.types import TASKS, Batch, Task, TaskBatch
 
 
 class TrainLoader:
@@ -30,11 +33,17 @@ class TrainLoader:
         fill: Tensor,
         rank: int = 0,
         world_size: int = 1,
+        repeat_factor: float = 0.0,
+        copy_paste: float = 0.0,
     ) -> None:
         """Args:
         batch_size: pictures of a task in a mini-batch, in all processes together.
         fill: colour outside a zoomed-out picture, float [1, 3, 1, 1] in 0..1.
         rank, world_size: this process and how many share each mini-batch.
+        repeat_factor, copy_paste: of segmentation pictures, as in the config.
+
+        Raises:
+            DataError: a mask cannot be read, where `repeat_factor` asks for all of them.
         """
         self.splits = splits
         self.batch_size = batch_size
@@ -44,6 +53,10 @@ class TrainLoader:
         self.fill = fill.to(device)
         self.rank = rank
         self.world_size = world_size
+        self.copy_paste = copy_paste
+        self._factors: list[float] = []
+        if repeat_factor and isinstance(masks := splits.get(Task.SEG), SegmentationData):
+            self._factors = repeat_factors(mask_classes(masks), repeat_factor)
         self._threads = ThreadPoolExecutor(data.workers, "reader") if data.workers else None
         self._coming: dict[int, Future[Batch]] = {}
 
@@ -53,17 +66,10 @@ class TrainLoader:
 
     def minibatch(self, position: int) -> Batch:
         """This process's share of the `position`-th mini-batch of the run, augmented, on the device."""
-        return {
-            task: augment(
-                to_float(raw, self.device),
-                task,
-                self.data,
-                self._generator(task, "view", position),
-                self.fill,
-                rows=self._rows(task),
-            )
-            for task, raw in self._raw(position).items()
-        }
+        batch = {task: self._seen(raw, task, "view", position) for task, raw in self._raw(position).items()}
+        if self.copy_paste and Task.SEG in batch:
+            batch[Task.SEG] = self._with_pastes(batch[Task.SEG], position)
+        return batch
 
     def wait(self) -> None:
         """Until the mini-batches that were begun are read."""
@@ -88,6 +94,20 @@ class TrainLoader:
             batch[task] = part
         return batch
 
+    def _seen(self, raw: TaskBatch, task: Task, purpose: str, position: int) -> TaskBatch:
+        generator = self._generator(task, purpose, position)
+        return augment(to_float(raw, self.device), task, self.data, generator, self.fill, rows=self._rows(task))
+
+    def _with_pastes(self, part: TaskBatch, position: int) -> TaskBatch:
+        """The segmentation pictures with what is pasted from others of their dataset, seen through views of its own."""
+        if not part.names:
+            return part
+        split, generator = self.splits[Task.SEG], self._generator(Task.SEG, "paste", position)
+        pastes = Pastes.draw(self.batch_size, len(split), self.copy_paste, generator, self._rows(Task.SEG))
+        raw = split.batch(pastes.sources.tolist())
+        raw.total = self.batch_size
+        return paste(part, self._seen(raw, Task.SEG, "paste view", position), pastes)
+
     def _rows(self, task: Task) -> slice:
         """Which pictures of a task's mini-batch are this process's; who has one more goes round with the tasks."""
         place, count = (self.rank + TASKS.index(task)) % self.world_size, self.batch_size
@@ -96,10 +116,15 @@ class TrainLoader:
     def _indices(self, task: Task, count: int, position: int) -> list[int]:
         places = range(position * self.batch_size, (position + 1) * self.batch_size)
         orders = {
-            passed: torch.randperm(count, generator=self._generator(task, "order", passed)).tolist()
+            passed: self._order(task, count, self._generator(task, "order", passed))
             for passed in {place // count for place in places}
         }
         return [orders[place // count][place % count] for place in places]
+
+    def _order(self, task: Task, count: int, generator: torch.Generator) -> list[int]:
+        if task is Task.SEG and self._factors:
+            return repeated_order(self._factors, generator)
+        return torch.randperm(count, generator=generator).tolist()
 
     def _generator(self, task: Task, purpose: str, number: int) -> torch.Generator:
         key = hashlib.sha256(f"{self.seed}/{TASKS.index(task)}/{purpose}/{number}".encode()).digest()

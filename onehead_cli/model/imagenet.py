@@ -1,4 +1,5 @@
-"""The backbone's own ImageNet classifier, cut to the classes of a dataset: a teacher that comes with the weights."""
+"""The backbone's own ImageNet classifier, a teacher that comes with the weights: cut to the classes of a dataset, or
+whole and asked in each cell."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from onehead_cli.errors import ConfigError
+from onehead_cli.model.backbone import Backbone, create_backbone
 from onehead_cli.model.weights import load_pretrained
 
 
@@ -33,6 +35,36 @@ class ImageNetClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body((images - self.mean) / self.std)
         return logits[:, self.rows]
+
+
+class ImageNetCells(nn.Module):
+    """float [B, 3, S, S] in 0..1 -> logits of ImageNet's classes in each cell, [B, 1000, S / 32, S / 32]; frozen.
+
+    The classifier reads the features of each cell in place of their mean over the image. (Where a classifier is linear
+    from that mean on, as EfficientNet's is, the mean of the cells' logits is what it says of the image.)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Conv2d(classifier.in_features, classifier.out_features, 1)
+        self.classifier.load_state_dict(
+            {"weight": classifier.weight[..., None, None].detach(), "bias": classifier.bias.detach()}
+        )
+        self.register_buffer("mean", torch.tensor(backbone.preprocess.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.preprocess.std).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.read(self.backbone.trunk((images - self.mean) / self.std))
+
+    def read(self, trunk: Tensor) -> Tensor:
+        """The logits, from what a backbone with the same frozen layers made of the images; see `Backbone.trunk`."""
+        logits: Tensor = self.classifier(self.backbone.rest(trunk))
+        return logits
 
 
 def imagenet_rows(classes: Sequence[str]) -> list[int]:
@@ -66,3 +98,20 @@ def imagenet_classifier(backbone: str, classes: Sequence[str], weights_file: Pat
     load_pretrained(body, backbone, weights_file)
     cfg = resolve_data_config({}, model=body)  # type: ignore[no-untyped-call]
     return ImageNetClassifier(body, rows, mean=cfg["mean"], std=cfg["std"])
+
+
+def imagenet_cells(backbone: str, weights_file: Path | None) -> ImageNetCells:
+    """The pretrained network that the backbone was cut from, asked in each cell.
+
+    Raises:
+        ConfigError: its classifier is not one linear layer over the backbone's features.
+        CheckpointError: there are no weights for the backbone.
+    """
+    whole, features = timm.create_model(backbone, pretrained=False), create_backbone(backbone)
+    classifier: object = whole.get_classifier()  # type: ignore[operator]
+    if not isinstance(classifier, nn.Linear) or classifier.in_features != features.out_channels:
+        raise ConfigError(f"segmentation.imagenet_cells: {backbone} has no linear classifier over its features")
+    load_pretrained(whole, backbone, weights_file)
+    weights = whole.state_dict()
+    features.body.load_state_dict({key: weights[key] for key in features.body.state_dict()})
+    return ImageNetCells(features, classifier)

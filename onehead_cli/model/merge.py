@@ -23,7 +23,7 @@ def start_from_teachers(student: OneHead, teachers: Mapping[Task, OneHead]) -> N
         teachers: single-task networks with the student's classes, one for each of its tasks.
 
     Raises:
-        CheckpointError: a teacher is missing, or has another backbone.
+        CheckpointError: a teacher is missing, or has another backbone or only one of both the skip.
     """
     if lacking := [task.value for task in student.tasks if task not in teachers]:
         raise CheckpointError(f"student.from_teachers: there is no teacher for {', '.join(lacking)}")
@@ -34,6 +34,8 @@ def start_from_teachers(student: OneHead, teachers: Mapping[Task, OneHead]) -> N
                 f"student.from_teachers: the teacher for {task} has the backbone {teacher.backbone.name}, "
                 f"the student {student.backbone.name}"
             )
+        if (teacher.skip is None) != (student.skip is None):
+            raise CheckpointError(f"student.from_teachers: only one of student and teacher for {task} has model.skip")
     for name, value in student.state_dict().items():
         part, _, rest = name.partition(".")
         if part in ("necks", "identity"):

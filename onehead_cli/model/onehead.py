@@ -98,10 +98,16 @@ class OneHead(nn.Module):
 
     def read(self, trunk: Tensor) -> TaskOutputs:
         """The maps, from what `trunk` gave."""
+        return self.maps(self.features(trunk))
+
+    def features(self, trunk: Tensor) -> Tensor:
+        """What all tasks read, float [B, 640, S / 16, S / 16], from what `trunk` gave."""
         coarse, skipped = self.backbone.rest(trunk)
-        features = self.upsample(coarse)  # [B, 640, S/16, S/16]
-        if self.skip is not None:
-            features = self.skip(features, skipped)
+        features: Tensor = self.upsample(coarse)
+        return features if self.skip is None else self.skip(features, skipped)
+
+    def maps(self, features: Tensor) -> TaskOutputs:
+        """The maps, from what `features` gave."""
         necks = {task: self.necks[task.value](features) for task in self.tasks}
         aggregate = torch.stack(list(necks.values())).sum(0) if len(necks) > 1 else necks[self.tasks[0]]
         own, shared = self.head(aggregate)
@@ -130,7 +136,7 @@ def build_model(architecture: Architecture) -> OneHead:
 
 def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead:
     """A network to be trained: its backbone starts from ImageNet weights, unless `model.pretrained` is false, and its
-    first `model.frozen_stages` stages do not learn.
+    first `model.frozen_stages` stages do not learn. Its necks drop channels as `model.neck_dropout` says.
 
     Raises:
         ConfigError: the backbone cannot be used.
@@ -140,6 +146,9 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
     if config.pretrained:
         load_pretrained(model.backbone.body, architecture.backbone, config.backbone_weights)
     model.backbone.freeze(config.frozen_stages)
+    for neck in model.necks.children():
+        assert isinstance(neck, Neck)
+        neck.dropout = config.neck_dropout
     return model
 
 

@@ -12,6 +12,7 @@ import torch
 from onehead_cli.device import peak_resident_bytes
 from onehead_cli.model.batch_norm import set_training
 from onehead_cli.training.loop import TrainingLoop
+from onehead_cli.training.optim import learned
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,23 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
 
     The run itself is left as it was: a copy of the model is used, and no random state is drawn from.
     """
-    objective = dataclasses.replace(loop.objective, model=copy.deepcopy(loop.objective.model))
+    model, auxiliary = copy.deepcopy(loop.objective.model), copy.deepcopy(loop.objective.auxiliary)
+    objective = dataclasses.replace(loop.objective, model=model, auxiliary=auxiliary)
     set_training(objective.model, objective.model.backbone, loop.batch_norm)
     device = loop.loader.device
     seconds = 0.0
-    for _ in range(2):  # the first run also builds the kernels
-        began = time.perf_counter()
-        loss, _ = objective(loop.loader.minibatch(loop.state.step * loop.schedule.buffer_size))
-        loss.backward()  # type: ignore[no-untyped-call]
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - began
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for _ in range(2):  # the first run also builds the kernels
+            began = time.perf_counter()
+            loss, _ = objective(loop.loader.minibatch(loop.state.step * loop.schedule.buffer_size))
+            loss.backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - began
     objective.task_weights.zero_grad()
     steps = loop.total_steps - loop.state.step
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
-    moments = 2 * sum(p.numel() * p.element_size() for p in objective.model.parameters())
+    moments = 2 * sum(p.numel() * p.element_size() for p in learned(model, auxiliary))
     return Estimate(seconds=seconds * loop.schedule.buffer_size * steps, memory_bytes=peak + moments + _pictures(loop))
 
 

@@ -23,7 +23,7 @@ from onehead_cli.model.onehead import OneHead
 from onehead_cli.training.distributed import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
-from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from onehead_cli.training.optim import build_optimizer, clip_gradients, learned, lr_factor, set_lr
 from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 
@@ -59,7 +59,7 @@ class TrainingLoop:
         self.weights_floor = weights_floor
         self.state = LoopState()
         self.average = WeightAverage(objective.model, self.schedule.ema_decay)
-        self.optimizer = build_optimizer(objective.model, objective.task_weights, self.schedule)
+        self.optimizer = build_optimizer(objective.model, objective.task_weights, self.schedule, objective.auxiliary)
         self.steps_per_epoch = -(-loader.batches_per_epoch() // self.schedule.buffer_size)
         self.total_steps = self.schedule.epochs * self.steps_per_epoch
 
@@ -119,7 +119,7 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=False)
         total, losses = gather_buffer(objective, (self.loader.minibatch(step * size + i) for i in range(size)), size)
         weights = objective.task_weights.as_dict()
-        norm = clip_gradients(objective.model, self.schedule.clip_norm)
+        norm = clip_gradients(learned(objective.model, objective.auxiliary), self.schedule.clip_norm)
         if not math.isfinite(norm):
             raise NonFiniteLossError(
                 f"gradient is {norm} at step {step + 1}: stopped before the step; "
@@ -146,6 +146,7 @@ class TrainingLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
+        auxiliary = self.objective.auxiliary
         return {
             "step": self.state.step,
             "processes": world_size(),
@@ -154,6 +155,7 @@ class TrainingLoop:
             "since_best": self.state.since_best,
             "warned": list(self.state.warned),
             "model": self.objective.model.state_dict(),
+            "auxiliary": auxiliary.state_dict() if auxiliary is not None else {},
             "optimizer": self.optimizer.state_dict(),
             "task_weights": self.objective.task_weights.state_dict(),
             "normaliser": self.objective.normaliser.state_dict(),
@@ -167,6 +169,8 @@ class TrainingLoop:
             warned=list(state["warned"]),
         )
         self.objective.model.load_state_dict(state["model"])
+        if self.objective.auxiliary is not None:
+            self.objective.auxiliary.load_state_dict(state["auxiliary"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])
         self.objective.normaliser.load_state_dict(state["normaliser"])
@@ -191,5 +195,5 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
         total += float(loss.detach()) / size
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
-    sum_gradients([*objective.model.parameters(), *objective.task_weights.parameters()])
+    sum_gradients([*learned(objective.model, objective.auxiliary), *objective.task_weights.parameters()])
     return sum_number(total), {name: float(value) / size for name, value in sums.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from onehead_cli.config import Config, ScheduleConfig
 from onehead_cli.device import autocast
@@ -18,6 +19,8 @@ from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil
 from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.losses.yolov1 import yolov1_loss
+from onehead_cli.model.backbone import Backbone
+from onehead_cli.model.imagenet import ImageNetCells
 from onehead_cli.model.onehead import OneHead
 from onehead_cli.training.distributed import gather, sum_parts
 from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutputs
@@ -27,17 +30,20 @@ from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutpu
 class Objective:
     """The loss of one mini-batch, for a teacher (one task) as for the student (all of them).
 
-    total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t
+    total = sum_i w_i L_i / m_i + lambda / (number of teachers) * sum_t KD_t / m'_t + c KD_cells / m'_cells
 
     m are the running means of `LossNormaliser`. A task without pictures in the batch adds exactly 0. The backbone's
-    ImageNet classifier counts as one more teacher. Of several processes, each computes its pictures' share of the
-    total: the sum over its pictures divided by the number of all.
+    ImageNet classifier counts as one more teacher; asked in each cell it is none of them, and its weight is
+    c = `segmentation.imagenet_cells`. Of several processes, each computes its pictures' share of the total: the sum
+    over its pictures divided by the number of all.
 
     model: the network that learns.
     teachers: frozen networks in eval mode, one a task; empty without distillation.
     imagenet: the backbone's own classifier, [B, 3, S, S] -> [B, classes], or None.
     shared: mask label -> detection class, of the classes that both datasets know.
     precision: of the forward pass; losses are float32.
+    cells: the backbone's own classifier in each cell of all pictures, or None.
+    auxiliary: the 1x1 layer that answers it from the network's features; it learns, and is of the training alone.
     """
 
     model: OneHead
@@ -50,7 +56,9 @@ class Objective:
     schedule: ScheduleConfig
     num_detection_classes: int
     precision: torch.dtype
-    _split: dict[Task, bool] = field(default_factory=dict, init=False)
+    cells: ImageNetCells | None = None
+    auxiliary: nn.Module | None = None
+    _split: dict[str, bool] = field(default_factory=dict, init=False)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's share of the total to run backward on, and the detached mean of each part by name ("cls",
@@ -62,9 +70,11 @@ class Objective:
         images = torch.cat([part.images for part in batch.values()])
         with autocast(images.device, self.precision):
             trunk = self.model.trunk(images)
-            outputs = self.model.read(trunk)
+            features = self.model.features(trunk)
+            outputs = self.model.maps(features)
         parts = self._task_losses(outputs, batch)
         parts |= self._distillation(outputs, batch, images, trunk)
+        parts |= self._cell_term(features, batch, images, trunk)
         means = sum_parts(parts)
         for name, mean in means.items():
             _check_finite(name, mean, batch)
@@ -77,9 +87,14 @@ class Objective:
                     task.value, means[task.value]
                 )
         for name in [name for name in parts if name.startswith("kd_")]:
-            share = self.config.distill.lambda_ / (len(self.teachers) + (self.imagenet is not None))
-            total = total + share * parts[name] / self.normaliser.scale(name, means[name])
+            total = total + self._share(name) * parts[name] / self.normaliser.scale(name, means[name])
         return total, means
+
+    def _share(self, name: str) -> float:
+        """The weight of a distillation term."""
+        if name == "kd_cells":
+            return self.config.segmentation.imagenet_cells
+        return self.config.distill.lambda_ / (len(self.teachers) + (self.imagenet is not None))
 
     def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
         losses, rows = {}, _rows(batch)
@@ -104,7 +119,7 @@ class Objective:
         if isinstance(part.target, DetectionTarget):
             return self._detection_loss(task_map, part.target, part.images.shape[-1], None)
         if task is Task.SEG:
-            return segmentation_loss(task_map, part.target)
+            return segmentation_loss(task_map, part.target, lovasz=self.config.segmentation.lovasz)
         return classification_loss(
             task_map,
             part.target,
@@ -135,7 +150,7 @@ class Objective:
             total = batch[task].total if own else sum(part.total for part in batch.values())
             loss = outputs[task][seen]
             if len(loss):
-                shares = self._shares_trunk(task)
+                shares = self._shares_trunk(task, teacher.backbone)
                 maps = self._ask(teacher.read, trunk[seen]) if shares else self._ask(teacher, images[seen])
                 said = maps[task].float().clone()
                 loss = self._distil(task, loss, said)
@@ -148,13 +163,26 @@ class Objective:
             losses["kd_imagenet"] = loss.sum() / batch[Task.CLS].total
         return losses
 
-    def _shares_trunk(self, task: Task) -> bool:
+    def _cell_term(self, features: Tensor, batch: Batch, images: Tensor, trunk: Tensor) -> dict[str, Tensor]:
+        """What the ImageNet classifier says of each cell of stride 32, learned by the auxiliary layer from the mean of
+        the four cells there."""
+        if self.cells is None or self.auxiliary is None:
+            return {}
+        with autocast(images.device, self.precision):
+            loss: Tensor = self.auxiliary(F.avg_pool2d(features, 2))
+        if len(images):
+            shares = self._shares_trunk("cells", self.cells.backbone)
+            said = self._ask(self.cells.read, trunk) if shares else self._ask(self.cells, images)
+            loss = distil_masks(loss, said.float().clone(), temperature=self.config.distill.temperature)
+        return {"kd_cells": loss.sum() / sum(part.total for part in batch.values())}
+
+    def _shares_trunk(self, name: str, teacher: Backbone) -> bool:
         """Whether a teacher begins with the student's frozen layers; asked once all weights are loaded."""
-        if task not in self._split:
-            teacher, mine = self.teachers[task].backbone, self.model.backbone
-            self._split[task] = teacher.has_trunk_of(mine)
-            teacher.freeze(mine.frozen_stages if self._split[task] else 0)
-        return self._split[task]
+        if name not in self._split:
+            mine = self.model.backbone
+            self._split[name] = teacher.has_trunk_of(mine)
+            teacher.freeze(mine.frozen_stages if self._split[name] else 0)
+        return self._split[name]
 
     def _ask(self, teacher: Callable[[Tensor], Any], images: Tensor) -> Any:
         """What a frozen network says. An inference tensor cannot be saved for backward; its clone can."""
@@ -189,8 +217,8 @@ def _rows(batch: Batch) -> dict[Task, slice]:
 def _check_finite(name: str, loss: Tensor, batch: Batch) -> None:
     if torch.isfinite(loss):
         return
-    task = Task.CLS if name == "kd_imagenet" else Task(name.removeprefix("kd_"))
-    mine = batch[task].names if task in batch else [n for part in batch.values() for n in part.names]
+    task = Task.CLS.value if name == "kd_imagenet" else name.removeprefix("kd_")
+    mine = batch[Task(task)].names if task in batch else [n for part in batch.values() for n in part.names]
     pictures = [picture for names in gather(mine) for picture in names]
     raise NonFiniteLossError(
         f"loss '{name}' is {float(loss)} on the batch {', '.join(pictures)}: stopped before the step; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -12,7 +13,14 @@ from onehead_cli.losses.task_weights import TaskWeights
 from onehead_cli.model.onehead import OneHead
 
 
-def build_optimizer(model: OneHead, task_weights: TaskWeights, config: ScheduleConfig) -> torch.optim.AdamW:
+def learned(model: nn.Module, auxiliary: nn.Module | None) -> list[nn.Parameter]:
+    """The parameters of a network and, after them, of the layer that is there for its training alone, if any."""
+    return [*model.parameters(), *(auxiliary.parameters() if auxiliary is not None else ())]
+
+
+def build_optimizer(
+    model: OneHead, task_weights: TaskWeights, config: ScheduleConfig, auxiliary: nn.Module | None = None
+) -> torch.optim.AdamW:
     """One group each for backbone and new layers, with and without weight decay, and one for the task weights.
 
     Each group keeps its peak rate as `peak_lr`; `set_lr` scales it.
@@ -21,7 +29,7 @@ def build_optimizer(model: OneHead, task_weights: TaskWeights, config: ScheduleC
     groups: list[dict[str, object]] = []
     for in_backbone in (True, False):
         lr = config.lr * (config.backbone_lr_factor if in_backbone else 1.0)
-        mine = [p for p in model.parameters() if (id(p) in backbone) == in_backbone]
+        mine = [p for p in learned(model, auxiliary) if (id(p) in backbone) == in_backbone]
         # Norm scales and biases have one dimension; decay would pull them to 0 for no reason.
         for decayed in (True, False):
             params = [p for p in mine if (p.ndim > 1) == decayed]
@@ -47,6 +55,6 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
-def clip_gradients(model: nn.Module, max_norm: float) -> float:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale the gradients down to a common norm of at most `max_norm`; returns the norm before."""
-    return float(nn.utils.clip_grad_norm_(model.parameters(), max_norm))
+    return float(nn.utils.clip_grad_norm_(parameters, max_norm))

@@ -49,6 +49,8 @@ _FREE_KEYS = (
 _READ_BY_TEACHERS = ("student.normalise_losses",)
 #: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
 _READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
+#: The same where segmentation learns from it in each cell, by a weight of its own.
+_READ_WITH_CELLS = ("distill.temperature",)
 
 
 def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
@@ -87,6 +89,8 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
         of_others, read = ("student.", "distill."), _READ_BY_TEACHERS
         if name == Task.CLS and config.teacher.imagenet_teacher:
             read += _READ_WITH_IMAGENET
+        if name == Task.SEG and config.segmentation.imagenet_cells:
+            read += _READ_WITH_CELLS
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
     old = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(before)
     new = _flat(config.model_dump(mode="json", by_alias=True))

@@ -25,9 +25,10 @@ from onehead_cli.evaluation.validation import Validation, validate
 from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.backbone import resolve_skip
-from onehead_cli.model.imagenet import imagenet_classifier
+from onehead_cli.model.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
 from onehead_cli.model.merge import start_from_teachers
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.model.upsample import UPSAMPLED_CHANNELS
 from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
@@ -104,6 +105,7 @@ def build_loop(
     frozen = _frozen(teachers, architecture, device) if merges or distils else {}
     if merges:
         start_from_teachers(model, frozen)
+    cells = _imagenet_cells(architecture, config, device)
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
@@ -115,6 +117,8 @@ def build_loop(
         schedule=schedule,
         num_detection_classes=len(architecture.classes.get(Task.DET, ())),
         precision=precision,
+        cells=cells,
+        auxiliary=_cell_layer(cells, device),
     )
     loader = TrainLoader(
         train,
@@ -125,6 +129,8 @@ def build_loop(
         fill=model.mean.cpu(),
         rank=rank(),
         world_size=world_size(),
+        repeat_factor=config.segmentation.repeat_factor,
+        copy_paste=config.segmentation.copy_paste,
     )
     pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
@@ -231,6 +237,23 @@ def _imagenet_teacher(
     return classifier
 
 
+def _imagenet_cells(architecture: Architecture, config: Config, device: torch.device) -> ImageNetCells | None:
+    if not config.segmentation.imagenet_cells or Task.SEG not in architecture.tasks:
+        return None
+    cells = imagenet_cells(architecture.backbone, config.model.backbone_weights)
+    cells.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cells
+
+
+def _cell_layer(cells: ImageNetCells | None, device: torch.device) -> torch.nn.Module | None:
+    """The layer that answers the classifier from the network's features; the same weights in every process."""
+    if cells is None:
+        return None
+    layer = torch.nn.Conv2d(UPSAMPLED_CHANNELS, cells.classifier.out_channels, 1).to(device)
+    broadcast_(layer.state_dict().values())
+    return layer
+
+
 def _task_weights(tasks: tuple[Task, ...], config: Config) -> TaskWeights:
     if len(tasks) == 1:
         return TaskWeights(tasks, "equal")
@@ -250,6 +273,11 @@ def _frozen(
             )
         if checkpoint.architecture.channels[task] != architecture.channels[task]:
             raise CheckpointError(f"teacher {checkpoint.name} has another number of boxes a cell than the student")
+        if task is Task.DET and checkpoint.architecture.size_unit != architecture.size_unit:
+            raise CheckpointError(
+                f"teacher {checkpoint.name} counts the sizes of boxes in {checkpoint.architecture.size_unit}, the "
+                f"student in {architecture.size_unit}; give both the same detection.size_unit"
+            )
         model = checkpoint.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         frozen[task] = model.requires_grad_(False)
     return frozen

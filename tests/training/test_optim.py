@@ -48,7 +48,7 @@ def test_backbone_has_its_own_rate_and_norms_have_no_decay():
 def test_clipping_returns_the_norm_before():
     model = torch.nn.Linear(2, 1, bias=False)
     model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert clip_gradients(model, 1.0) == pytest.approx(5.0)
+    assert clip_gradients(model.parameters(), 1.0) == pytest.approx(5.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.8]]))
 
 
