@@ -113,7 +113,7 @@ class Predictor:
             probabilities = logits.softmax(1).cpu().numpy()
         if Task.DET in maps:
             boxes = read_boxes(
-                decode_boxes(maps[Task.DET], len(self.classes[Task.DET])),
+                decode_boxes(maps[Task.DET], len(self.classes[Task.DET]), self._model.size_unit),
                 fits,
                 nms_iou=self._reading.predict_nms_iou,
                 score_min=self.score_min,

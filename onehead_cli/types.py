@@ -105,6 +105,7 @@ class EpochInfo:
 
     scores: on val, of the averaged (EMA) weights; empty, and criterion None, after an epoch that was not evaluated.
     best: whether the criterion is the largest so far.
+    diagnostics: see `Validation.diagnostics`.
     """
 
     epoch: int
@@ -115,6 +116,7 @@ class EpochInfo:
     best: bool
     seconds: float
     warnings: list[str] = field(default_factory=list)
+    diagnostics: dict[str, float | None] = field(default_factory=dict)
 
 
 class Reporter(Protocol):

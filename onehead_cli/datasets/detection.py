@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData, detection_target
 from onehead_cli.datasets.checks import wrong_picture_size
+from onehead_cli.datasets.geometry import Fit
 from onehead_cli.datasets.listing import CocoImages
 from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
@@ -52,7 +54,8 @@ class DetectionData(TaskData):
         super().__init__(found.pictures, found.classes, data, interpolation, budget, device)
         self.warnings = found.warnings
 
-    def _targets(self, indices: Sequence[int]) -> DetectionTarget:
+    def boxes(self, indices: Sequence[int]) -> DetectionTarget:
+        """The true boxes of the images, in pixels of the input."""
         pictures = []
         for index in indices:
             self._check_size(index)
@@ -64,10 +67,20 @@ class DetectionData(TaskData):
             pictures.append((self.fit(index).to_input(corners), labels, crowd))
         return detection_target(pictures)
 
+    _targets = boxes
+
     def _check_size(self, index: int) -> None:
         fit, image = self.fit(index), self.ground_truth["images"][index]
         if problem := wrong_picture_size((fit.width, fit.height), (image["width"], image["height"])):
             raise DataError(f"{self.paths[index]}: {problem}")
+
+
+def box_sizes(found: CocoImages, data: DataConfig) -> NDArray[np.float64]:
+    """Width and height of all true boxes, crowds left out, in shares of the fitted input; float64 [n, 2]."""
+    fits = {image["id"]: Fit.of(image["width"], image["height"], data.image_size, data.fit) for image in found.images}
+    boxes = [a for a in found.annotations if not a["iscrowd"]]
+    sizes = [(a["bbox"][2] * fits[a["image_id"]].scale_x, a["bbox"][3] * fits[a["image_id"]].scale_y) for a in boxes]
+    return np.array(sizes, dtype=np.float64).reshape(-1, 2) / data.image_size
 
 
 def pooled_ground_truth(splits: Sequence[DetectionData]) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.transforms import to_float
 from onehead_cli.decode import BoxMap, Detections, Reading, decode_boxes, pool_classes, read_boxes, read_mask
 from onehead_cli.device import autocast
+from onehead_cli.evaluation.box_ranking import BoxRanking, rank_boxes
 from onehead_cli.evaluation.classification import ClassificationResult
 from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
 from onehead_cli.launch import rank, world_size
+from onehead_cli.model.onehead import OneHead
 from onehead_cli.training.distributed import merge
 from onehead_cli.types import Task
 
@@ -51,7 +53,7 @@ class Evaluator:
     precision: torch.dtype
     advance: Callable[[int], None] = lambda count: None
 
-    def measure(self, model: nn.Module, task: Task, splits: Sequence[TaskData], *, cell_threshold: float) -> TaskResult:
+    def measure(self, model: OneHead, task: Task, splits: Sequence[TaskData], *, cell_threshold: float) -> TaskResult:
         """The result of a task over all pictures of the splits.
 
         Args:
@@ -91,7 +93,7 @@ class Evaluator:
 
         return max(_CELL_THRESHOLDS, key=merit)
 
-    def class_maps(self, model: nn.Module, splits: Sequence[TaskData]) -> tuple[Tensor, list[int]]:
+    def class_maps(self, model: OneHead, splits: Sequence[TaskData]) -> tuple[Tensor, list[int]]:
         """The class maps of all pictures, float [n, C, h, w], and their labels."""
         maps, labels = [], []
         for split in splits:
@@ -100,7 +102,7 @@ class Evaluator:
             labels += split.labels
         return torch.cat(maps), labels
 
-    def _segmented(self, model: nn.Module, splits: Sequence[TaskData]) -> SegmentationResult:
+    def _segmented(self, model: OneHead, splits: Sequence[TaskData]) -> SegmentationResult:
         matrices = []
         for split in splits:
             assert isinstance(split, SegmentationData)
@@ -113,22 +115,35 @@ class Evaluator:
         return SegmentationResult(np.stack(matrices), splits[0].classes)
 
     def detected(
-        self, model: nn.Module, splits: Sequence[TaskData], nms_ious: Sequence[float]
+        self,
+        model: OneHead,
+        splits: Sequence[TaskData],
+        nms_ious: Sequence[float],
+        *,
+        rankings: list[BoxRanking] | None = None,
     ) -> list[DetectionResult]:
-        """The result of detection over all images of the splits for each of several NMS, from one pass."""
+        """The result of detection over all images of the splits for each of several NMS, from one pass.
+
+        Args: rankings: where how each batch's boxes are ranked is added.
+        """
         found: list[tuple[Detections, ...]] = []  # per image, one for each NMS
         sources = []
         for split in splits:
             assert isinstance(split, DetectionData)
             sources.append(split)
             mine: list[tuple[int, tuple[Detections, ...]]] = []
+            ranked: list[tuple[int, BoxRanking]] = []
             for start, maps in self._maps(model, split):
                 indices = range(start, start + len(maps))
                 fits = [split.fit(index) for index in indices]
-                decoded = decode_boxes(maps, len(split.classes))
+                decoded = decode_boxes(maps, len(split.classes), model.size_unit)
+                if rankings is not None:
+                    ranked.append((start, rank_boxes(decoded, split.boxes(indices), split.image_size)))
                 read = [self._boxes(decoded, fits, nms_iou) for nms_iou in nms_ious]
                 mine += zip(indices, zip(*read, strict=True), strict=True)
             found += merge(mine)
+            if rankings is not None:
+                rankings += merge(ranked)
         truth, first = pooled_ground_truth(sources), sources[0]
         return [
             DetectionResult(truth, [image[which] for image in found], first.category_ids, first.classes)
@@ -146,7 +161,7 @@ class Evaluator:
             vote_iou=self.reading.vote_iou,
         )
 
-    def _maps(self, model: nn.Module, split: TaskData) -> Iterator[tuple[int, Tensor]]:
+    def _maps(self, model: OneHead, split: TaskData) -> Iterator[tuple[int, Tensor]]:
         """(index of the first picture, maps of the split's task, float [B, C, h, w]) a batch of this process."""
         for number, start in enumerate(range(0, len(split), self.config.batch_size)):
             indices = range(start, min(start + self.config.batch_size, len(split)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onehead_cli.checkpoint import Thresholds
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.evaluation.box_ranking import BoxRanking, summarise
 from onehead_cli.evaluation.detection import best_f1_thresholds
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
 from onehead_cli.model.onehead import OneHead
@@ -15,11 +16,15 @@ from onehead_cli.types import MAIN_METRIC, Task
 
 @dataclass(frozen=True)
 class Validation:
-    """scores: by metric. criterion: the larger the better. thresholds: the best for these weights."""
+    """scores: by metric. criterion: the larger the better. thresholds: the best for these weights.
+
+    diagnostics: what shows whether a task is taught well, by name; it decides nothing.
+    """
 
     scores: dict[str, float | None]
     criterion: float
     thresholds: Thresholds
+    diagnostics: dict[str, float | None]
 
 
 def validate(
@@ -41,6 +46,7 @@ def validate(
         teacher_scores: main metric of each teacher on val.
     """
     scores: dict[str, float | None] = {}
+    diagnostics: dict[str, float | None] = {}
     thresholds = Thresholds(cells=cell_threshold, boxes=[])
     for task, split in splits.items():
         result: TaskResult
@@ -52,7 +58,9 @@ def validate(
             reading = evaluator.reading
             # A box is drawn from the score that is best for boxes read as they are drawn.
             nms_ious = list(dict.fromkeys([reading.nms_iou, reading.predict_nms_iou]))
-            results = evaluator.detected(model, [split], nms_ious)
+            rankings: list[BoxRanking] = []
+            results = evaluator.detected(model, [split], nms_ious, rankings=rankings)
+            diagnostics |= summarise(rankings)
             result, drawn = results[0], results[-1]
             thresholds.boxes = best_f1_thresholds(drawn, shared_below=evaluator.config.shared_below)
         else:
@@ -63,4 +71,4 @@ def validate(
         criterion = min(main[task] - teacher_scores[task] for task in splits)
     else:
         criterion = sum(main.values()) / len(main)
-    return Validation(scores, criterion, thresholds)
+    return Validation(scores, criterion, thresholds, diagnostics)

@@ -184,15 +184,7 @@ def assign(
     _, per_cell, h, w = decoded.confidence.shape
     picture, index = torch.nonzero(wanted, as_tuple=True)  # [G] each
     boxes, classes = truth[picture, index], labels[picture, index]
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    column = (centre[:, 0] * w).long().clamp(0, w - 1)
-    row = (centre[:, 1] * h).long().clamp(0, h - 1)
-
-    step = torch.arange(-1, 2, device=boxes.device)
-    rows = (row[:, None, None] + step[None, :, None]).expand(-1, 3, 3).flatten(1)  # [G, 9]
-    columns = (column[:, None, None] + step[None, None, :]).expand(-1, 3, 3).flatten(1)
-    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-    rows, columns = rows.clamp(0, h - 1), columns.clamp(0, w - 1)
+    rows, columns, inside = candidate_cells(boxes, torch.Size((h, w)))  # [G, 9] each
 
     candidates = decoded.boxes[picture[:, None], :, rows, columns]  # [G, 9, n, 4]
     overlap = iou(candidates, boxes[:, None, None]) * inside[..., None]  # [G, 9, n]
@@ -225,6 +217,23 @@ def assign(
     return Assignment(
         picture=picture[claim], box=box, row=rows[claim, cell], column=columns[claim, cell], truth=index[claim]
     )
+
+
+def candidate_cells(boxes: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns of the 3 x 3 cells round each box's centre, int64 [G, 9], and which lie in the map, bool [G, 9].
+
+    boxes: float [G, 4] in 0..1 of the input. Cells outside the map are given as the nearest inside.
+    """
+    h, w = shape
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    column = (centre[:, 0] * w).long().clamp(0, w - 1)
+    row = (centre[:, 1] * h).long().clamp(0, h - 1)
+
+    step = torch.arange(-1, 2, device=boxes.device)
+    rows = (row[:, None, None] + step[None, :, None]).expand(-1, 3, 3).flatten(1)
+    columns = (column[:, None, None] + step[None, None, :]).expand(-1, 3, 3).flatten(1)
+    inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
+    return rows.clamp(0, h - 1), columns.clamp(0, w - 1), inside
 
 
 def _serve_losers(claim: Tensor, slot: Tensor, places: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:

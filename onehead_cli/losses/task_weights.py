@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from onehead_cli.types import Task
 
-#: A loss is never divided by less than this share of its mean over the first epoch.
-_FLOOR = 0.05
 _MOMENTUM = 0.1
 
 
@@ -49,13 +47,14 @@ class TaskWeights(nn.Module):
 
 
 class LossNormaliser:
-    """A running mean of each loss by name, updated once a buffer, that the loss is divided by.
+    """A running mean of each loss by name, updated once per buffer, that the loss is divided by.
 
-    The mean keeps a floor of 5 % of its first-epoch value, so that a loss near 0 is not blown up.
+    The mean is never taken for less than `floor` of its first-epoch value, so that a loss near 0 is not blown up.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, *, floor: float = 0.05) -> None:
         self.enabled = enabled
+        self.floor = floor
         self.mean: dict[str, float] = {}
         self.first_epoch: dict[str, list[float]] = {}  # name -> [sum, count]
 
@@ -65,7 +64,7 @@ class LossNormaliser:
             return 1.0
         mean = self.mean[name] if name in self.mean else float(loss.detach())
         total, count = self.first_epoch.get(name, [mean, 1])
-        return max(mean, _FLOOR * total / count, 1e-12)
+        return max(mean, self.floor * total / count, 1e-12)
 
     def update(self, losses: dict[str, float], *, first_epoch: bool) -> None:
         """Take in the mean of each loss over one buffer."""

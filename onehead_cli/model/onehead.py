@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onehead_cli.config import ModelConfig
+from onehead_cli.datasets.priors import spread_priors
 from onehead_cli.decode import BOX_CHANNELS
 from onehead_cli.model.backbone import Backbone, Preprocess, create_backbone
 from onehead_cli.model.depthwise import replace_depthwise
@@ -22,8 +23,8 @@ from onehead_cli.types import TASKS, SizeUnit, Task, TaskOutputs
 
 #: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
 _PRIOR_CONFIDENCE = 0.01
-#: A cell's boxes start at sizes spread evenly, in log, between these fractions of the picture.
-_PRIOR_SIZES = (0.12, 0.6)
+#: Pixels of the input that a cell of the maps stands for, along each side.
+STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Architecture:
         the head's width and its groups.
     tasks: the tasks that the network has a neck and an output for.
     skip: the backbone's last map of stride 16 is added to the upsampled features.
-    priors: width and height, in `size_unit`, that each of a cell's boxes starts with.
+    priors: width and height, in `size_unit`, that each of a cell's boxes starts with; none for those of 0.1.0, spread
+        evenly in log between .12 and .6 of the input.
     size_unit: sizes of boxes are shares of the input, or counted in cells.
     """
 
@@ -70,10 +72,17 @@ class OneHead(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, *, channels: dict[Task, int], width: int, tasks: Sequence[Task] = TASKS
+        self,
+        backbone: Backbone,
+        *,
+        channels: dict[Task, int],
+        width: int,
+        tasks: Sequence[Task] = TASKS,
+        size_unit: SizeUnit = "input",
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
+        self.size_unit = size_unit
         self.channels = {task: channels[task] for task in self.tasks}
         self.backbone = backbone
         self.upsample = Upsample(backbone.out_channels)
@@ -128,9 +137,10 @@ def build_model(architecture: Architecture) -> OneHead:
         channels=architecture.channels,
         width=architecture.width,
         tasks=architecture.tasks,
+        size_unit=architecture.size_unit,
     )
     if Task.DET in architecture.tasks:
-        _set_detection_prior(model, len(architecture.classes[Task.DET]), architecture.boxes_per_cell)
+        _set_detection_prior(model, architecture)
     return model
 
 
@@ -152,12 +162,11 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
     return model
 
 
-def _set_detection_prior(model: OneHead, num_classes: int, boxes_per_cell: int) -> None:
-    small, large = map(math.log, _PRIOR_SIZES)
+def _set_detection_prior(model: OneHead, architecture: Architecture) -> None:
     bias = model.identity[Task.DET.value].bias
     assert isinstance(bias, Tensor)
     with torch.no_grad():
-        boxes = bias[num_classes:].view(boxes_per_cell, BOX_CHANNELS)
+        boxes = bias[len(architecture.classes[Task.DET]) :].view(architecture.boxes_per_cell, BOX_CHANNELS)
         boxes.zero_()
-        boxes[:, 2:4] = torch.linspace(small, large, boxes_per_cell)[:, None]
+        boxes[:, 2:4] = torch.tensor(architecture.priors or spread_priors(architecture.boxes_per_cell)).log()
         boxes[:, 4] = -math.log(1 / _PRIOR_CONFIDENCE - 1)

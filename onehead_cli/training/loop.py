@@ -96,6 +96,7 @@ class TrainingLoop:
                     "this task is hardly learned any more"
                     for name in sorted(below)
                 ],
+                diagnostics=validation.diagnostics if validation else {},
             )
             epoch_began = time.perf_counter()
 

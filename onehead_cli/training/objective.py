@@ -14,7 +14,7 @@ from onehead_cli.config import Config, ScheduleConfig
 from onehead_cli.device import autocast
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.losses.classification import classification_loss
-from onehead_cli.losses.detection import detection_loss
+from onehead_cli.losses.detection import Teaching, detection_loss
 from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks
 from onehead_cli.losses.segmentation import segmentation_loss
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
@@ -99,17 +99,18 @@ class Objective:
     def _task_losses(self, outputs: TaskOutputs, batch: Batch) -> dict[str, Tensor]:
         losses, rows = {}, _rows(batch)
         for task, task_map in outputs.items():
-            total, pictures = task_map.new_zeros(()), 0
+            total, pictures = task_map.new_zeros(()), 0.0
             for other, part in batch.items():
-                mine = task_map[rows[other]]
+                mine, weight = task_map[rows[other]], 1.0
                 if other is task:
                     loss = self._task_loss(task, mine, part) if part.names else mine
                 elif task is Task.DET and part.mask_boxes is not None:
                     size, labelled = part.images.shape[-1], sorted(self.shared.values())
                     loss = self._detection_loss(mine, part.mask_boxes, size, labelled) if part.names else mine
+                    weight = self.config.detection.mask_box_weight
                 else:
                     continue
-                total, pictures = total + loss.sum(), pictures + part.total
+                total, pictures = total + weight * loss.sum(), pictures + weight * part.total
             if pictures:
                 losses[task.value] = total / pictures
         return losses
@@ -131,10 +132,24 @@ class Objective:
     def _detection_loss(
         self, task_map: Tensor, target: DetectionTarget, size: int, labelled: Sequence[int] | None
     ) -> Tensor:
-        sizes = {"num_classes": self.num_detection_classes, "image_size": size}
+        classes, taught = self.num_detection_classes, self.config.detection
         if self.config.model.detection_loss == "yolov1":
-            return yolov1_loss(task_map, target, **sizes)
-        return detection_loss(task_map, target, labelled=labelled, **sizes)
+            return yolov1_loss(task_map, target, num_classes=classes, image_size=size, size_unit=taught.size_unit)
+        return detection_loss(
+            task_map,
+            target,
+            num_classes=classes,
+            image_size=size,
+            labelled=labelled,
+            teaching=Teaching(
+                confidence=taught.confidence,
+                confidence_cost=taught.confidence_cost,
+                ignore_iou=taught.ignore_iou,
+                every_box=taught.every_box,
+                smallest=taught.smallest,
+                size_unit=taught.size_unit,
+            ),
+        )
 
     def _distillation(self, outputs: TaskOutputs, batch: Batch, images: Tensor, trunk: Tensor) -> dict[str, Tensor]:
         """A term a teacher, on the same augmented views that the student sees.
@@ -201,8 +216,14 @@ class Objective:
             )
         if task is Task.SEG:
             return distil_masks(student_map, teacher_map, temperature=temperature)
-        classes = self.num_detection_classes
-        return distil_boxes(student_map, teacher_map, num_classes=classes, temperature=temperature)
+        return distil_boxes(
+            student_map,
+            teacher_map,
+            num_classes=self.num_detection_classes,
+            temperature=temperature,
+            size_unit=self.config.detection.size_unit,
+            sure=self.config.distill.box_confidence,
+        )
 
 
 def _rows(batch: Batch) -> dict[Task, slice]:

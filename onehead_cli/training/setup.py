@@ -11,10 +11,13 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from onehead_cli.checkpoint import Checkpoint
 from onehead_cli.config import Config, ScheduleConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.detection import box_sizes
+from onehead_cli.datasets.listing import CocoImages, list_split
 from onehead_cli.datasets.loaders import TrainLoader
 from onehead_cli.datasets.mask_boxes import shared_classes
 from onehead_cli.datasets.picture_store import CPU
 from onehead_cli.datasets.pictures import CacheBudget
+from onehead_cli.datasets.priors import kmeans_priors, spread_priors
 from onehead_cli.datasets.segmentation import SegmentationData
 from onehead_cli.datasets.sources import check_classes, class_names, load_split
 from onehead_cli.decode import Reading
@@ -27,7 +30,7 @@ from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.backbone import resolve_skip
 from onehead_cli.model.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
 from onehead_cli.model.merge import start_from_teachers
-from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
+from onehead_cli.model.onehead import STRIDE, Architecture, OneHead, build_pretrained
 from onehead_cli.model.upsample import UPSAMPLED_CHANNELS
 from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
@@ -50,7 +53,24 @@ def architecture_for(config: Config, tasks: tuple[Task, ...]) -> Architecture:
         boxes_per_cell=config.model.boxes_per_cell,
         tasks=tasks,
         skip=resolve_skip(config.model.backbone, config.model.skip),
+        priors=_priors(config),
+        size_unit=config.detection.size_unit,
     )
+
+
+def _priors(config: Config) -> tuple[tuple[float, float], ...]:
+    """The sizes that boxes start with, in `detection.size_unit`, the same for teachers and student."""
+    if Task.DET not in config.data.tasks:
+        return ()
+    count = config.model.boxes_per_cell
+    if config.detection.priors == "kmeans":
+        listing = list_split(Task.DET, config.data.train_split, config.data)
+        assert isinstance(listing, CocoImages)
+        priors = kmeans_priors(box_sizes(listing, config.data), count)
+    else:
+        priors = spread_priors(count)
+    cells = config.data.image_size / STRIDE if config.detection.size_unit == "cells" else 1.0
+    return tuple((width * cells, height * cells) for width, height in priors)
 
 
 def reading_for(config: Config) -> Reading:
@@ -109,7 +129,7 @@ def build_loop(
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
-        normaliser=LossNormaliser(config.student.normalise_losses),
+        normaliser=LossNormaliser(config.student.normalise_losses, floor=config.student.normaliser_floor),
         teachers=frozen if distils else {},
         imagenet=_imagenet_teacher(architecture, config, schedule, device),
         shared=shared,
