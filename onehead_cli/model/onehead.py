@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onehead_cli.config import ModelConfig
-from onehead_cli.datasets.priors import spread_priors
+from onehead_cli.datasets.priors import SPREAD
 from onehead_cli.decode import BOX_CHANNELS
 from onehead_cli.model.backbone import Backbone, Preprocess, create_backbone
 from onehead_cli.model.depthwise import replace_depthwise
@@ -35,8 +35,8 @@ class Architecture:
         the head's width and its groups.
     tasks: the tasks that the network has a neck and an output for.
     skip: the backbone's last map of stride 16 is added to the upsampled features.
-    priors: width and height, in `size_unit`, that each of a cell's boxes starts with; none for those of 0.1.0, spread
-        evenly in log between .12 and .6 of the input.
+    priors: width and height, in `size_unit`, that each of a cell's boxes starts with; empty for squares spread evenly
+        between .12 and .6 of the input, as in 0.1.0.
     size_unit: sizes of boxes are shares of the input, or counted in cells.
     """
 
@@ -168,5 +168,9 @@ def _set_detection_prior(model: OneHead, architecture: Architecture) -> None:
     with torch.no_grad():
         boxes = bias[len(architecture.classes[Task.DET]) :].view(architecture.boxes_per_cell, BOX_CHANNELS)
         boxes.zero_()
-        boxes[:, 2:4] = torch.tensor(architecture.priors or spread_priors(architecture.boxes_per_cell)).log()
+        if architecture.priors:
+            boxes[:, 2:4] = torch.tensor(architecture.priors).log()
+        else:
+            small, large = map(math.log, SPREAD)
+            boxes[:, 2:4] = torch.linspace(small, large, architecture.boxes_per_cell)[:, None]
         boxes[:, 4] = -math.log(1 / _PRIOR_CONFIDENCE - 1)

@@ -60,16 +60,17 @@ def architecture_for(config: Config, tasks: tuple[Task, ...]) -> Architecture:
 
 def _priors(config: Config) -> tuple[tuple[float, float], ...]:
     """The sizes that boxes start with, in `detection.size_unit`, the same for teachers and student."""
-    if Task.DET not in config.data.tasks:
+    taught = config.detection
+    if Task.DET not in config.data.tasks or (taught.priors, taught.size_unit) == ("spread", "input"):
         return ()
     count = config.model.boxes_per_cell
-    if config.detection.priors == "kmeans":
+    if taught.priors == "kmeans":
         listing = list_split(Task.DET, config.data.train_split, config.data)
         assert isinstance(listing, CocoImages)
         priors = kmeans_priors(box_sizes(listing, config.data), count)
     else:
         priors = spread_priors(count)
-    cells = config.data.image_size / STRIDE if config.detection.size_unit == "cells" else 1.0
+    cells = config.data.image_size / STRIDE if taught.size_unit == "cells" else 1.0
     return tuple((width * cells, height * cells) for width, height in priors)
 
 
