@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from onehead_cli.types import IGNORE_INDEX
 
-#: Pixels of the mask per pixel that is compared, along each side. The loss sorts all its pixels once per class.
+#: Pixels of the mask per pixel that is compared, along each side. The loss sorts all its pixels once per class:
+#: at full resolution it would take longer than the network, at a quarter a tenth of the cross-entropy's time.
 STRIDE = 4
 
 

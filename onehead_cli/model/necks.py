@@ -12,7 +12,8 @@ class Neck(nn.Module):
     """A depthwise-separable block: float [B, 640, h, w] -> [B, 256, h, w].
 
     dropout: how often a channel is left out in training (Tompson et al., arXiv 1411.4280), drawn per image from torch's
-        own generator. It is part of the training, not of the network.
+        own generator. It is part of the training, not of the network. Each of several processes draws for its own
+        images, so the result depends on their number.
     """
 
     def __init__(self) -> None:

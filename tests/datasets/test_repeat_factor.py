@@ -41,7 +41,8 @@ def test_over_many_passes_the_fractions_are_right_and_the_order_changes():
     times = Counter(index for order in passes for index in order)
     for index, factor in enumerate(factors):
         assert times[index] / 3000 == pytest.approx(4 * factor / 7.5, abs=0.05)
-    assert len(set(passes)) > 50
+    # The last comes two or three times: 3 pairs of others in 12 orders each, or one other in 4 places.
+    assert len(set(passes)) == 3 * 12 + 3 * 4
 
 
 def loader(root, **keys):
