@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.transforms import augment, take, to_float
+from onehead_cli.datasets.transforms import augment, pictures_to_float, take, to_float
 from onehead_cli.types import TASKS, Batch, Task
 
 
@@ -64,6 +64,12 @@ class TrainLoader:
             )
             for task, raw in self._raw(position).items()
         }
+
+    def clean(self, position: int) -> Tensor:
+        """The images of the whole `position`-th mini-batch as they are on disk, the same in all processes: float
+        [B, 3, S, S] in 0..1, all tasks in one."""
+        parts = [split.batch(self._indices(task, len(split), position)) for task, split in self.splits.items()]
+        return pictures_to_float(torch.cat([part.images for part in parts]), self.device)
 
     def wait(self) -> None:
         """Until the mini-batches that were begun are read."""

@@ -24,11 +24,11 @@ from onehead_cli.evaluation.validation import Validation, validate
 from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.imagenet import imagenet_classifier
-from onehead_cli.model.merge import start_from_teachers
 from onehead_cli.model.onehead import Architecture, OneHead, build_pretrained
 from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
+from onehead_cli.training.start import give_first_weights
 from onehead_cli.training.synchronised_norm import synchronise_new_layers
 from onehead_cli.types import MAIN_METRIC, Reporter, Task
 from onehead_cli.wording import how_many
@@ -53,7 +53,7 @@ def build_loop(
     config: Config,
     *,
     teachers: Mapping[Task, Checkpoint],
-    pretrained: bool,
+    resumed: bool = False,
     skip: Collection[Path] = (),
     reporter: Reporter,
 ) -> TrainingLoop:
@@ -61,7 +61,7 @@ def build_loop(
 
     Args:
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
-        pretrained: load ImageNet weights into the backbone.
+        resumed: the weights will come from a checkpoint of the same run; none are loaded from elsewhere.
         skip: pictures that are left out.
 
     Raises:
@@ -79,6 +79,7 @@ def build_loop(
     is_student = len(architecture.tasks) > 1
     schedule = config.student if is_student else config.teacher
     torch.manual_seed(config.seed)
+    pretrained = config.model.pretrained and not resumed and not config.model.start_from
     settings = config.model.model_copy(update={"pretrained": pretrained})
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1:
@@ -91,8 +92,20 @@ def build_loop(
     val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, CPU, reporter)
     merges, distils = is_student and config.student.from_teachers, config.distill.lambda_ > 0
     frozen = _frozen(teachers, architecture, device) if merges or distils else {}
-    if merges:
-        start_from_teachers(model, frozen)
+    loader = TrainLoader(
+        train,
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        data=config.data,
+        device=device,
+        fill=model.mean.cpu(),
+        rank=rank(),
+        world_size=world_size(),
+    )
+    if not resumed:
+        give_first_weights(
+            model, architecture, config, teachers=frozen if merges else {}, loader=loader, reporter=reporter
+        )
     objective = Objective(
         model=model,
         task_weights=_task_weights(architecture.tasks, config).to(device),
@@ -104,16 +117,6 @@ def build_loop(
         schedule=schedule,
         num_detection_classes=len(architecture.classes.get(Task.DET, ())),
         precision=precision,
-    )
-    loader = TrainLoader(
-        train,
-        batch_size=schedule.batch_size,
-        seed=config.seed,
-        data=config.data,
-        device=device,
-        fill=model.mean.cpu(),
-        rank=rank(),
-        world_size=world_size(),
     )
     pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
