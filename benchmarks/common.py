@@ -99,9 +99,7 @@ def draw_data(root: Path, *, train: int) -> None:
 def student_loop(config: Config) -> TrainingLoop:
     """The student's training loop as `train-unified` builds it, without teachers."""
     architecture = architecture_for(config, TASKS)
-    return build_loop(
-        architecture, config, teachers={}, pretrained=config.model.pretrained, reporter=Console(quiet=True)
-    )
+    return build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
 
 
 def take_step(loop: TrainingLoop) -> None:

@@ -119,10 +119,10 @@ class ModelConfig(_Section):
     backbone: str = _field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
     pretrained: bool = _field(True, "Start the backbone from ImageNet weights.")
     backbone_weights: Path | None = _field(None, "Weights file of the backbone (.pth or .safetensors).", unit="path")
-    start_from: Path | None = _field(
+    start_from: Literal["shipped"] | Path | None = _field(
         None,
-        "Checkpoint that a training starts from, whatever its classes and tasks, or `shipped`; what does not fit "
-        "starts anew.",
+        "Checkpoint that a training starts from, whatever its classes and tasks, or onehead's own (shipped); what does "
+        "not fit starts anew.",
         unit="path",
     )
     skip: Literal["auto", "none", "stride16"] = _field(
@@ -165,6 +165,13 @@ class ModelConfig(_Section):
     detection_loss: Literal["quality", "yolov1"] = _field("quality", "How the detection map is trained.")
     precision: Precision = _field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
 
+    @model_validator(mode="after")
+    def _classifier_needs_its_backbone(self) -> ModelConfig:
+        for key in ("imagenet_classes", "class_evidence"):
+            if getattr(self, key) and not self.pretrained:
+                raise ValueError(f"model.{key} needs the backbone's ImageNet weights, so model.pretrained must be true")
+        return self
+
 
 class ScheduleConfig(_Section):
     """How long and how fast a network learns."""
@@ -195,7 +202,7 @@ class ScheduleConfig(_Section):
     imagenet_teacher: bool = _field(
         False,
         "Classification learns from the backbone's own ImageNet classifier too, by distill.lambda and "
-        "distill.temperature; class folders are WordNet ids.",
+        "distill.temperature; class folders are WordNet ids or ImageNet's names.",
     )
 
 
@@ -483,8 +490,8 @@ def _type_name(annotation: Any) -> str:
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     if choices:
-        return " or ".join("none" if c is type(None) else c.__name__ for c in choices)
-    return str(annotation.__name__)
+        return " or ".join(map(_type_name, choices))
+    return "none" if annotation is type(None) else str(annotation.__name__)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -507,22 +514,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
-    for key in _path_keys(Config, ""):
+    for key, words in _path_keys(Config, ""):
         *parents, last = key.split(".")
         node: Any = raw
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict) and isinstance(node.get(last), str):
+        if isinstance(node, dict) and isinstance(node.get(last), str) and node[last] not in words:
             node[last] = os.path.normpath(folder / node[last])
 
 
-def _path_keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def _path_keys(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The keys that take a path, each with the words that it takes besides."""
     for name, info in section.model_fields.items():
         key, annotation = prefix + (info.alias or name), info.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _path_keys(annotation, f"{key}.")
         elif annotation is Path or Path in get_args(annotation):
-            yield key
+            yield key, tuple(word for choice in get_args(annotation) for word in get_args(choice))
 
 
 def _set_dotted(raw: dict[str, Any], key: str, value: Any) -> None:

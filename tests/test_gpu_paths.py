@@ -115,7 +115,7 @@ def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
     )
     with pretended_gpu():
         architecture = architecture_for(config, TASKS)
-        loop = build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+        loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
         batch = loop.loader.minibatch(0)
         estimate = estimate_training(loop)
         kept = [part for data in loop.loader.splits.values() for part in data._store._kept.values()]

@@ -67,6 +67,14 @@ Pretrained = Annotated[
     bool | None,
     typer.Option("--pretrained/--no-pretrained", help=f"Start the backbone from ImageNet weights {CONFIGURED}."),
 ]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--start-from",
+        metavar="FILE|shipped",
+        help=f"Checkpoint to start from, also one of other classes or tasks; shipped: onehead's own {CONFIGURED}.",
+    ),
+]
 SkipBad = Annotated[
     bool | None, typer.Option("--skip-bad", help="Leave out pictures that cannot be used, and list them.")
 ]

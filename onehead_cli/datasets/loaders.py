@@ -15,7 +15,7 @@ from onehead_cli.datasets.base import TaskData
 from onehead_cli.datasets.copy_paste import Pastes, paste
 from onehead_cli.datasets.repeat_factor import mask_classes, repeat_factors, repeated_order
 from onehead_cli.datasets.segmentation import SegmentationData
-from onehead_cli.datasets.transforms import augment, take, to_float
+from onehead_cli.datasets.transforms import augment, pictures_to_float, take, to_float
 from onehead_cli.types import TASKS, Batch, Task, TaskBatch
 
 
@@ -70,6 +70,12 @@ class TrainLoader:
         if self.copy_paste and Task.SEG in batch:
             batch[Task.SEG] = self._with_pastes(batch[Task.SEG], position)
         return batch
+
+    def clean(self, position: int) -> Tensor:
+        """The images of the whole `position`-th mini-batch as they are on disk, the same in all processes: float
+        [B, 3, S, S] in 0..1, all tasks in one."""
+        parts = [split.batch(self._indices(task, len(split), position)) for task, split in self.splits.items()]
+        return pictures_to_float(torch.cat([part.images for part in parts]), self.device)
 
     def wait(self) -> None:
         """Until the mini-batches that were begun are read."""

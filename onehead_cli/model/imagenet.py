@@ -63,27 +63,71 @@ class ImageNetCells(nn.Module):
 
     def read(self, trunk: Tensor) -> Tensor:
         """The logits, from what a backbone with the same frozen layers made of the images; see `Backbone.trunk`."""
-        logits: Tensor = self.classifier(self.backbone.rest(trunk))
+        features, _ = self.backbone.rest(trunk)
+        logits: Tensor = self.classifier(features)
         return logits
 
 
-def imagenet_rows(classes: Sequence[str]) -> list[int]:
+def imagenet_rows(classes: Sequence[str], *, asked_by: str = "imagenet_teacher") -> list[int]:
     """The rows of ImageNet-1k's 1,000 outputs that stand for these classes.
 
     Args:
-        classes: WordNet ids, such as n01440764, as ImageNet and Imagenette name their folders.
+        classes: WordNet ids, such as n01440764, as ImageNet and Imagenette name their folders, or one of ImageNet's
+            names of a class, such as "golf ball", "Golf_ball" or "golf-ball".
+        asked_by: the key of the config that the message names.
 
     Raises:
-        ConfigError: a class is not one of ImageNet's.
+        ConfigError: a class is not one of ImageNet's, or two of ImageNet's have its name.
     """
-    names = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
-    row = {name: index for index, name in enumerate(names)}
-    if unknown := [name for name in classes if name not in row]:
-        raise ConfigError(
-            f"imagenet_teacher: {unknown[0]} is no ImageNet class; name the class folders by their WordNet ids "
-            "(n01440764), or leave imagenet_teacher out"
-        )
-    return [row[name] for name in classes]
+    known = rows_by_name()
+    for name in classes:
+        found = known.get(plain_name(name), [])
+        if len(found) > 1:
+            ids = ", ".join(ImageNetInfo("imagenet-1k").index_to_label_name(row) for row in found)
+            raise ConfigError(f"{asked_by}: ImageNet has several classes named {name}; name the folder {ids}")
+        if not found:
+            raise ConfigError(
+                f"{asked_by}: {name} is no ImageNet class; name the class folders by their WordNet ids (n01440764) or "
+                f"by ImageNet's names (tench), or leave {asked_by} out"
+            )
+    return [known[plain_name(name)][0] for name in classes]
+
+
+def rows_by_name() -> dict[str, list[int]]:
+    """Rows of ImageNet-1k's outputs by the plain form of the class's WordNet id and of each of its names."""
+    info, rows = ImageNetInfo("imagenet-1k"), dict[str, list[int]]()
+    for row, label in enumerate(info.label_names()):  # type: ignore[no-untyped-call]
+        description = info.label_name_to_description(label, detailed=False)
+        for name in {plain_name(label), *map(plain_name, description.split(","))}:
+            rows.setdefault(name, []).append(row)
+    return rows
+
+
+def plain_name(name: str) -> str:
+    """A class's name in lower case, with spaces for underscores and hyphens."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+@torch.no_grad()
+def imagenet_linear(backbone: str, weights_file: Path | None, *, asked_by: str) -> tuple[Tensor, Tensor]:
+    """Weight, float [1000, C], and bias, float [1000], of the ImageNet classifier that reads the backbone's features.
+
+    Args:
+        asked_by: the key of the config that the message names.
+
+    Raises:
+        ConfigError: its logits are not those of one linear layer on the mean of the features over the image.
+        CheckpointError: there are no weights for the backbone.
+    """
+    whole, body = timm.create_model(backbone, pretrained=False).eval(), create_backbone(backbone).body.eval()
+    load_pretrained(whole, backbone, weights_file)
+    classifier, weights = whole.get_classifier(), whole.state_dict()  # type: ignore[operator]
+    if isinstance(classifier, nn.Linear) and classifier.out_features == 1000:
+        body.load_state_dict({key: weights[key] for key in body.state_dict()})
+        probe = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+        if torch.allclose(classifier(body(probe).mean((2, 3))), whole(probe), rtol=1e-3, atol=1e-3):
+            return classifier.weight.detach(), classifier.bias.detach()
+    raise ConfigError(f"{asked_by}: {backbone} has no linear ImageNet-1k classifier on the mean of its features")
 
 
 def imagenet_classifier(backbone: str, classes: Sequence[str], weights_file: Path | None) -> ImageNetClassifier:

@@ -15,6 +15,7 @@ from onehead_cli.decode import BOX_CHANNELS
 from onehead_cli.model.backbone import Backbone, Preprocess, create_backbone
 from onehead_cli.model.depthwise import replace_depthwise
 from onehead_cli.model.head import Head, IdentityMapping
+from onehead_cli.model.icnr import start_equal
 from onehead_cli.model.necks import Neck
 from onehead_cli.model.skip import Skip
 from onehead_cli.model.upsample import Upsample
@@ -153,6 +154,8 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
         CheckpointError: there are no weights for it.
     """
     model = build_model(architecture)
+    if config.icnr:
+        start_equal(model.upsample)
     if config.pretrained:
         load_pretrained(model.backbone.body, architecture.backbone, config.backbone_weights)
     model.backbone.freeze(config.frozen_stages)

@@ -71,9 +71,8 @@ def train_network(
     architecture = architecture_for(config, tasks)
     if last is not None:
         check_same_classes(last, architecture)
-    # A resumed run has its weights in the checkpoint and needs none from elsewhere.
-    pretrained = config.model.pretrained and last is None
-    loop = build_loop(architecture, config, teachers=teachers, pretrained=pretrained, skip=scan.bad, reporter=reporter)
+    resumed = last is not None
+    loop = build_loop(architecture, config, teachers=teachers, resumed=resumed, skip=scan.bad, reporter=reporter)
     skipped = {task: splits for task, splits in scan.bad_counts().items() if Task(task) in tasks}
     for stale in supersedes if is_main() else ():
         forget_run(config.output, stale)

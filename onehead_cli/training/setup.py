@@ -29,12 +29,12 @@ from onehead_cli.launch import rank, world_size
 from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.model.backbone import resolve_skip
 from onehead_cli.model.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
-from onehead_cli.model.merge import start_from_teachers
 from onehead_cli.model.onehead import STRIDE, Architecture, OneHead, build_pretrained
 from onehead_cli.model.upsample import UPSAMPLED_CHANNELS
 from onehead_cli.training.distributed import broadcast_, check_same
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
+from onehead_cli.training.start import give_first_weights
 from onehead_cli.training.synchronised_norm import synchronise_new_layers
 from onehead_cli.types import MAIN_METRIC, Reporter, Task
 from onehead_cli.wording import how_many
@@ -84,7 +84,7 @@ def build_loop(
     config: Config,
     *,
     teachers: Mapping[Task, Checkpoint],
-    pretrained: bool,
+    resumed: bool = False,
     skip: Collection[Path] = (),
     reporter: Reporter,
 ) -> TrainingLoop:
@@ -92,7 +92,7 @@ def build_loop(
 
     Args:
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
-        pretrained: load ImageNet weights into the backbone.
+        resumed: the weights will come from a checkpoint of the same run; none are loaded from elsewhere.
         skip: pictures that are left out.
 
     Raises:
@@ -112,6 +112,7 @@ def build_loop(
     if config.model.skip == "auto" and not architecture.skip:
         reporter.note(f"model.skip=auto: {architecture.backbone} has no map of stride 16 that fits; going without")
     torch.manual_seed(config.seed)
+    pretrained = config.model.pretrained and not resumed and not config.model.start_from
     settings = config.model.model_copy(update={"pretrained": pretrained})
     model = build_pretrained(architecture, settings).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1:
@@ -124,8 +125,22 @@ def build_loop(
     val = _load_splits(config, config.data.val_split, architecture, model, budget, skip, CPU, reporter)
     merges, distils = is_student and config.student.from_teachers, config.distill.lambda_ > 0
     frozen = _frozen(teachers, architecture, device) if merges or distils else {}
-    if merges:
-        start_from_teachers(model, frozen)
+    loader = TrainLoader(
+        train,
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        data=config.data,
+        device=device,
+        fill=model.mean.cpu(),
+        rank=rank(),
+        world_size=world_size(),
+        repeat_factor=config.segmentation.repeat_factor,
+        copy_paste=config.segmentation.copy_paste,
+    )
+    if not resumed:
+        give_first_weights(
+            model, architecture, config, teachers=frozen if merges else {}, loader=loader, reporter=reporter
+        )
     cells = _imagenet_cells(architecture, config, device)
     objective = Objective(
         model=model,
@@ -140,18 +155,6 @@ def build_loop(
         precision=precision,
         cells=cells,
         auxiliary=_cell_layer(cells, device),
-    )
-    loader = TrainLoader(
-        train,
-        batch_size=schedule.batch_size,
-        seed=config.seed,
-        data=config.data,
-        device=device,
-        fill=model.mean.cpu(),
-        rank=rank(),
-        world_size=world_size(),
-        repeat_factor=config.segmentation.repeat_factor,
-        copy_paste=config.segmentation.copy_paste,
     )
     pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")

@@ -56,7 +56,7 @@ def everything(root: Path) -> dict[str, object]:
 
 def training(config: Config, tasks: tuple[Task, ...], *, distils: bool = True) -> TrainingLoop:
     architecture = architecture_for(config, tasks)
-    loop = build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+    loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
     if distils and len(tasks) > 1:
         loop.objective.teachers = {
             task: build_model(Architecture(BACKBONE, architecture.classes, 2, (task,))).eval().requires_grad_(False)

@@ -30,7 +30,7 @@ def loop(tiny_data, tmp_path):
         }
     )
     architecture = architecture_for(config, TASKS)
-    return build_loop(architecture, config, teachers={}, pretrained=False, reporter=Console(quiet=True))
+    return build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
 
 
 def test_the_training_pictures_are_kept_where_the_network_learns(tiny_data, monkeypatch, request):
