@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from onehead_cli.datasets.geometry import Fit
-from onehead_cli.decode import decode_boxes, read_boxes, read_mask
+from onehead_cli.decode import decode_boxes, pool_classes, read_boxes, read_mask
 from onehead_cli.losses.boxes import iou
 
 sides = st.integers(1, 400)
@@ -89,3 +89,88 @@ def test_fault_22_no_detection_at_all_is_an_empty_list():
     fit = Fit.of(10, 10, 32, "resize")
     found = read_boxes(decode_boxes(maps, 2), [fit], score_min=0.1, nms_iou=0.5, max_detections=10)[0]
     assert found.boxes.shape == (0, 4) and len(found.scores) == 0
+
+
+def slow_read(decoded, fit, *, best_class, nms_iou, vote_iou, score_min):
+    """Boxes, scores and labels of one image, one box at a time."""
+    found = []
+    n, h, w = decoded.confidence.shape[1:]
+    for b in range(n):
+        for r in range(h):
+            for c in range(w):
+                probabilities = decoded.classes[0, :, r, c].softmax(0)
+                classes = [int(probabilities.argmax())] if best_class else range(len(probabilities))
+                box = fit.to_picture((decoded.boxes[0, b, r, c] * fit.size).double().numpy()[None])[0]
+                for k in classes:
+                    score = float(decoded.confidence[0, b, r, c].sigmoid() * probabilities[k])
+                    if score >= score_min and box[2] > box[0] and box[3] > box[1]:
+                        found.append((torch.from_numpy(box), score, k))
+    boxes, scores, labels = zip(*found, strict=True)
+    read = []
+    for i in slow_nms(boxes, scores, labels, nms_iou):
+        voters = [j for j in range(len(boxes)) if labels[j] == labels[i] and iou(boxes[i], boxes[j]) >= vote_iou]
+        voters = sorted({i, *voters}) if vote_iou < 1 else [i]
+        total = sum(scores[j] for j in voters)
+        read.append((sum(boxes[j] * scores[j] for j in voters) / total, scores[i], labels[i]))
+    return read
+
+
+@pytest.mark.parametrize("best_class", [False, True])
+@pytest.mark.parametrize("vote_iou", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_best_class_and_voting_equal_the_slow_reading(best_class, vote_iou, seed):
+    maps = torch.randn(1, 3 + 10, 4, 4, generator=torch.Generator().manual_seed(seed))
+    maps[:, [5, 6, 10, 11]] -= 0.5
+    fit, decoded = Fit.of(90, 120, 64, "resize"), decode_boxes(maps, 3)
+    how = {"best_class": best_class, "nms_iou": 0.45, "vote_iou": vote_iou, "score_min": 0.05}
+    [found] = read_boxes(decoded, [fit], max_detections=1000, **how)
+    expected = slow_read(decoded, fit, **how)
+    np.testing.assert_allclose(found.scores, [score for _, score, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, torch.stack([box for box, _, _ in expected]).numpy(), atol=1e-3)
+    assert found.labels.tolist() == [label for _, _, label in expected]
+
+
+def test_only_the_best_class_gives_a_box_even_without_a_least_score():
+    maps = torch.zeros(1, 3 + 5, 2, 2)
+    maps[:, :3] = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    [found] = read_boxes(
+        decode_boxes(maps, 3),
+        [Fit.of(64, 64, 64, "resize")],
+        nms_iou=1.0,
+        score_min=0.0,
+        max_detections=100,
+        best_class=True,
+    )
+    assert len(found.scores) == 4
+
+
+def test_soft_pooling_by_hand():
+    # Softmax .953 and .5 in two cells; against a threshold of .8 the second counts by .5 / .8.
+    maps = torch.tensor([[[3.0, 0.0]], [[0.0, 0.0]]])[None]
+    pooled = pool_classes(maps, 0.8, pooling="soft")
+    torch.testing.assert_close(pooled, torch.tensor([[3 / (1 + 0.625), 0.0]]))
+    torch.testing.assert_close(pool_classes(maps, 0.0, pooling="soft"), torch.tensor([[1.5, 0.0]]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0, 0.95), spread=st.floats(0.1, 5))
+def test_soft_pooling_has_no_cliff(seed, threshold, spread):
+    """A change of the logits by d moves the pooled ones by at most a constant times d, wherever the cells stand.
+
+    With weights in [1 / (C t), 1] whose logarithm moves by at most 2 d each, the mean moves by d and by 2 d times the
+    range of the logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(1, 5, 3, 3, generator=generator, dtype=torch.float64) * spread
+    step = 1e-3 * (torch.rand(maps.shape, generator=generator, dtype=torch.float64) * 2 - 1)
+    moved = pool_classes(maps + step, threshold, pooling="soft") - pool_classes(maps, threshold, pooling="soft")
+    reach = float(maps.max() - maps.min())
+    assert moved.abs().max() <= 1e-3 * (1 + 2 * 2 * reach) + 1e-5
+
+
+def test_the_gate_has_one():
+    below, above = (torch.tensor([[[[2.0 + d, 0.0]], [[0.0, 0.0]]]]) for d in (-1e-3, 1e-3))
+    at = float(torch.tensor([2.0, 0.0]).softmax(0)[0])
+    jump = (pool_classes(above, at) - pool_classes(below, at)).abs().max()
+    assert jump > 0.9
+    assert (pool_classes(above, at, pooling="soft") - pool_classes(below, at, pooling="soft")).abs().max() < 0.01

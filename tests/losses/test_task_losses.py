@@ -119,7 +119,7 @@ def test_yolov1_gives_the_box_to_the_better_predictor():
     assert loss.item() == pytest.approx(0.5 * 0.25 + 0.25 + 0.5, abs=1e-6)
 
 
-def slow_assign(decoded: BoxMap, boxes, labels):
+def slow_assign(decoded: BoxMap, boxes, labels, *, confidence_cost=0.0):
     """The same rule, one true box and one candidate at a time."""
     n, h, w = decoded.confidence.shape[1:]
     log_class = decoded.classes.log_softmax(1)[0]
@@ -135,6 +135,7 @@ def slow_assign(decoded: BoxMap, boxes, labels):
                 for b in range(n):
                     overlap = float(iou(decoded.boxes[0, b, r, c], box))
                     cost = -float(log_class[label, r, c]) - 3 * math.log(max(overlap, 1e-8))
+                    cost -= confidence_cost * math.log(float(decoded.confidence[0, b, r, c].sigmoid()))
                     candidates.append((cost, overlap, (b, r, c)))
         k = max(1, int(sum(sorted((o for _, o, _ in candidates), reverse=True)[:10])))
         for cost, _, place in sorted(candidates)[:k]:
