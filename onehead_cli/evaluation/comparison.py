@@ -23,7 +23,7 @@ from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
-from onehead_cli.evaluation.report import confusion_csv, precision_recall_csv, write_report
+from onehead_cli.evaluation.report import confusion_csv, imagenet_sentence, precision_recall_csv, write_report
 from onehead_cli.launch import is_main
 from onehead_cli.training.distributed import from_first
 from onehead_cli.types import TASKS, Reporter, Row, Task
@@ -82,8 +82,14 @@ def compare(
     if missing:
         reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
 
-    unified = reader.measure("unified", dict.fromkeys(wanted, checkpoint)) if is_student else {}
-    baseline = reader.measure("baseline", {task: baselines[task] for task in wanted if task in baselines})
+    networks = {
+        "unified": dict.fromkeys(wanted, checkpoint) if is_student else {},
+        "baseline": {task: baselines[task] for task in wanted if task in baselines},
+    }
+    imagenet = {label: _began_as_imagenet(checkpoints) for label, checkpoints in networks.items()}
+    if any(imagenet.values()):
+        reporter.note(imagenet_sentence(imagenet))
+    unified, baseline = (reader.measure(label, checkpoints) for label, checkpoints in networks.items())
     settings = config.evaluation
     drops = []
     for task in wanted:
@@ -115,6 +121,7 @@ def compare(
         "resamples": settings.resamples,
         "seed": config.seed,
         "skipped": scan.bad_counts(),
+        "imagenet_classes": imagenet,
         "warnings": reader.warnings,
     }
     per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
@@ -196,6 +203,11 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
                 f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
                 f"now {held[:12]}); test pictures may have been trained on"
             )
+
+
+def _began_as_imagenet(networks: Mapping[Task, Checkpoint]) -> bool:
+    """Whether classification, where it is measured, began as the ImageNet classifier."""
+    return Task.CLS in networks and bool(networks[Task.CLS].config.get("model", {}).get("imagenet_classes"))
 
 
 def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:

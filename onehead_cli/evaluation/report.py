@@ -73,7 +73,8 @@ def write_report(
             files[f"per_class_{task}.md"] = _class_markdown(task, present)
     files |= curves
     if drops:
-        files["drop_check.md"] = drop_table(drops) + _skipped_note(document.get("skipped", {}))
+        notes = [_skipped_note(document.get("skipped", {})), imagenet_sentence(document.get("imagenet_classes", {}))]
+        files["drop_check.md"] = drop_table(drops) + "".join(f"\n{note}\n" for note in notes if note)
     for name, text in files.items():
         _write(folder / name, text)
     # What an earlier evaluation of other tasks left would pass for a part of this one.
@@ -129,7 +130,16 @@ def drop_table(drops: Sequence[Drop]) -> str:
 def _skipped_note(skipped: Mapping[str, Mapping[str, int]]) -> str:
     """Names the tasks and splits of which pictures were left out; empty where there are none."""
     counts = [f"{n} of {task} {split}" for task, splits in skipped.items() for split, n in splits.items() if n]
-    return f"\nPictures left out because they cannot be used: {', '.join(counts)}.\n" if counts else ""
+    return f"Pictures left out because they cannot be used: {', '.join(counts)}." if counts else ""
+
+
+def imagenet_sentence(began: Mapping[str, bool]) -> str:
+    """Says of which networks, "unified" and "baseline", classification began in closed form; empty where of none."""
+    names = " and ".join(name for name, yes in began.items() if yes)
+    return names and (
+        f"Classification ({names}) began as the backbone's own ImageNet classifier, which model.imagenet_classes "
+        "writes into the network: it knew the classes before any training."
+    )
 
 
 def _class_csv(tables: Mapping[str, Sequence[Row]]) -> str:

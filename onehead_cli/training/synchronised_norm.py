@@ -68,8 +68,9 @@ class _Normalise(torch.autograd.Function):
 
 
 def synchronise_new_layers(model: OneHead) -> None:
-    """Swap the norms of the upsampling and the necks for ones that share their tensors and are synchronised."""
-    for parent in (*model.upsample.modules(), *model.necks.modules()):
+    """Swap the norms of all but the backbone for ones that share their tensors and are synchronised."""
+    backbone = set(model.backbone.modules())
+    for parent in [module for module in model.modules() if module not in backbone]:
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, SynchronisedBatchNorm(child))
