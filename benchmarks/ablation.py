@@ -16,7 +16,7 @@ the same network that this one is compared with:
 `removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
 what docs/RESULTS.md adds where it did not pay.
 
-Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json; a run that
+Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run that
 was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished seeds,
 there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the
 paired difference with the run that each is compared with. The test split is never read.
@@ -38,7 +38,6 @@ from typing import Any
 import yaml
 from common import (
     data_hashes,
-    finished,
     frequent_map,
     kept,
     learned_from,

@@ -2,9 +2,10 @@
 
     python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds 0,1,2
 
-Two recipes: "full" is the config as it is, "plain" the same without the conversion of labels (boxes from masks). For each recipe and seed: the three teachers, the student, what they score on val, on test and on both
-pooled, and what the student gets wrong. Then, to compare the student with: torchvision's specialists of
-benchmarks/specialists.py, and long baselines, which learn for the epochs of teachers and student together.
+Two recipes: "full" is the config as it is, "plain" the same without the conversion of labels (boxes from masks). For
+each recipe and seed: the three teachers, the student, what they score on val, on test and on both pooled, and what the
+student gets wrong. Then, to compare the student with: torchvision's specialists of benchmarks/specialists.py, and long
+baselines, which learn for the epochs of teachers and student together.
 
 Each finished unit is one JSON in the results folder, named after its config: {config}-{recipe}-seed{N}.json,
 {config}-specialist-{task}-seed{N}.json or {config}-long-baseline-{task}-seed{N}.json. It is not done again while its

@@ -500,7 +500,8 @@ def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
     again = _results(tmp_path / "own", "--only", "specialists", "--task", "cls", data=tmp_path / "data")
     assert again.returncode == 0 and "done already" not in again.stderr
     kept = [
-        json.loads((folder / "kept" / "tiny-specialist-cls-seed0.json").read_text()) for folder in (root, tmp_path / "own")
+        json.loads((folder / "kept" / "tiny-specialist-cls-seed0.json").read_text())
+        for folder in (root, tmp_path / "own")
     ]
     assert [split for split, digest in kept[0]["data"].items() if digest != kept[1]["data"][split]] == ["test"]
 

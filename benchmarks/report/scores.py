@@ -43,9 +43,7 @@ _CONVERSION = (
     "Boxes for masks: detection also learns from boxes read out of the segmentation pictures' masks, and its baseline",
     "does so too (`teacher.boxes_from_masks`).",
 )
-_CAPTION = (
-    "the conversion on synthetic pictures: boxes read out of true masks, dashed where doubtful and so ignored."
-)
+_CAPTION = "the conversion on synthetic pictures: boxes read out of true masks, dashed where doubtful and so ignored."
 #: The same in 0.1.0, which had one more: masks for boxes, off in both recipes.
 _CONVERSIONS_0_1_0 = (
     "Boxes for masks and masks for boxes: detection also learns from boxes read out of the segmentation pictures'",

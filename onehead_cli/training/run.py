@@ -29,7 +29,7 @@ from onehead_cli.wording import how_many
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """name: "cls", "seg", "det" or "all". scores: of the weights that are kept, on val. resumed_epoch: None for a new run.
+    """name: "cls", "seg", "det" or "all". scores: of the kept weights, on val. resumed_epoch: None for a new run.
 
     skipped: pictures left out, by task and split.
     """

@@ -32,8 +32,8 @@ class Saver:
         return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
 
     def is_kept(self, info: EpochInfo) -> bool:
-        """Whether `{name}_best` is to hold the weights that this epoch ended with: the best so far, or with `keep: last`
-        the latest that were evaluated, so that a stopped run has some too."""
+        """Whether `{name}_best` is to hold the weights of this epoch: the best so far, or with `keep: last` the latest
+        that were evaluated, so that a stopped run has some too."""
         evaluated = info.criterion is not None
         return evaluated if self.loop.schedule.keep == "last" else info.best
 
