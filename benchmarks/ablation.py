@@ -16,8 +16,9 @@ the same network that this one is compared with:
 `removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
 what docs/RESULTS.md adds where it did not pay.
 
-Each finished run is a JSON in the results folder; a run that was stopped goes on from its checkpoints. The comparison
-of all finished seeds, there as comparison.json and comparison.md, shows mean and deviation over the seeds and the
+Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run that
+was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished seeds,
+there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the
 paired difference with the run that each is compared with. The test split is never read.
 """
 
@@ -35,7 +36,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import data_hashes, finished, frequent_map, learned_from, machine, settings_of, write_document
+from common import (
+    data_hashes,
+    frequent_map,
+    kept,
+    learned_from,
+    machine,
+    path_in_0_1_0,
+    result_path,
+    settings_of,
+    write_document,
+)
 from report.measure import read_epochs
 from report.units import read_json
 
@@ -125,7 +136,7 @@ def read_plan(path: Path) -> Plan:
     return Plan(base, recipes)
 
 
-def config_of(plan: Plan, recipe: Recipe, *, seed: int, data: Path, output: Path) -> Config:
+def recipe_config(plan: Plan, recipe: Recipe, *, seed: int, data: Path, output: Path) -> Config:
     """The base config with the recipe's changes; recipes whose teachers are the same share a folder of teachers."""
     config = load_config(plan.base, {**recipe.changes, "seed": seed, "data.root": data})
     teachers = output / f"teachers-{_teachers_hash(config)}-seed{seed}"
@@ -272,11 +283,13 @@ def all_finished(plan: Plan, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The documents of all seeds in the results folder, those of earlier calls among them."""
     found = []
     for recipe in plan.recipes:
-        for path in sorted(given.results.glob(f"{recipe.slug}-seed*.json")):
-            seed = int(path.stem.rpartition("seed")[2])
-            config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
-            if document := finished(path, config, recipe.trained):
-                found.append(document)
+        name = f"{recipe.slug}-seed*"
+        places = (result_path(given.results, given.plan, name), path_in_0_1_0(given.results, name))
+        paths = [path for place in places for path in place.parent.glob(place.name)]
+        for seed in sorted({int(path.stem.rpartition("seed")[2]) for path in paths}):
+            config = recipe_config(plan, recipe, seed=seed, data=given.data, output=given.output)
+            if path := kept(given.results, given.plan, f"{recipe.slug}-seed{seed}", config, recipe.trained):
+                found.append(read_json(path))
     return found
 
 
@@ -297,12 +310,14 @@ def main() -> int:
         given.results.mkdir(parents=True, exist_ok=True)
         for seed in seeds:
             for recipe in plan.recipes:
-                path = given.results / f"{recipe.slug}-seed{seed}.json"
-                config = config_of(plan, recipe, seed=seed, data=given.data, output=given.output)
-                if given.only not in recipe.name or finished(path, config, recipe.trained):
+                name = f"{recipe.slug}-seed{seed}"
+                config = recipe_config(plan, recipe, seed=seed, data=given.data, output=given.output)
+                if given.only not in recipe.name or kept(given.results, given.plan, name, config, recipe.trained):
                     continue
                 console.note(f"{recipe.slug}, seed {seed}")
                 document = {
+                    "plan": given.plan.name,
+                    "base": plan.base.name,
                     "name": recipe.name,
                     "network": recipe.network,
                     "seed": seed,
@@ -312,10 +327,11 @@ def main() -> int:
                     "data": data_hashes(config, learned_from(config)),
                     "config": settings_of(config),
                 }
-                write_document(path, document)
-        rows = compare(plan.recipes, all_finished(plan, given))
-        (given.results / "comparison.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        (given.results / "comparison.md").write_text(markdown(rows), encoding="utf-8")
+                write_document(result_path(given.results, given.plan, name), document)
+        rows = [{"plan": given.plan.name, **row} for row in compare(plan.recipes, all_finished(plan, given))]
+        path = result_path(given.results, given.plan, "comparison")
+        path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
     except OneheadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -203,6 +203,26 @@ def milliseconds(seconds: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{value * 1000:.1f} ms" for name, value in seconds.items()}
 
 
+#: The folder of what 0.1.0 kept, before results were named after their config.
+BEFORE = "0.1.0"
+
+
+def result_path(results: Path, config_file: Path, unit: str) -> Path:
+    """The JSON of a unit ("full-seed0", "specialist-det-seed0", ...) of a config or plan."""
+    return results / f"{config_file.stem}-{unit}.json"
+
+
+def path_in_0_1_0(results: Path, unit: str) -> Path:
+    final = unit.startswith(("full-", "plain-"))
+    return results / BEFORE / f"{'final-' if final else ''}{unit}.json"
+
+
+def kept(results: Path, config_file: Path, unit: str, config: Config, networks: Sequence[str]) -> Path | None:
+    """The JSON of a unit that is finished, be it 0.1.0's; args and errors as for `finished`."""
+    places = (result_path(results, config_file, unit), path_in_0_1_0(results, unit))
+    return next((path for path in places if finished(path, config, networks)), None)
+
+
 def finished(path: Path, config: Config, networks: Sequence[str]) -> dict[str, Any] | None:
     """The document of a run that was done with these settings on this data; None where it is to be done.
 

@@ -2,21 +2,22 @@
 
     python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds 0,1,2
 
-Two recipes: "full" is the config as it is, "plain" the same without the conversions of labels (boxes from masks, masks
-gated by boxes). For each recipe and seed: the three teachers, the student, what they score on val, on test and on both
-pooled, and what the student gets wrong. Then, to compare the student with: torchvision's specialists of
-benchmarks/specialists.py, and long baselines, which learn for the epochs of teachers and student together.
+Two recipes: "full" is the config as it is, "plain" the same without the conversion of labels (boxes from masks). For
+each recipe and seed: the three teachers, the student, what they score on val, on test and on both pooled, and what the
+student gets wrong. Then, to compare the student with: torchvision's specialists of benchmarks/specialists.py, and long
+baselines, which learn for the epochs of teachers and student together.
 
-Each finished unit is one JSON in the results folder, final-{recipe}-seed{N}.json, specialist-{task}-seed{N}.json or
-long-baseline-{task}-seed{N}.json, and is not done again while its settings and its data are the same. A stopped run
-goes on from its checkpoints. Two cores train two networks at once with two processes of different parts:
+Each finished unit is one JSON in the results folder, named after its config: {config}-{recipe}-seed{N}.json,
+{config}-specialist-{task}-seed{N}.json or {config}-long-baseline-{task}-seed{N}.json. It is not done again while its
+settings and its data are the same, and neither is what 0.1.0 kept in the folder 0.1.0 there. A stopped run goes on from
+its checkpoints. Two cores train two networks at once with two processes of different parts:
 
     python benchmarks/results.py --only teachers --task seg &
     python benchmarks/results.py --only teachers --task det
 
 The test split is read only after the training, by what measures. From the first seed's student of "full" comes a sheet
 of predictions on test: predictions.png with the photographs in the output folder, and without them in docs/results,
-beside the conversions of labels in pictures.
+beside the conversion of labels in pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import specialists
-from common import data_hashes, finished, learned_from, machine, report_splits, settings_of, write_document
+from common import (
+    data_hashes,
+    finished,
+    kept,
+    learned_from,
+    machine,
+    report_splits,
+    result_path,
+    settings_of,
+    write_document,
+)
 from report.conversions import write_conversions
 from report.data import FULL, PLAIN
 from report.long_baselines import long_config, train_long_baseline
@@ -122,14 +133,14 @@ def run(given: argparse.Namespace, console: Console) -> None:
         for seed in seeds:
             where = {"seed": seed, "data": given.data, "output": given.output}
             unit = unit_of(given.config, recipe, **where)
-            path = given.results / f"final-{unit.name}.json"
-            if finished(path, unit.config, NETWORKS):
-                console.note(f"{path}: done already")
+            if done := kept(given.results, given.config, unit.name, unit.config, NETWORKS):
+                console.note(f"{done}: done already")
                 continue
             for task in tasks if "teachers" in parts else ():
                 train_teacher(unit, task, unit_of(given.config, FULL, **where), console)
             if "students" in parts:
                 train_student(unit, console)
+                path = result_path(given.results, given.config, unit.name)
                 write_document(path, {"config_file": given.config.name, **document_of(unit, console)})
                 console.note(f"{path}: written")
     if "students" in parts:
@@ -139,11 +150,19 @@ def run(given: argparse.Namespace, console: Console) -> None:
         config = load_config(given.config, {"data.root": given.data, "seed": seed})
         for task in tasks:
             reports = list(report_splits(config))
-            specialists.run(task, config, reports=reports, results=given.results, console=console)
+            specialists.run(
+                task,
+                config,
+                given.config,
+                reports=reports,
+                results=given.results,
+                output=given.output,
+                console=console,
+            )
     for seed in seeds if "long-baselines" in parts else ():
         config = long_config(given.config, seed=seed, data=given.data, output=given.output)
         for task in tasks:
-            train_long_baseline(task, config, results=given.results, console=console)
+            train_long_baseline(task, config, given.config, results=given.results, console=console)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Write docs/RESULTS.md and its plots from the kept results; `make results` ends with it.
 
-    python benchmarks/results_page.py --seeds 0,1,2
+    python benchmarks/results_page.py --config configs/lite-quick.yaml --seeds 0,1,2
 
 Reads only the JSON files of benchmarks/results.py, benchmarks/specialists.py and benchmarks/ablation.py: every figure
 of the page is computed from them.
@@ -19,7 +19,8 @@ from report.text import Lines, listed
 from onehead_cli.atomic import write_atomically
 from onehead_cli.types import TASKS
 
-DEFAULT_CONFIG = "lite-quick.yaml"
+DEFAULT_CONFIG = Path("configs/lite-quick.yaml")
+DEFAULT_RESULTS = Path("benchmarks/results")
 
 
 def page(results: Results, *, pictures: Path) -> str:
@@ -48,16 +49,18 @@ def page(results: Results, *, pictures: Path) -> str:
 def _what_this_is(results: Results) -> Lines:
     seeds = listed(results.wanted, ",")
     full = list(results.finals[FULL].values())
-    config = full[0].get("config_file", DEFAULT_CONFIG) if full else DEFAULT_CONFIG
+    config, folder = f"configs/{results.config}", _place(results.folder)
+    options = "" if config == DEFAULT_CONFIG.as_posix() else f"--config {config} "
+    options += "" if folder == DEFAULT_RESULTS.as_posix() else f"--results {folder} "
     lines = [
         "",
-        "Written by `benchmarks/results_page.py` from the JSON files in `benchmarks/results/`. But for the targets and",
+        f"Written by `benchmarks/results_page.py` from the JSON files in `{folder}/`. But for the targets and",
         "the reference's published scores, no figure here is typed by hand. `make results` trains what is missing,",
         "measures it and writes this page anew:",
         "",
         "```sh",
-        f"python benchmarks/results.py --config configs/{config} --data data --seeds {seeds}",
-        f"python benchmarks/results_page.py --seeds {seeds}",
+        f"python benchmarks/results.py --config {config} --data data --seeds {seeds}",
+        f"python benchmarks/results_page.py {options}--seeds {seeds}",
         "```",
         "",
         "val chooses epochs and thresholds, and chose the recipe: what is reached there, and with it half of what is",
@@ -82,6 +85,12 @@ def _what_this_is(results: Results) -> Lines:
     for differing in _unlike(results):
         lines += ["", f"**Not of one kind:** {differing}."]
     return lines
+
+
+def _place(folder: Path) -> str:
+    """A folder below the repository as seen from there; of another only the name, as its place is nobody's concern."""
+    root, folder = Path(__file__).resolve().parent.parent, folder.resolve()
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else folder.name
 
 
 def _setting(document: Document) -> Lines:
@@ -117,12 +126,13 @@ def _unlike(results: Results) -> Lines:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2", help="those that there are to be; what is missing is named")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of the JSON files")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="what the results were made with")
+    parser.add_argument("--results", type=Path, default=DEFAULT_RESULTS, help="folder of the JSON files")
     parser.add_argument("--page", type=Path, default=Path("docs/RESULTS.md"), help="with pictures in docs/results")
     given = parser.parse_args()
     if not all(seed.isdigit() for seed in given.seeds.split(",")):
         parser.error(f"--seeds {given.seeds}: give numbers such as 0,1,2")
-    results = load_results(given.results, [int(seed) for seed in given.seeds.split(",")])
+    results = load_results(given.results, [int(seed) for seed in given.seeds.split(",")], given.config.name)
     pictures = given.page.parent / given.page.stem.lower()
     pictures.mkdir(parents=True, exist_ok=True)
     text = page(results, pictures=pictures)

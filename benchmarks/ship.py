@@ -1,8 +1,8 @@
 """Put the best student into the package, in half precision, with its model card.
 
-    python benchmarks/ship.py --results benchmarks/results --runs output/results --data data
+    python benchmarks/ship.py --config configs/lite-quick.yaml --runs output/results --data data
 
-Of the finished seeds (final-full-seed*.json in the results folder) it takes the one whose worst task stands in the
+Of the finished seeds ({config}-full-seed*.json in the results folder) it takes the one whose worst task stands in the
 middle: the smallest difference of a score from the teacher's on val, the median over the seeds, of an even number the
 lower of the two middle ones. The file in half precision and its original are both measured on val, on test and on the
 two pooled, in fp32 and, where the processor computes in it, in bf16. Where a score differs by more than 0.002 in
@@ -23,11 +23,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import torch
+from common import result_path
 
 from onehead_cli import __version__, engine
 from onehead_cli.atomic import write_atomically
 from onehead_cli.checkpoint import STUDENT, Checkpoint, best_path, load_checkpoint, save_half_precision
-from onehead_cli.config import Config, describe_fields, load_config
+from onehead_cli.config import Config, config_of, describe_fields, load_config
 from onehead_cli.console import Console
 from onehead_cli.datasets.listing import list_split
 from onehead_cli.device import has_bf16, resolve_device
@@ -208,7 +209,7 @@ def _seed_rows(chosen: Finished, finished: Sequence[Finished]) -> list[str]:
 
 def _commands(checkpoint: Checkpoint) -> list[str]:
     """The trainings with every setting that is not the default; the folders are the reader's."""
-    settings = describe_fields(Config.model_validate(checkpoint.config))
+    settings = describe_fields(config_of(checkpoint.config))
     changed = [each for each in settings if each.value != each.default and each.unit != "path" and each.key != "seed"]
     options = [f"--seed {checkpoint.seed}"]
     options += [f"--set {shlex.quote(f'{each.key}={each.value}')}" for each in changed]
@@ -228,15 +229,16 @@ class _Once(Console):
             super().warn(message)
 
 
-def ship(results: Path, *, runs: Path, data: Path, folder: Path) -> str:
+def ship(results: Path, config_file: Path, *, runs: Path, data: Path, folder: Path) -> str:
     """Choose, measure and write; a line that says what was done.
 
     Raises:
         OneheadError: nothing was replaced.
     """
-    finished = [read_finished(path, runs) for path in sorted(results.glob("final-full-seed*.json"))]
+    wanted = result_path(results, config_file, "full-seed*").name
+    finished = [read_finished(path, runs) for path in sorted(results.glob(wanted))]
     if not finished:
-        raise DataError(f"{results}: no final-full-seed*.json; finish a seed with benchmarks/results.py")
+        raise DataError(f"{results}: no {wanted}; finish a seed with benchmarks/results.py")
     chosen = choose(finished)
     checkpoint = load_checkpoint(chosen.checkpoint)
     checkpoint = replace(checkpoint, config=without_places(checkpoint.config))
@@ -258,13 +260,14 @@ def ship(results: Path, *, runs: Path, data: Path, folder: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"), help="what the seeds were of")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished seeds' JSON")
     parser.add_argument("--runs", type=Path, default=Path("output/results"), help="folder of {recipe}-seed{N}/")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the three datasets")
     parser.add_argument("--into", type=Path, default=shipped_student().parent, help="default: the package")
     given = parser.parse_args()
     try:
-        print(ship(given.results, runs=given.runs, data=given.data, folder=given.into))
+        print(ship(given.results, given.config, runs=given.runs, data=given.data, folder=given.into))
     except (OneheadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -104,7 +104,7 @@ class EpochInfo:
     """What one epoch ended with.
 
     scores: on val, of the averaged (EMA) weights; empty, and criterion None, after an epoch that was not evaluated.
-    best: whether the criterion is the largest so far.
+    best: whether the criterion, or the mean of the last ones (`best_mean`), is the largest so far.
     diagnostics: see `Validation.diagnostics`.
     """
 

@@ -108,18 +108,18 @@ def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
     (tmp_path / "plan.yaml").write_text(
         "base: tiny.yaml\nruns:\n"
         "  - {name: base, network: all}\n"
-        "  - {name: masks gated, network: all, set: {distill.images: all, distill.gate_masks: true}}\n"
+        "  - {name: all images, network: all, set: {distill.images: all}}\n"
     )
     command = [sys.executable, SCRIPT, tmp_path / "plan.yaml", "--data", tiny_data]
     command += ["--output", tmp_path / "out", "--results", tmp_path / "results"]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    done = sorted(path.name for path in (tmp_path / "results").glob("all-*.json"))
-    assert done == ["all-base-seed0.json", "all-masks-gated-seed0.json"]
+    done = sorted(path.name for path in (tmp_path / "results").glob("plan-all-*.json"))
+    assert done == ["plan-all-all-images-seed0.json", "plan-all-base-seed0.json"]
     # One folder of teachers serves both: their settings are the same.
     assert len(list((tmp_path / "out").glob("teachers-*"))) == 1
-    rows = json.loads((tmp_path / "results" / "comparison.json").read_text())
-    base = json.loads((tmp_path / "results" / done[0]).read_text())["scores"]["all"]
+    rows = json.loads((tmp_path / "results" / "plan-comparison.json").read_text())
+    base = json.loads((tmp_path / "results" / done[1]).read_text())["scores"]["all"]
     assert [row["mean"] for row in rows[:3]] == [base["top1"], base["miou"], base["map"]]
     [frequent] = [row for row in rows if (row["name"], row["metric"]) == ("base", "map_frequent")]
     kept = json.loads((tmp_path / "out" / "all-base-seed0" / "evaluate-val" / "per_class_det.json").read_text())

@@ -49,7 +49,6 @@ def chain(tiny_data, backbone, tmp_path_factory):
         "student.from_teachers=true",
         "student.buffer_size=2",
         "distill.images=all",
-        "distill.gate_masks=true",
     )
     with pytest.MonkeyPatch.context() as patch, pretended_gpu():
         # ImageNet does not know the drawn classes.

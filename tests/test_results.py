@@ -183,7 +183,7 @@ def _final(recipe, seed, *, unified, baseline, **config):
         "data": {"image_size": 64, **config},
         "teacher": {"epochs": 3, **conversions},
         "student": {"epochs": 4, "from_teachers": True, **conversions},
-        "distill": {"gate_masks": False},
+        "distill": {},
     }
     weights = {"cls": 0.5, "seg": 0.3, "det": 0.2}
     return {
@@ -224,11 +224,12 @@ def test_the_page_by_hand(tmp_path):
     low, high = _scores(0.97, 0.50, 0.10), _scores(0.99, 0.54, 0.20)
     base = _scores(0.98, 0.50, 0.05)
     documents = {
-        "final-full-seed0.json": _final("full", 0, unified=low, baseline=base),
-        "final-full-seed1.json": _final("full", 1, unified=high, baseline=base),
-        "final-full-seed9.json": _final("full", 9, unified=_scores(1.0, 1.0, 1.0), baseline=base),  # was not asked for
-        "final-plain-seed1.json": _final("plain", 1, unified=base, baseline=base),
-        "specialist-det-seed0.json": {
+        "lite-quick-full-seed0.json": _final("full", 0, unified=low, baseline=base),
+        "lite-quick-full-seed1.json": _final("full", 1, unified=high, baseline=base),
+        "lite-quick-full-seed9.json": _final("full", 9, unified=_scores(1.0, 1.0, 1.0), baseline=base),  # not asked for
+        "other-full-seed2.json": {**_final("full", 2, unified=base, baseline=base), "config_file": "other.yaml"},
+        "lite-quick-plain-seed1.json": _final("plain", 1, unified=base, baseline=base),
+        "lite-quick-specialist-det-seed0.json": {
             "specialist": "det",
             "seed": 0,
             "scores": {report: _scores(None, None, 0.09) for report in ("val", "test", "pooled")},
@@ -244,7 +245,7 @@ def test_the_page_by_hand(tmp_path):
             "config": {"seed": 0, "data": {"image_size": 96}},
             **_network(),
         },
-        "long-baseline-seg-seed1.json": {
+        "lite-quick-long-baseline-seg-seed1.json": {
             "long_baseline": "seg",
             "seed": 1,
             "scores": {report: _scores(None, 0.56, None) for report in ("val", "test", "pooled")},
@@ -415,7 +416,7 @@ def units(tiny_data, tmp_path_factory):
         "data: {image_size: 64}\nmodel: {backbone: mobilenetv3_small_050, pretrained: false}\n"
         "teacher: {epochs: 1, batch_size: 6, boxes_from_masks: true}\n"
         "student: {epochs: 1, batch_size: 6, boxes_from_masks: true}\n"
-        "distill: {images: all, gate_masks: true}\nevaluation: {resamples: 10}\n"
+        "distill: {images: all}\nevaluation: {resamples: 10}\n"
     )
     shutil.copytree(tiny_data, root / "blind", ignore=shutil.ignore_patterns("test", "instances_test.json"))
     early = _results(root, "--only", "students", data=tiny_data)
@@ -450,11 +451,10 @@ def test_a_student_whose_teachers_are_not_trained_is_one_line(units):
 def test_a_unit_keeps_what_evaluate_says(units):
     root, _, whole = units
     for recipe in ("full", "plain"):
-        path = root / "kept" / f"final-{recipe}-seed0.json"
+        path = root / "kept" / f"tiny-{recipe}-seed0.json"
         assert path.stat().st_size < 300_000
         document = json.loads(path.read_text())
         assert str(root) not in path.read_text()  # no folder of this machine
-        assert document["config"]["distill"]["gate_masks"] == (recipe == "full")
         assert document["config"]["teacher"]["boxes_from_masks"] == (recipe == "full")
         for report, pictures in {"val": 10, "test": 10, "pooled": 20}.items():
             said = json.loads((root / "out" / f"{recipe}-seed0" / f"evaluate-{report}" / "evaluate.json").read_text())
@@ -477,7 +477,7 @@ def test_plain_takes_over_the_teachers_that_masks_and_boxes_do_not_reach(units):
     for task in ("cls", "seg"):
         assert (full / f"{task}_best.pth").read_bytes() == (plain / f"{task}_best.pth").read_bytes()
     assert (full / "det_best.pth").read_bytes() != (plain / "det_best.pth").read_bytes()
-    networks = json.loads((root / "kept" / "final-plain-seed0.json").read_text())["networks"]
+    networks = json.loads((root / "kept" / "tiny-plain-seed0.json").read_text())["networks"]
     assert [networks[name]["copied_from"] for name in networks] == ["full-seed0", "full-seed0", None, None]
 
 
@@ -500,7 +500,8 @@ def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
     again = _results(tmp_path / "own", "--only", "specialists", "--task", "cls", data=tmp_path / "data")
     assert again.returncode == 0 and "done already" not in again.stderr
     kept = [
-        json.loads((folder / "kept" / "specialist-cls-seed0.json").read_text()) for folder in (root, tmp_path / "own")
+        json.loads((folder / "kept" / "tiny-specialist-cls-seed0.json").read_text())
+        for folder in (root, tmp_path / "own")
     ]
     assert [split for split, digest in kept[0]["data"].items() if digest != kept[1]["data"][split]] == ["test"]
 
@@ -508,7 +509,7 @@ def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
 def test_a_long_baseline_learns_for_the_epochs_of_teacher_and_student(units):
     root, _, _ = units
     for task in TASKS:
-        document = json.loads((root / "kept" / f"long-baseline-{task}-seed0.json").read_text())
+        document = json.loads((root / "kept" / f"tiny-long-baseline-{task}-seed0.json").read_text())
         assert [epoch["epoch"] for epoch in document["epochs"]] == [1, 2]
         said = json.loads((root / "out" / "long-seed0" / "evaluate-pooled" / "evaluate.json").read_text())
         assert document["config"]["teacher"]["epochs"] == 2 and document["config"]["student"]["epochs"] == 1
@@ -532,7 +533,8 @@ def _colours(picture):
 
 def test_the_page_of_the_run_shows_its_pictures(units):
     root, _, _ = units
-    command = [sys.executable, BENCHMARKS / "results_page.py", "--results", root / "kept", "--seeds", "0,1"]
+    command = [sys.executable, BENCHMARKS / "results_page.py", "--config", root / "tiny.yaml", "--seeds", "0,1"]
+    command += ["--results", root / "kept"]
     result = subprocess.run([*command, "--page", root / "docs" / "RESULTS.md"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     text = (root / "docs" / "RESULTS.md").read_text()

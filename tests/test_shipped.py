@@ -210,8 +210,8 @@ def seeds(own, tmp_path):
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
         document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
-        (tmp_path / f"results/final-full-seed{seed}.json").write_text(json.dumps(document))
-    (tmp_path / "results/final-plain-seed0.json").write_text("not read")
+        (tmp_path / f"results/lite-quick-full-seed{seed}.json").write_text(json.dumps(document))
+    (tmp_path / "results/lite-quick-plain-seed0.json").write_text("not read")
     return tmp_path
 
 
@@ -265,14 +265,14 @@ def test_a_student_that_half_precision_changes_is_refused(ship, seeds, tiny_data
 
 
 def test_results_that_cannot_be_used_are_named(ship, seeds, tiny_data, monkeypatch, capsys):
-    path = seeds / "results/final-full-seed4.json"
+    path = seeds / "results/lite-quick-full-seed4.json"
     path.write_text(json.dumps({"recipe": "full", "seed": 4}))
-    assert "final-full-seed4.json: not the document of a finished seed" in refused(
+    assert "lite-quick-full-seed4.json: not the document of a finished seed" in refused(
         ship, seeds, tiny_data, monkeypatch, capsys
     )
-    for path in (seeds / "results").glob("final-full*"):
+    for path in (seeds / "results").glob("lite-quick-full*"):
         path.unlink()
-    assert "no final-full-seed*.json" in refused(ship, seeds, tiny_data, monkeypatch, capsys)
+    assert "no lite-quick-full-seed*.json" in refused(ship, seeds, tiny_data, monkeypatch, capsys)
 
 
 def test_the_commands_of_a_card_give_the_settings_back(ship, own):

@@ -13,20 +13,25 @@ from report.text import SCORE_LABELS, Lines, listed
 
 
 def table(results: Results) -> Lines:
-    lines = ["## Ablation, on val", ""]
-    if not results.comparison:
-        return [*lines, "No ablation is finished yet."]
-    lines += [
-        "By `benchmarks/ablation.py benchmarks/ablation.yaml`. Network: cls, seg and det are networks of one task, all",
+    """A table a plan."""
+    lines = ["## Ablation, on val"]
+    for plan in dict.fromkeys(map(_plan, results.comparison)):
+        lines += ["", *_table_of(results, plan)]
+    return lines if results.comparison else [*lines, "", "No ablation is finished yet."]
+
+
+def _table_of(results: Results, plan: str) -> Lines:
+    lines = [
+        f"By `benchmarks/ablation.py benchmarks/{plan}`. Network: cls, seg and det are networks of one task, all",
         "the unified one. Difference: paired by seed, against the recipe named, of the same network; minus teacher:",
-        f"against the network of that task alone with the same settings. {_length_of_base(results)}",
+        f"against the network of that task alone with the same settings. {_length_of_base(results, plan)}",
         f"mAP {FREQUENT}+: over the classes with {FREQUENT} boxes and more.",
         "",
         "| network | recipe | its settings beside the base's | score | mean | against | difference | minus teacher "
         "| seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in results.comparison:
+    for row in (row for row in results.comparison if _plan(row) == plan):
         changes = _changes(results, row)
         differs = ", ".join(f"`{key}: {value}`" for key, value in changes.items()) or "–"
         lines.append(
@@ -41,10 +46,10 @@ def table(results: Results) -> Lines:
 def did_not_pay(results: Results) -> Lines:
     """The ingredients whose largest loss on a task is no smaller than their largest gain on another."""
     lines = ["## Tried, and did not pay", ""]
-    tried: dict[tuple[str, str], list[Document]] = {}
+    tried: dict[tuple[str, str, str], list[Document]] = {}
     for row in results.comparison:
         if row["difference"] is not None:
-            tried.setdefault((row["network"], row["name"]), []).append(row)
+            tried.setdefault((_plan(row), row["network"], row["name"]), []).append(row)
     lost = {key: rows for key, rows in tried.items() if max(_worth(rows)) <= -min(_worth(rows))}
     if not lost:
         return [*lines, "Nothing: every row of the ablation paid." if tried else "No ablation is finished yet."]
@@ -53,7 +58,7 @@ def did_not_pay(results: Results) -> Lines:
         "recipe takes an ingredient away, that ingredient is meant, and its worth is the loss without it.",
         "",
     ]
-    for (network, name), rows in lost.items():
+    for (_, network, name), rows in lost.items():
         worth = ", ".join(f"{value:+.4f} {_metric_label(row)}" for row, value in zip(rows, _worth(rows), strict=True))
         what = f"what '{name}' takes away" if rows[0]["removes"] else name
         note = f"; {rows[0]['note']}" if rows[0]["note"] else ""
@@ -68,12 +73,17 @@ def _worth(rows: Sequence[Document]) -> list[float]:
     return [-row["difference"] if row["removes"] else row["difference"] for row in rows]
 
 
-def _length_of_base(results: Results) -> str:
+def _plan(document: Document) -> str:
+    """The file of the plan that a run or a row belongs to; 0.1.0 had one plan and did not name it."""
+    return str(document.get("plan", "ablation.yaml"))
+
+
+def _length_of_base(results: Results, plan: str) -> str:
     for run in results.runs:
-        if run["name"] == "base":
-            config = run["config"]
+        if run["name"] == "base" and _plan(run) == plan:
+            config, base = run["config"], run.get("base", "ablation-base.yaml")
             return (
-                f"The base (`benchmarks/ablation-base.yaml`) is short: {config['teacher']['epochs']} epochs for a "
+                f"The base (`benchmarks/{base}`) is short: {config['teacher']['epochs']} epochs for a "
                 f"network of one task, {config['student']['epochs']} for the unified one."
             )
     return ""
@@ -81,7 +91,7 @@ def _length_of_base(results: Results) -> str:
 
 def _changes(results: Results, row: Document) -> Mapping[str, Any]:
     for run in results.runs:
-        if (run["network"], run["name"]) == (row["network"], row["name"]):
+        if (_plan(run), run["network"], run["name"]) == (_plan(row), row["network"], row["name"]):
             return dict(run["set"])
     return {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ class Results:
 
     finals: recipe -> seed -> document of results.py. specialists: task -> seed -> document of specialists.py.
     long_baselines: task -> seed -> document of long_baselines.py. comparison: the rows of ablation.py; runs: its
-    documents. wanted: the seeds that there are to be.
+    documents. wanted: the seeds that there are to be. folder: where they are. config: the file that finals, specialists
+    and long baselines were made with.
     """
 
     finals: dict[str, dict[int, Document]]
@@ -38,6 +38,8 @@ class Results:
     comparison: list[Document]
     runs: list[Document]
     wanted: list[int]
+    folder: Path
+    config: str
 
     def score(self, recipe: str, report: str, who: str, task: Task) -> BySeed:
         """The main score of student or teachers.
@@ -84,24 +86,30 @@ class Results:
         return [seed for seed in self.wanted if seed not in docs]
 
 
-def load_results(folder: Path, wanted: Sequence[int]) -> Results:
-    """Everything in a folder of results of the wanted seeds; other files in it do no harm."""
+def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
+    """What a folder of results has of the wanted seeds and of a config, and all ablations; other files do no harm.
+
+    What a document is, it says itself; 0.1.0's do not all name their config, and all have the same.
+    """
     finals: dict[str, dict[int, Document]] = {FULL: {}, PLAIN: {}}
     specialists: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
     long_baselines: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
-    comparison, runs = [], []
+    comparison: list[Document] = []
+    runs: list[Document] = []
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == "comparison.json":
-            comparison = document
-        elif re.fullmatch(r"final-(full|plain)-seed\d+\.json", path.name):
-            finals[document["recipe"]][document["seed"]] = document
-        elif re.fullmatch(r"specialist-(cls|seg|det)-seed\d+\.json", path.name):
-            specialists[Task(document["specialist"])][document["seed"]] = document
-        elif re.fullmatch(r"long-baseline-(cls|seg|det)-seed\d+\.json", path.name):
-            long_baselines[Task(document["long_baseline"])][document["seed"]] = document
-        elif isinstance(document, dict) and {"name", "network", "set", "scores"} <= document.keys():
+        if isinstance(document, list):
+            comparison += document
+        elif {"name", "network", "set", "scores"} <= document.keys():
             runs.append(document)
+        elif document.get("config_file", config) != config:
+            continue
+        elif "recipe" in document:
+            finals[document["recipe"]][document["seed"]] = document
+        elif "specialist" in document:
+            specialists[Task(document["specialist"])][document["seed"]] = document
+        elif "long_baseline" in document:
+            long_baselines[Task(document["long_baseline"])][document["seed"]] = document
     return Results(
         finals={recipe: _only(docs, wanted) for recipe, docs in finals.items()},
         specialists={task: _only(docs, wanted) for task, docs in specialists.items()},
@@ -109,6 +117,8 @@ def load_results(folder: Path, wanted: Sequence[int]) -> Results:
         comparison=comparison,
         runs=runs,
         wanted=list(wanted),
+        folder=folder,
+        config=config,
     )
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import data_hashes, finished, machine, measured_on, report_splits, settings_of, write_document
+from common import (
+    data_hashes,
+    kept,
+    machine,
+    measured_on,
+    report_splits,
+    result_path,
+    settings_of,
+    write_document,
+)
 
 from onehead_cli import engine
 from onehead_cli.checkpoint import best_path, last_path, load_checkpoint
@@ -19,7 +28,7 @@ from report.measure import read_epochs
 from report.units import read_json
 
 
-def long_config(base: Path | None, *, seed: int, data: Path, output: Path) -> Config:
+def long_config(base: Path, *, seed: int, data: Path, output: Path) -> Config:
     """The config with teachers of the epochs of teachers and student together."""
     given = load_config(base, {"seed": seed, "data.root": data})
     epochs = given.teacher.epochs + given.student.epochs
@@ -27,11 +36,14 @@ def long_config(base: Path | None, *, seed: int, data: Path, output: Path) -> Co
     return load_config(base, {"seed": seed, "teacher.epochs": epochs, **places})
 
 
-def train_long_baseline(task: Task, config: Config, *, results: Path, console: Console) -> None:
-    """Train and measure one where {results}/long-baseline-{task}-seed{N}.json does not have it yet."""
-    path = results / f"long-baseline-{task}-seed{config.seed}.json"
-    if finished(path, config, [task.value]):
-        console.note(f"{path}: done already")
+def train_long_baseline(task: Task, config: Config, base: Path, *, results: Path, console: Console) -> None:
+    """Train and measure one where {results}/{config}-long-baseline-{task}-seed{N}.json does not have it yet.
+
+    Args: base: the file that `long_config` made the config of.
+    """
+    name = f"long-baseline-{task}-seed{config.seed}"
+    if done := kept(results, base, name, config, [task.value]):
+        console.note(f"{done}: done already")
         return
     console.note(f"long baseline {task}, seed {config.seed}")
     resume = last_path(config.output, task.value).is_file()
@@ -52,6 +64,7 @@ def train_long_baseline(task: Task, config: Config, *, results: Path, console: C
         per_class[name] = read_json(folder / f"per_class_{task}.json")["baseline"]
     checkpoint, epochs = load_checkpoint(best), read_epochs(config.output / f"{task}.jsonl")
     document = {
+        "config_file": base.name,
         "long_baseline": task.value,
         "seed": config.seed,
         "epoch": checkpoint.epoch,
@@ -64,5 +77,6 @@ def train_long_baseline(task: Task, config: Config, *, results: Path, console: C
         "data": data_hashes(config, measured_on(config)),
         "config": settings_of(config),
     }
+    path = result_path(results, base, name)
     write_document(path, document)
     console.note(f"{path}: written")

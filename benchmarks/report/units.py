@@ -15,7 +15,7 @@ from report.data import FULL, PLAIN
 #: What differs from the config, by recipe.
 RECIPES: dict[str, dict[str, Any]] = {
     FULL: {},
-    PLAIN: {"teacher.boxes_from_masks": False, "student.boxes_from_masks": False, "distill.gate_masks": False},
+    PLAIN: {"teacher.boxes_from_masks": False, "student.boxes_from_masks": False},
 }
 NETWORKS = [*(task.value for task in TASKS), STUDENT]
 
@@ -36,7 +36,7 @@ class Unit:
         return self.config.output / f"{network}_finished.json"
 
 
-def unit_of(base: Path | None, recipe: str, *, seed: int, data: Path, output: Path) -> Unit:
+def unit_of(base: Path, recipe: str, *, seed: int, data: Path, output: Path) -> Unit:
     folder = output / f"{recipe}-seed{seed}"
     changes = {"seed": seed, "data.root": data, "output": folder, "distill.teachers": folder}
     return Unit(recipe, load_config(base, {**RECIPES[recipe], **changes}))

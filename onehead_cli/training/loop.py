@@ -29,11 +29,15 @@ from onehead_cli.types import Batch, EpochInfo, StepInfo
 
 @dataclass
 class LoopState:
-    """Where a run is: optimizer steps done, the best criterion so far, evaluations since then, and the tasks whose
-    weight was warned about."""
+    """Where a run is.
+
+    step: optimizer steps done. best: the best mean criterion so far. recent: the last criteria, `best_mean` of them at
+    most, which that is the mean of. since_best: evaluations since then. warned: tasks whose weight was warned about.
+    """
 
     step: int = 0
     best: float = float("-inf")
+    recent: list[float] = field(default_factory=list)
     since_best: int = 0
     warned: list[str] = field(default_factory=list)
 
@@ -78,9 +82,7 @@ class TrainingLoop:
             validation, best = None, False
             if info.epoch % self.schedule.eval_every == 0 or info.epoch == self.schedule.epochs:
                 validation = self.validation = self.validate(self.average.model)
-                best = validation.criterion > self.state.best
-                self.state.best = max(validation.criterion, self.state.best)
-                self.state.since_best = 0 if best else self.state.since_best + 1
+                best = self._take_in(validation.criterion)
             below = {name for name, w in info.weights.items() if w < self.weights_floor} - set(self.state.warned)
             self.state.warned += sorted(below)
             yield EpochInfo(
@@ -99,6 +101,16 @@ class TrainingLoop:
                 diagnostics=validation.diagnostics if validation else {},
             )
             epoch_began = time.perf_counter()
+
+    def _take_in(self, criterion: float) -> bool:
+        """Whether the mean of the last `best_mean` evaluations, of fewer where there are fewer, is the best so far."""
+        state = self.state
+        state.recent = [*state.recent, criterion][-self.schedule.best_mean :]
+        mean = sum(state.recent) / len(state.recent)
+        best = mean > state.best
+        state.best = max(mean, state.best)
+        state.since_best = 0 if best else state.since_best + 1
+        return best
 
     def finished(self) -> bool:
         """Whether all steps are done, or `patience` evaluations brought no new best."""
@@ -153,6 +165,7 @@ class TrainingLoop:
             "processes": world_size(),
             "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
+            "recent": list(self.state.recent),
             "since_best": self.state.since_best,
             "warned": list(self.state.warned),
             "model": self.objective.model.state_dict(),
@@ -166,6 +179,7 @@ class TrainingLoop:
         self.state = LoopState(
             step=int(state["step"]),
             best=float(state["best"]),
+            recent=list(state.get("recent", [])),  # 0.1.0 kept none, and compared single evaluations
             since_best=int(state["since_best"]),
             warned=list(state["warned"]),
         )

@@ -17,7 +17,7 @@ from onehead_cli.checkpoint import (
     load_checkpoint,
     previous_path,
 )
-from onehead_cli.config import Config
+from onehead_cli.config import Config, is_gone
 from onehead_cli.datasets.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 from onehead_cli.launch import world_size
@@ -28,8 +28,8 @@ from onehead_cli.training.setup import scores_of
 from onehead_cli.types import Reporter, Task
 from onehead_cli.wording import how_many
 
-#: What may differ between a run and its continuation: where things are, and when to save. Another device computes the
-#: same but for rounding, and so do deterministic operations.
+#: What may differ between a run and its continuation: where things are, when to save, how what was learned is read and
+#: drawn. Another device computes the same but for rounding, and so do deterministic operations.
 _FREE_KEYS = (
     "output",
     "device",
@@ -44,7 +44,12 @@ _FREE_KEYS = (
     "data.workers",
     "teacher.save_every",
     "student.save_every",
+    "evaluation.",
 )
+#: What 0.1.0 did, of keys that it had not and whose default is another by now; none is.
+_IN_0_1_0: dict[str, Any] = {}
+#: The section that only networks of this task read.
+_OF_TASK = {Task.SEG: "segmentation.", Task.DET: "detection."}
 #: What the training of a teacher reads of the student's sections.
 _READ_BY_TEACHERS = ("student.normalise_losses",)
 #: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
@@ -80,19 +85,22 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
     """What differs between two configs as far as it matters to the result of a network, as "key was 1, now 2".
 
     Args:
-        before: a config as a checkpoint keeps it; a key that is younger than it had its default.
+        before: a config as a checkpoint or a result keeps it. A key that is younger than it counts as what was done
+            without the key; one that is gone is passed over where it meant nothing.
         name: of the network: "cls", "seg", "det" or "all".
     """
     of_others: tuple[str, ...] = ("teacher.",)
     read: tuple[str, ...] = ()
     if name != STUDENT:
-        of_others, read = ("student.", "distill."), _READ_BY_TEACHERS
+        other_tasks = (section for task, section in _OF_TASK.items() if task != name)
+        of_others, read = ("student.", "distill.", *other_tasks), _READ_BY_TEACHERS
         if name == Task.CLS and config.teacher.imagenet_teacher:
             read += _READ_WITH_IMAGENET
         if name == Task.SEG and config.segmentation.imagenet_cells:
             read += _READ_WITH_CELLS
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
-    old = _flat(Config().model_dump(mode="json", by_alias=True)) | _flat(before)
+    stored = {key: value for key, value in _flat(before).items() if not is_gone(key, value)}
+    old = _flat(Config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
         f"{key} was {old.get(key)}, now {new.get(key)}"

@@ -31,7 +31,7 @@ from onehead_cli.wording import how_many
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """name: "cls", "seg", "det" or "all". scores: of the best checkpoint, on val. resumed_epoch: None for a new run.
+    """name: "cls", "seg", "det" or "all". scores: of the kept weights, on val. resumed_epoch: None for a new run.
 
     skipped: pictures left out, by task and split.
     """
@@ -55,7 +55,7 @@ def train_network(
     scan: Scan,
     reporter: Reporter,
 ) -> TrainingResult:
-    """Train one network on train, choose its best checkpoint on val, and write both files into the output folder.
+    """Train one network on train, choose the weights to keep, and write both files into the output folder.
 
     Args:
         name: of the checkpoints and the log.
@@ -136,7 +136,7 @@ def _drive(
                     thresholds, scores = loop.validation.thresholds, loop.validation.scores
                 for warning in info.warnings:
                     reporter.warn(warning)
-                if info.best:
+                if saver.is_kept(info):
                     saver.save_best(thresholds, scores, info.epoch)
                 reporter.note(_epoch_line(name, info))
             else:

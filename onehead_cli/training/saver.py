@@ -13,11 +13,12 @@ from onehead_cli.model.onehead import Architecture
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.random_state import random_states
 from onehead_cli.training.setup import reading_for
+from onehead_cli.types import EpochInfo
 
 
 @dataclass
 class Saver:
-    """Writes the checkpoint files of a run: the best, the last, and the last but one."""
+    """Writes the checkpoint files of a run: the weights to keep, the state to go on from, and the state before it."""
 
     name: str
     architecture: Architecture
@@ -31,6 +32,12 @@ class Saver:
         """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""
         every = self.loop.schedule.save_every
         return every > 0 and self.loop.state.step % every == 0 and not self.loop.at_end_of_epoch()
+
+    def is_kept(self, info: EpochInfo) -> bool:
+        """Whether `{name}_best` is to hold the weights of this epoch: the best so far, or with `keep: last` the latest
+        that were evaluated, so that a stopped run has some too."""
+        evaluated = info.criterion is not None
+        return evaluated if self.loop.schedule.keep == "last" else info.best
 
     def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))

@@ -169,6 +169,12 @@ def test_a_warning_given_before_the_stop_is_not_given_again(tiny_data, tmp_path,
         ("model.detection_loss", "yolov1", {"all", "cls", "seg", "det"}, {"all", "cls", "seg", "det"}),
         ("distill.teachers", "elsewhere", set(), set()),
         ("student.save_every", 5, set(), set()),
+        ("teacher.keep", "last", {"cls", "seg", "det"}, {"cls", "seg", "det"}),
+        ("student.best_mean", 3, {"all"}, {"all"}),
+        ("detection.ignore_iou", 0.5, {"all", "det"}, {"all", "det"}),
+        ("segmentation.lovasz", 0.5, {"all", "seg"}, {"all", "seg"}),
+        ("evaluation.nms_iou", 0.45, set(), set()),
+        ("evaluation.batch_size", 1, set(), set()),
     ],
 )
 def test_the_settings_that_a_training_reads_are_compared(key, value, plain, with_imagenet):
@@ -180,6 +186,23 @@ def test_the_settings_that_a_training_reads_are_compared(key, value, plain, with
         assert {name for name, changed in found.items() if changed} == expected
         assert all(len(changed) == 1 and changed[0].startswith(f"{key} was ") for changed in found.values() if changed)
         assert not any(changed_settings(before, load_config(None, both), name) for name in found)
+
+
+def test_a_config_of_0_1_0_is_read_with_what_0_1_0_did():
+    """Its keys are fewer, one of them is gone, and it wrote out what is unset now."""
+    now = load_config(None)
+    before = now.model_dump(mode="json", by_alias=True)
+    for key in ("detection", "segmentation"):
+        del before[key]
+    for section, younger in {"teacher": ["keep", "best_mean"], "student": ["renew_norms"], "model": ["skip"]}.items():
+        for key in younger:
+            del before[section][key]
+    before["evaluation"] |= {"nms_iou": 0.6, "predict_nms_iou": 0.4}
+    before["distill"]["gate_masks"] = False
+    assert not any(changed_settings(before, now, name) for name in ("cls", "seg", "det", "all"))
+    before["distill"]["gate_masks"] = True
+    assert changed_settings(before, now, "all") == ["distill.gate_masks was True, now None"]
+    assert changed_settings(before, now, "seg") == []
 
 
 def test_a_finished_teacher_of_other_settings_is_not_taken_for_this_one(teacher_command, undisturbed, tmp_path, capsys):

@@ -1,0 +1,88 @@
+"""Which weights a run keeps: the best by a mean of evaluations, or the last; and the same after a stop."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from runs import assert_same_run, at_step, lines, read
+from tiny import SMALL
+
+from onehead_cli.app import run
+from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.training.loop import LoopState, TrainingLoop
+
+
+@pytest.mark.parametrize(
+    ("mean_of", "best", "mean"),
+    [
+        (1, [True, True, False, False, True], 1.0),
+        # .25; (.25 + .75) / 2; (.75 + .25) / 2; (.25 + .5) / 2; (.5 + 1) / 2
+        (2, [True, True, False, False, True], 0.75),
+        # .25; 1 / 2; 1.25 / 3; 1.5 / 3; 1.75 / 3
+        (3, [True, True, False, False, True], 1.75 / 3),
+    ],
+)
+def test_the_mean_of_the_last_evaluations_by_hand(mean_of, best, mean):
+    assert _course([0.25, 0.75, 0.25, 0.5, 1.0], mean_of) == (best, pytest.approx(mean))
+
+
+def test_one_lucky_evaluation_does_not_make_the_best():
+    # Means of three: .25, .25, 1.25 / 3, 1.5 / 3, 2 / 3 (the best), 1.75 / 3. The luck of the third wins alone.
+    course = [0.25, 0.25, 0.75, 0.5, 0.75, 0.5]
+    assert _course(course, 1) == ([True, False, True, False, False, False], 0.75)
+    assert _course(course, 3) == ([True, False, True, True, True, False], pytest.approx(2 / 3))
+
+
+def _course(criteria, mean_of):
+    loop = object.__new__(TrainingLoop)
+    loop.state = LoopState()
+    loop.schedule = type("Schedule", (), {"best_mean": mean_of})
+    return [loop._take_in(criterion) for criterion in criteria], loop.state.best
+
+
+@pytest.fixture(scope="module")
+def command(tiny_data):
+    return ["train-teacher", "--task", "cls", "--data", str(tiny_data), "--epochs", "3", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def kept(command, tmp_path_factory):
+    """The output folder of a run that keeps its last weights."""
+    output = tmp_path_factory.mktemp("kept")
+    assert run([*command, "--set", "teacher.keep=last", "--output", str(output)]) == 0
+    return output
+
+
+def test_the_last_weights_are_kept_with_thresholds_of_their_own(command, kept, tmp_path):
+    best, last = load_checkpoint(kept / "cls_best.pth"), load_checkpoint(kept / "cls_last.pth")
+    assert best.epoch == last.epoch == 3 and best.scores == last.scores and best.thresholds == last.thresholds
+    assert all(torch.equal(best.weights[key], value) for key, value in last.weights.items())
+    # `evaluate` says of the file what the last line of the log says.
+    [*_, logged] = [record for record in lines(kept / "cls.jsonl") if record["kind"] == "epoch"]
+    where = ["--data", command[4], "--output", str(tmp_path), "--checkpoint", str(kept / "cls_best.pth")]
+    assert run(["evaluate", "--task", "cls", "--split", "val", *where, "--quiet"]) == 0
+    said = json.loads((tmp_path / "evaluate.json").read_text())
+    assert said["baseline"]["top1"] == pytest.approx(logged["scores"]["top1"])
+    # What is kept changes nothing of what is learned.
+    assert run([*command, "--output", str(tmp_path / "best")]) == 0
+    one, other = read(tmp_path / "best/cls_last.pth")["training"], read(kept / "cls_last.pth")["training"]
+    assert all(torch.equal(one["model"][key], value) for key, value in other["model"].items())
+
+
+@pytest.mark.parametrize("settings", [["teacher.keep=last"], ["teacher.best_mean=2"]])
+def test_a_stopped_run_keeps_what_one_never_stopped_keeps(command, settings, tmp_path):
+    command = [*command, *(part for setting in settings for part in ("--set", setting))]
+    assert run([*command, "--output", str(tmp_path / "straight")]) == 0
+    steps = lines(tmp_path / "straight/cls.jsonl")
+    after_two = [record["step"] for record in steps if record["kind"] == "epoch"][1] + 1
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, after_two, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run([*command, "--output", str(tmp_path / "stopped")]) == 143
+    if settings == ["teacher.keep=last"]:
+        assert load_checkpoint(tmp_path / "stopped/cls_best.pth").epoch == 2
+    else:
+        assert len(read(tmp_path / "stopped/cls_last.pth")["training"]["recent"]) == 2
+    assert run([*command, "--output", str(tmp_path / "stopped"), "--resume"]) == 0
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped", "cls")
