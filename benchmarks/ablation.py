@@ -16,10 +16,10 @@ the same network that this one is compared with:
 `removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
 what docs/RESULTS.md adds where it did not pay.
 
-Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run that
-was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished seeds,
-there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the
-paired difference with the run that each is compared with. The test split is never read.
+Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run
+that was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished
+seeds, there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the paired
+difference with the run that each is compared with. The test split is never read.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ from onehead_cli.types import MAIN_METRIC, TASKS, Task
 
 BASE = "base"
 FREQUENT_MAP = "map_frequent"
+#: What detection is judged by beside mAP, which one box of a class of two moves by a tenth.
+DETECTION_METRICS = (FREQUENT_MAP, "ap_person", "map50")
 _STUDENT = "all"
 
 
@@ -161,11 +163,11 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     for task in wanted:
         resume = last_path(teachers.output, task.value).is_file()
         [result] = engine.train_teacher(teachers, tasks=[task], resume=resume, reporter=console)
-        scores[task.value] = result.scores | _frequent(teachers, task.value, console)
+        scores[task.value] = result.scores | _detected(teachers, task.value, console)
     if network == _STUDENT:
         resume = last_path(config.output, _STUDENT).is_file()
         student = engine.train_unified(config, resume=resume, reporter=console).scores
-        scores[_STUDENT] = student | _frequent(config, _STUDENT, console)
+        scores[_STUDENT] = student | _detected(config, _STUDENT, console)
     epochs = read_epochs(config.output / f"{network}.jsonl")
     return {
         "scores": scores,
@@ -174,12 +176,13 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     }
 
 
-def _frequent(config: Config, network: str, console: Console) -> dict[str, float | None]:
-    """The mAP of the frequent classes on val, for a network that detects."""
+def _detected(config: Config, network: str, console: Console) -> dict[str, float | None]:
+    """The scores on val of a network that detects, read as the config says: COCO's, the mAP of the frequent classes
+    and the AP of persons."""
     if network not in (Task.DET, _STUDENT):
         return {}
     folder = config.output / "evaluate-val"
-    engine.evaluate(
+    result = engine.evaluate(
         config.model_copy(update={"output": folder}),
         checkpoint=best_path(config.output, network),
         tasks=[Task.DET],
@@ -187,8 +190,11 @@ def _frequent(config: Config, network: str, console: Console) -> dict[str, float
         relative=False,
         reporter=console,
     )
-    rows = read_json(folder / "per_class_det.json")["unified" if network == _STUDENT else "baseline"]
-    return {FREQUENT_MAP: frequent_map(rows)}
+    role = "unified" if network == _STUDENT else "baseline"
+    rows = read_json(folder / "per_class_det.json")[role]
+    person = next((row["ap"] for row in rows if row["name"] == "person"), None)
+    coco = {metric: result.document[role][metric] for metric in ("map", "map50")}
+    return {**coco, FREQUENT_MAP: frequent_map(rows), "ap_person": person}
 
 
 def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -209,7 +215,7 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
         others = by_recipe.get((network, other), {}) if other else {}
         tasks = TASKS if network == _STUDENT else (Task(network),)
         metrics = [(task, MAIN_METRIC[task]) for task in tasks]
-        metrics += [(Task.DET, FREQUENT_MAP)] if Task.DET in tasks else []
+        metrics += [(Task.DET, metric) for metric in DETECTION_METRICS] if Task.DET in tasks else []
         for task, metric in metrics:
             values = _by_seed(runs, network, metric)
             if not values:
@@ -271,11 +277,16 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
+#: The sections that a teacher's training reads.
+_OF_TEACHERS = ("data", "model", "teacher", "detection", "segmentation")
+
+
 def _teachers_hash(config: Config) -> str:
-    kept = config.model_dump(mode="json", include={"data": True, "model": True, "teacher": True})
+    kept = config.model_dump(mode="json", include=set(_OF_TEACHERS))
     kept["data"].pop("root")
     # What a teacher takes from the student's side of the config, some only where it learns from ImageNet's rows.
-    kept["shared"] = [config.student.normalise_losses, config.distill.lambda_, config.distill.temperature]
+    student, distill = config.student, config.distill
+    kept["shared"] = [student.normalise_losses, student.normaliser_floor, distill.lambda_, distill.temperature]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 

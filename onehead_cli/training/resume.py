@@ -51,7 +51,7 @@ _IN_0_1_0: dict[str, Any] = {}
 #: The section that only networks of this task read.
 _OF_TASK = {Task.SEG: "segmentation.", Task.DET: "detection."}
 #: What the training of a teacher reads of the student's sections.
-_READ_BY_TEACHERS = ("student.normalise_losses",)
+_READ_BY_TEACHERS = ("student.normalise_losses", "student.normaliser_floor")
 #: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
 _READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
 #: The same where segmentation learns from it in each cell, by a weight of its own.
