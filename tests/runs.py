@@ -43,6 +43,8 @@ def assert_same_run(a: Path, b: Path, name: str) -> None:
     for which in ("best", "last"):
         one, other = read(a / f"{name}_{which}.pth"), read(b / f"{name}_{which}.pth")
         assert one["config"].pop("output") and other["config"].pop("output")
+        # Somebody may commit or edit a file while the tests run.
+        assert "commit" in one["origin"] and (one["origin"].pop("commit"), other["origin"].pop("commit"))
         assert differences(one, other) == []
     assert timeless(lines(a / f"{name}.jsonl")) == timeless(lines(b / f"{name}.jsonl"))
 

@@ -18,6 +18,7 @@ from onehead_cli.config import Config
 from onehead_cli.console import Console
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.datasets.sources import load_split
+from onehead_cli.decode import Reading
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.evaluate import Evaluator
 from onehead_cli.launch import rank, world_size
@@ -122,7 +123,7 @@ def evaluation(config: Config) -> dict[str, object]:
     """Scores of a network of random weights, and what they were made of."""
     torch.manual_seed(1)
     model = build_model(architecture_for(config, TASKS)).eval()
-    evaluator = Evaluator(config.evaluation, torch.device("cpu"), torch.float32)
+    evaluator = Evaluator(config.evaluation, Reading(), torch.device("cpu"), torch.float32)
     found: dict[str, object] = {}
     for task in TASKS:
         splits = [
