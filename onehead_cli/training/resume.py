@@ -46,7 +46,7 @@ _FREE_KEYS = (
     "student.save_every",
 )
 #: What the training of a teacher reads of the student's sections.
-_READ_BY_TEACHERS = ("student.normalise_losses",)
+_READ_BY_TEACHERS = ("student.normalise_losses", "student.normaliser_floor")
 #: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
 _READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
 #: The same where segmentation learns from it in each cell, by a weight of its own.
