@@ -52,6 +52,26 @@ def test_decoded_boxes_by_hand():
     torch.testing.assert_close(boxes[0, 0, 0, 1], torch.tensor([0.5, 0.125, 1.0, 0.375]))
 
 
+def test_decoded_boxes_in_cells_by_hand():
+    # A map of 4 x 2 cells; the box is 2 cells wide and half a cell high, in the cell of row 1, column 2.
+    maps = torch.zeros(1, 2 + 5, 2, 4)
+    maps[0, 4] = np.log(2)
+    maps[0, 5] = np.log(0.5)
+    boxes = decode_boxes(maps, 2, "cells").boxes
+    torch.testing.assert_close(boxes[0, 0, 1, 2], torch.tensor([1.5 / 4, 1.25 / 2, 3.5 / 4, 1.75 / 2]))
+    # On a larger map the same numbers are as many cells, and a smaller share of the input.
+    larger = decode_boxes(torch.nn.functional.pad(maps, (0, 4, 0, 2), mode="replicate"), 2, "cells").boxes
+    torch.testing.assert_close(larger[0, 0, 1, 2], boxes[0, 0, 1, 2] / 2)
+
+
+@pytest.mark.parametrize("unit", ["input", "cells"])
+def test_a_wild_size_stays_below_about_three_times_the_input(unit):
+    maps = torch.zeros(1, 2 + 5, 4, 8)
+    maps[0, 4:6] = 100.0
+    boxes = decode_boxes(maps, 2, unit).boxes
+    torch.testing.assert_close(boxes[..., 2:] - boxes[..., :2], torch.full((1, 1, 4, 8, 2), float(np.exp(1.1))))
+
+
 def slow_nms(boxes, scores, labels, limit):
     kept = []
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):

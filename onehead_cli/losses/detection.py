@@ -82,7 +82,8 @@ def detection_loss(
             as much as it believes in the labelled classes.
     """
     decoded = decode_boxes(detection_map, num_classes, teaching.size_unit)
-    target = _without_tiny(target, teaching.smallest * image_size / detection_map.shape[-1])
+    if teaching.smallest:
+        target = _without_tiny(target, teaching.smallest, cell=image_size / detection_map.shape[-1])
     truth = target.boxes.to(decoded.boxes.dtype) / image_size
     wanted = (target.labels >= 0) & ~target.crowd
     found = assign(
@@ -150,12 +151,20 @@ def best_overlap(boxes: Tensor, truth: Tensor, wanted: Tensor) -> Tensor:
     return best
 
 
-def _without_tiny(target: DetectionTarget, smallest: float) -> DetectionTarget:
-    """The target with boxes whose shorter side is below `smallest` pixels as regions to ignore."""
-    if not smallest:
-        return target
-    tiny = (target.boxes[..., 2:] - target.boxes[..., :2]).amin(-1) < smallest
-    return replace(target, crowd=target.crowd | (tiny & (target.labels >= 0)))
+def _without_tiny(target: DetectionTarget, smallest: float, *, cell: float) -> DetectionTarget:
+    """The target with boxes whose shorter side is below `smallest` cells as regions to ignore.
+
+    Such a region is at least a cell wide and high round the box's centre: only a cell whose centre lies in a region is
+    ignored, and a tiny box seldom holds one.
+
+    Args: cell: the side of a cell in pixels of the input.
+    """
+    low, high = target.boxes[..., :2], target.boxes[..., 2:]
+    tiny = ((high - low).amin(-1) < smallest * cell) & (target.labels >= 0)
+    centre, half = (low + high) / 2, (high - low).clamp(min=cell) / 2
+    regions = torch.cat([centre - half, centre + half], dim=-1)
+    boxes = torch.where(tiny[..., None], regions, target.boxes)
+    return replace(target, boxes=boxes, crowd=target.crowd | tiny)
 
 
 @torch.no_grad()

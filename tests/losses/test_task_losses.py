@@ -119,11 +119,12 @@ def test_yolov1_gives_the_box_to_the_better_predictor():
     assert loss.item() == pytest.approx(0.5 * 0.25 + 0.25 + 0.5, abs=1e-6)
 
 
-def slow_assign(decoded: BoxMap, boxes, labels, *, confidence_cost=0.0):
+def slow_assign(decoded: BoxMap, boxes, labels, *, confidence_cost=0.0, every_box=False):
     """The same rule, one true box and one candidate at a time."""
     n, h, w = decoded.confidence.shape[1:]
     log_class = decoded.classes.log_softmax(1)[0]
     claims: dict[tuple[int, int, int], tuple[float, int]] = {}
+    by_cost = []
     for g, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         column = min(int((box[0] + box[2]) / 2 * w), w - 1)
         row = min(int((box[1] + box[3]) / 2 * h), h - 1)
@@ -135,29 +136,42 @@ def slow_assign(decoded: BoxMap, boxes, labels, *, confidence_cost=0.0):
                 for b in range(n):
                     overlap = float(iou(decoded.boxes[0, b, r, c], box))
                     cost = -float(log_class[label, r, c]) - 3 * math.log(max(overlap, 1e-8))
-                    cost -= confidence_cost * math.log(float(decoded.confidence[0, b, r, c].sigmoid()))
+                    cost -= confidence_cost * math.log(float(decoded.confidence[0, b, r, c].double().sigmoid()))
                     candidates.append((cost, overlap, (b, r, c)))
         k = max(1, int(sum(sorted((o for _, o, _ in candidates), reverse=True)[:10])))
-        for cost, _, place in sorted(candidates)[:k]:
+        by_cost.append(sorted(candidates))
+        for cost, _, place in by_cost[g][:k]:
             if place not in claims or cost < claims[place][0]:
                 claims[place] = (cost, g)
+    losers = set(range(len(boxes))) - {g for _, g in claims.values()}
+    for g in sorted(losers) if every_box else ():
+        free = [(cost, place) for cost, _, place in by_cost[g] if place not in claims]
+        if free:
+            claims[free[0][1]] = (free[0][0], g)
     return {(place, g) for place, (_, g) in claims.items()}
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"confidence_cost": 0.5}, {"every_box": True}, {"confidence_cost": 2.0, "every_box": True}]
+)
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_assignment_equals_the_slow_one(seed):
+def test_assignment_equals_the_slow_one(seed, crowded, how):
     generator = torch.Generator().manual_seed(seed)
     detection_map = torch.randn(1, 3 + 2 * 5, 4, 5, generator=generator)
     detection_map[:, [5, 6, 10, 11]] -= 1
     decoded = decode_boxes(detection_map, 3)
     corner, size = torch.rand(6, 2, generator=generator) * 0.7, torch.rand(6, 2, generator=generator) * 0.3 + 0.02
+    if crowded:
+        corner = 0.4 + corner / 20  # all claim the same few boxes
     boxes, labels = torch.cat([corner, corner + size], 1), torch.randint(3, (6,), generator=generator)
-    found = assign(decoded, boxes[None], labels[None], torch.ones(1, 6, dtype=torch.bool))
+    found = assign(decoded, boxes[None], labels[None], torch.ones(1, 6, dtype=torch.bool), **how)
     fast = {
         ((int(b), int(r), int(c)), int(g))
         for b, r, c, g in zip(found.box, found.row, found.column, found.truth, strict=True)
     }
-    assert fast == slow_assign(decoded, boxes, labels.tolist())
+    assert fast == slow_assign(decoded, boxes, labels.tolist(), **how)
+    assert len(set(found.truth.tolist())) == 6 or not how.get("every_box")
 
 
 def test_losses_of_pictures_do_not_depend_on_their_neighbours():

@@ -67,6 +67,17 @@ def test_normaliser_keeps_a_floor_of_its_first_epoch():
     assert normaliser.scale("cls", torch.tensor(9.0)) == pytest.approx(0.05 * 3.0)
 
 
+def test_the_floor_is_as_high_as_it_is_set():
+    normaliser = LossNormaliser(floor=0.5)
+    normaliser.update({"det": 4.0}, first_epoch=True)
+    for value in (4.0, 0.0, 0.0, 0.0):
+        normaliser.update({"det": value}, first_epoch=False)
+    assert normaliser.scale("det", torch.tensor(9.0)) == pytest.approx(4 * 0.9**3)  # .729 of the first epoch's mean
+    for _ in range(9):
+        normaliser.update({"det": 0.0}, first_epoch=False)
+    assert normaliser.scale("det", torch.tensor(9.0)) == 2.0
+
+
 def test_a_first_loss_of_zero_is_not_divided_by():
     normaliser = LossNormaliser()
     normaliser.update({"seg": 0.0}, first_epoch=True)
