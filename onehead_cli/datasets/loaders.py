@@ -1,5 +1,6 @@
 """Mini-batches for training. What comes when depends on the seed and the position alone, so that a resumed run goes
-on with the very pictures and augmentations it would have had, and several processes share those that one would have."""
+on with the very pictures and augmentations it would have had, and several processes share those that one would have.
+The same holds for the side of the input of each optimizer step."""
 
 from __future__ import annotations
 
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.kept import KeptBatch, augment_kept
 from onehead_cli.datasets.transforms import augment, take, to_float
-from onehead_cli.types import TASKS, Batch, Task
+from onehead_cli.types import TASKS, Batch, Task, TaskBatch
+
+#: A mini-batch as it is read, before it is augmented.
+_Raw = dict[Task, TaskBatch | KeptBatch]
 
 
 class TrainLoader:
@@ -28,12 +33,17 @@ class TrainLoader:
         data: DataConfig,
         device: torch.device,
         fill: Tensor,
+        buffer_size: int = 1,
+        epochs: int = 1,
+        small_until: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         """Args:
         batch_size: pictures of a task in a mini-batch, in all processes together.
         fill: colour outside a zoomed-out picture, float [1, 3, 1, 1] in 0..1.
+        buffer_size, epochs: mini-batches per optimizer step, and epochs of the run.
+        small_until: share of the run's steps that see the first of `data.sizes` alone.
         rank, world_size: this process and how many share each mini-batch.
         """
         self.splits = splits
@@ -42,10 +52,13 @@ class TrainLoader:
         self.data = data
         self.device = device
         self.fill = fill.to(device)
+        self.buffer_size = buffer_size
+        self.epochs = epochs
+        self.small_until = small_until
         self.rank = rank
         self.world_size = world_size
         self._threads = ThreadPoolExecutor(data.workers, "reader") if data.workers else None
-        self._coming: dict[int, Future[Batch]] = {}
+        self._coming: dict[int, Future[_Raw]] = {}
 
     def batches_per_epoch(self) -> int:
         """Mini-batches until the largest dataset has been seen once."""
@@ -53,23 +66,31 @@ class TrainLoader:
 
     def minibatch(self, position: int) -> Batch:
         """This process's share of the `position`-th mini-batch of the run, augmented, on the device."""
-        return {
-            task: augment(
-                to_float(raw, self.device),
-                task,
-                self.data,
-                self._generator(task, "view", position),
-                self.fill,
-                rows=self._rows(task),
-            )
-            for task, raw in self._raw(position).items()
-        }
+        return self.minibatch_of_side(position, self.side(position))
+
+    def minibatch_of_side(self, position: int, side: int) -> Batch:
+        """The mini-batch that `minibatch` gives, at another side of the input; without `data.sizes` there is one."""
+        return {task: self._augmented(task, raw, position, side) for task, raw in self._raw(position).items()}
+
+    def side(self, position: int) -> int:
+        """Side of the input of the optimizer step that the mini-batch belongs to, in pixels."""
+        sizes = self.data.sizes or (self.data.image_size,)
+        step, steps = position // self.buffer_size, self.epochs * -(-self.batches_per_epoch() // self.buffer_size)
+        if step < self.small_until * steps:
+            return sizes[0]
+        return sizes[self._number(f"side/{step}") % len(sizes)]
 
     def wait(self) -> None:
         """Until the mini-batches that were begun are read."""
         wait(self._coming.values())
 
-    def _raw(self, position: int) -> Batch:
+    def _augmented(self, task: Task, raw: TaskBatch | KeptBatch, position: int, side: int) -> TaskBatch:
+        generator, rows = self._generator(task, "view", position), self._rows(task)
+        if isinstance(raw, KeptBatch):
+            return augment_kept(raw, self.data, generator, self.fill, side=side, rows=rows)
+        return augment(to_float(raw, self.device), task, self.data, generator, self.fill, rows=rows)
+
+    def _raw(self, position: int) -> _Raw:
         """The mini-batch as it is on disk; with `data.workers`, the next ones are begun as well."""
         if self._threads is None:
             return self._read(position)
@@ -77,13 +98,17 @@ class TrainLoader:
         self._coming = {place: self._coming.get(place) or self._threads.submit(self._read, place) for place in coming}
         return self._coming.pop(position).result()
 
-    def _read(self, position: int) -> Batch:
-        batch: Batch = {}
+    def _read(self, position: int) -> _Raw:
+        batch: _Raw = {}
         for task, split in self.splits.items():
             indices, rows = self._indices(task, len(split), position), self._rows(task)
             mine = indices[rows]
             # A process without pictures of the task reads one for its shape.
-            part = take(split.batch(mine or indices[:1]), len(mine))
+            part: TaskBatch | KeptBatch
+            if split.keeps_larger:
+                part = split.kept_batch(mine or indices[:1]).take(len(mine))
+            else:
+                part = take(split.batch(mine or indices[:1]), len(mine))
             part.total = self.batch_size
             batch[task] = part
         return batch
@@ -102,5 +127,8 @@ class TrainLoader:
         return [orders[place // count][place % count] for place in places]
 
     def _generator(self, task: Task, purpose: str, number: int) -> torch.Generator:
-        key = hashlib.sha256(f"{self.seed}/{TASKS.index(task)}/{purpose}/{number}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+        return torch.Generator().manual_seed(self._number(f"{TASKS.index(task)}/{purpose}/{number}"))
+
+    def _number(self, key: str) -> int:
+        """A number of 63 bits that depends on the seed and the key alone."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:8], "big") >> 1

@@ -112,6 +112,9 @@ def build_loop(
         data=config.data,
         device=device,
         fill=model.mean.cpu(),
+        buffer_size=schedule.buffer_size,
+        epochs=schedule.epochs,
+        small_until=schedule.small_until,
         rank=rank(),
         world_size=world_size(),
     )

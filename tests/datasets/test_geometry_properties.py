@@ -138,7 +138,7 @@ def test_a_box_comes_back_from_fit_and_augmentation(picture, mode, augmentation)
     target = DetectionTarget(there[None], torch.tensor([[0]]), torch.tensor([[False]]))
     seen = view_boxes(target, view, SIZE).boxes[0, 0].double().numpy()
     # By hand: output -> input is x * flip / zoom + shift, in -1..1; a mirrored box has its sides swapped.
-    zoom, flip = float(view.zoom), float(view.flip)
+    zoom, flip = float(view.zoom_x), float(view.flip)
     x = (seen[[0, 2]] * 2 / SIZE - 1) * flip / zoom + float(view.shift_x)
     y = (seen[[1, 3]] * 2 / SIZE - 1) / zoom + float(view.shift_y)
     x1, x2 = sorted(x)

@@ -70,7 +70,7 @@ def test_mirroring_alone_is_exact():
 
 
 def test_a_box_cut_to_a_sliver_is_ignored_and_one_outside_is_gone():
-    view = View(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([-0.5]))
+    view = View(torch.tensor([2.0]), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([-0.5]))
     # The view shows the top left quarter, 0..64, enlarged twice.
     boxes = torch.tensor([[[10.0, 10, 30, 30], [60, 10, 110, 30], [70, 70, 90, 90]]])
     target = DetectionTarget(boxes, torch.tensor([[4, 5, 6]]), torch.zeros(1, 3).bool())
@@ -98,7 +98,7 @@ def test_colour_strength_zero_changes_nothing():
 @pytest.mark.parametrize("seed", range(3))
 def test_zoom_stays_within_its_limits(seed):
     view = View.draw(500, DataConfig(scale_min=0.5, scale_max=2), torch.Generator().manual_seed(seed))
-    assert view.zoom.min() >= 0.5 and view.zoom.max() <= 2
-    zoomed_in = view.zoom > 1
+    assert view.zoom_x.min() >= 0.5 and view.zoom_x.max() <= 2
+    zoomed_in = view.zoom_x > 1
     # Zoomed in, the window never leaves the picture.
-    assert (view.shift_x[zoomed_in].abs() + 1 / view.zoom[zoomed_in] <= 1 + 1e-6).all()
+    assert (view.shift_x[zoomed_in].abs() + 1 / view.zoom_x[zoomed_in] <= 1 + 1e-6).all()
