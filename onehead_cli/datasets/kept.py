@@ -30,6 +30,11 @@ from onehead_cli.datasets.transforms import (
 )
 from onehead_cli.types import IGNORE_INDEX, DetectionTarget, TaskBatch
 
+#: Pixels that are read on each side of a view, for the filters: of the view where it shrinks the image, else the image.
+_MARGIN = 2
+#: How many pixels more than S a view may so read, and for rounding to whole ones.
+_SPARE = 2 * _MARGIN + 3
+
 
 @dataclass
 class KeptBatch:
@@ -138,8 +143,9 @@ class _Axis:
         return self.at.floor().clamp(min=0).minimum(self.length[:, None] - 1).long()
 
     def windows(self) -> list[tuple[int, int, int]]:
-        """First and last + 1 pixel that the view reads, and how many it shrinks them to; with a margin for filters."""
-        margin = 2 * self.step.clamp(min=1)
+        """First and last + 1 pixel that the view reads, and how many it shrinks them to, at most S + _SPARE; with a
+        margin for the filters."""
+        margin = _MARGIN * self.step.clamp(min=1)
         first = (self.at.amin(1) - margin).floor().clamp(min=0).minimum(self.length - 1)
         end = (self.at.amax(1) + margin).ceil().maximum(first + 1).minimum(self.length)
         count = ((end - first) / self.step).round().clamp(min=1).minimum(end - first)
@@ -167,13 +173,13 @@ def _view_images(
 ) -> Tensor:
     """Float [B, 3, S, S] in 0..1, recoloured; beyond the image the recoloured grey of its bars, then `fill`."""
     xs, ys = across.windows(), down.windows()
-    width, height = max(n for *_, n in xs), max(n for *_, n in ys)
-    cut = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, device=fill.device)
+    length = across.at.shape[1] + _SPARE  # not the largest of the batch, so that an image does not depend on the others
+    cut = torch.zeros(len(images), 3, length, length, dtype=torch.uint8, device=fill.device)
     for row, (image, (x1, x2, w), (y1, y2, h)) in enumerate(zip(images, xs, ys, strict=True)):
         cut[row, :, :h, :w] = _shrunk(image[y1:y2, x1:x2], w, h)
     inside = _both(across.in_image(), down.in_image())
     coloured = apply_colours(pictures_to_float(cut, fill.device), matrix, offset)
-    columns, lines = across.grid(xs, width).to(fill.device), down.grid(ys, height).to(fill.device)
+    columns, lines = across.grid(xs, length).to(fill.device), down.grid(ys, length).to(fill.device)
     places = torch.stack([columns[:, None, :].expand_as(inside), lines[:, :, None].expand_as(inside)], dim=-1)
     seen = F.grid_sample(coloured, places, align_corners=False)
     if not inside.all():
