@@ -90,10 +90,10 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
     )
 
 
-def draw_data(root: Path, *, train: int) -> None:
+def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
     """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
     # Ten classes of pictures, none of which may be without one.
-    prepare_synthetic(root, sizes=(train, 10, 10), image_size=IMAGE_SIZE)
+    prepare_synthetic(root, sizes=(train, 10, 10), image_size=image_size)
 
 
 def student_loop(config: Config) -> TrainingLoop:

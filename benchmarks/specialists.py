@@ -252,6 +252,9 @@ def train(task: Task, config: Config, reports: Mapping[str, Sequence[str]], cons
         data=config.data,
         device=device,
         fill=model.mean.cpu(),
+        buffer_size=config.teacher.buffer_size,
+        epochs=config.teacher.epochs,
+        small_until=config.teacher.small_until,
     )
 
     def validate(averaged: Any) -> Validation:

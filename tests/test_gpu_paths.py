@@ -117,14 +117,14 @@ def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
         loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
         batch = loop.loader.minibatch(0)
         estimate = estimate_training(loop)
-        kept = [part for data in loop.loader.splits.values() for part in data._store._kept.values()]
+        kept = [part for data in loop.loader.splits.values() for part in data._store._fitted.values()]
         kept += loop.loader.splits[Task.SEG]._masks.values()
         assert len(kept) == 4 * 12 and all(isinstance(each, DeviceTensor) for each in kept)
     target, boxes = batch[Task.DET].target, batch[Task.SEG].mask_boxes
     for each in (*[part.images for part in batch.values()], batch[Task.SEG].target, target.boxes, boxes.labels):
         assert isinstance(each, DeviceTensor)
     parameters = sum(each.numel() for each in loop.objective.model.parameters())
-    assert estimate.memory_bytes == PEAK_BYTES + 2 * 4 * parameters + 3 * 12 * 64 * 64 * 3
+    assert estimate.memory_bytes == PEAK_BYTES + 2 * 4 * parameters + 12 * 64 * 64 * (3 * 3 + 1)  # masks too
 
 
 def test_teachers_and_student_train(chain):

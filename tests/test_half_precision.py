@@ -138,7 +138,10 @@ def _with_header(metadata):
         (_with_header({"format": "pt"}), "holds no checkpoint of onehead"),
         (_with_header({"onehead": "[[1]]"}), "damaged"),
         (_with_header({"onehead": json.dumps({"sha256": "0" * 64})}), "its checksum does not fit"),
-        (to_half_precision({"format": 1, "weights": {}}), "not a checkpoint of this version of onehead (format 2 or 3)"),
+        (
+            to_half_precision({"format": 1, "weights": {}}),
+            "not a checkpoint of this version of onehead (format 2 or 3)",
+        ),
         (to_half_precision({"format": 2, "weights": {}, "name": "all"}), "incomplete checkpoint ('architecture')"),
     ],
 )

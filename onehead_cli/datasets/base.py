@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onehead_cli.config import DataConfig
 from onehead_cli.datasets.geometry import Fit
+from onehead_cli.datasets.kept import KeptBatch
 from onehead_cli.datasets.picture_store import CPU, PictureStore
 from onehead_cli.datasets.pictures import CacheBudget
 from onehead_cli.types import DetectionTarget, Task, TaskBatch
@@ -25,9 +26,11 @@ class TaskData(ABC):
     paths: the pictures.
     warnings: what was dropped from the labels and how often.
     device: where pictures and masks are kept and mini-batches begin; labels and boxes are on the CPU.
+    keeps_larger: whether a training reads `kept_batch`, not `batch`.
     """
 
     task: Task
+    bytes_per_pixel = 3
 
     def __init__(
         self,
@@ -42,10 +45,17 @@ class TaskData(ABC):
         self.classes = list(classes)
         self.warnings: list[str] = []
         self.image_size = data.image_size
+        self.keeps_larger = data.cache_scale > 1 or bool(data.sizes)
         self.budget = budget
         self.device = device
         self._store = PictureStore(
-            paths, size=data.image_size, mode=data.fit, interpolation=interpolation, budget=budget, device=device
+            paths,
+            size=data.image_size,
+            kept_side=round(data.cache_scale * max((data.image_size, *data.sizes))),
+            mode=data.fit,
+            interpolation=interpolation,
+            budget=budget,
+            device=device,
         )
 
     def __len__(self) -> int:
@@ -59,6 +69,24 @@ class TaskData(ABC):
         images = torch.stack([self._store.get(i) for i in indices]).permute(0, 3, 1, 2)
         names = [self.paths[i].name for i in indices]
         return TaskBatch(images, self._targets(indices), names, mask_boxes=self._mask_boxes(indices))
+
+    def kept_batch(self, indices: Sequence[int]) -> KeptBatch:
+        """The same pictures larger, for views at any size; for training where `keeps_larger`."""
+        images = [self._store.kept(i) for i in indices]
+        return KeptBatch(
+            images,
+            [self.fit(i) for i in indices],
+            self._kept_targets(indices),
+            [self.paths[i].name for i in indices],
+            mask_boxes=self._mask_boxes(indices),
+        )
+
+    def bytes_in_training(self) -> int:
+        """Memory for all pictures and masks as a training reads them, from the mean of those it has read."""
+        return round(len(self) * self._store.mean_pixels(kept=self.keeps_larger) * self.bytes_per_pixel)
+
+    def _kept_targets(self, indices: Sequence[int]) -> Tensor | DetectionTarget | list[Tensor]:
+        return self._targets(indices)
 
     def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
         return None

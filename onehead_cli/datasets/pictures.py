@@ -21,6 +21,8 @@ from onehead_cli.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 #: Larger pictures are refused before they are decoded.
 MAX_PIXELS = 100_000_000
+#: Of the bars that the letterbox fit adds, in each colour.
+BAR_GREY = 128
 
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
@@ -157,21 +159,32 @@ def _unreadable(path: Path, error: Exception) -> PictureError:
 
 def fit_picture(picture: Image.Image, fit: Fit, interpolation: str) -> NDArray[np.uint8]:
     """The picture in its place in the input, uint8 [S, S, 3]; letterbox bars are grey."""
-    inner = picture.resize(fit.inner, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC))
+    inner = resize_picture(picture, fit.inner, interpolation)
     if fit.inner == (fit.size, fit.size):
-        return np.asarray(inner)
-    canvas = Image.new("RGB", (fit.size, fit.size), (128, 128, 128))
-    canvas.paste(inner, (fit.offset_x, fit.offset_y))
-    return np.asarray(canvas)
+        return inner
+    canvas = np.full((fit.size, fit.size, 3), BAR_GREY, dtype=np.uint8)
+    width, height = fit.inner
+    canvas[fit.offset_y : fit.offset_y + height, fit.offset_x : fit.offset_x + width] = inner
+    return canvas
+
+
+def resize_picture(picture: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    """The picture at a width and height, uint8 [height, width, 3]."""
+    return np.asarray(picture.resize(size, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC)))
 
 
 def fit_mask(mask: NDArray[np.uint8], fit: Fit, fill: int) -> NDArray[np.uint8]:
     """The mask in its place in the input, uint8 [S, S], by the nearest pixel; letterbox bars are `fill`."""
-    inner = Image.fromarray(mask).resize(fit.inner, Image.Resampling.NEAREST)
+    inner = resize_mask(mask, fit.inner)
     canvas = np.full((fit.size, fit.size), fill, dtype=np.uint8)
     width, height = fit.inner
-    canvas[fit.offset_y : fit.offset_y + height, fit.offset_x : fit.offset_x + width] = np.asarray(inner)
+    canvas[fit.offset_y : fit.offset_y + height, fit.offset_x : fit.offset_x + width] = inner
     return canvas
+
+
+def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The mask at a width and height by the nearest pixel, uint8 [height, width]."""
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
 
 
 class CacheBudget:

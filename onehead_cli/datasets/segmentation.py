@@ -16,7 +16,7 @@ from onehead_cli.datasets.checks import unknown_label, wrong_mask_size
 from onehead_cli.datasets.listing import MaskFolders
 from onehead_cli.datasets.mask_boxes import MaskBoxes, boxes_from_mask
 from onehead_cli.datasets.picture_store import CPU
-from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask
+from onehead_cli.datasets.pictures import CacheBudget, fit_mask, open_mask, resize_mask
 from onehead_cli.errors import DataError
 from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task
 
@@ -28,6 +28,7 @@ class SegmentationData(TaskData):
     """
 
     task = Task.SEG
+    bytes_per_pixel = 3 + 1
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class SegmentationData(TaskData):
         self.shared: dict[int, int] = {}
         self._boxes: dict[int, MaskBoxes] = {}
         self._masks: dict[int, Tensor] = {}
+        self._kept_masks: dict[int, Tensor] = {}
         super().__init__(found.pictures, found.classes, data, interpolation, budget, device)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -57,6 +59,10 @@ class SegmentationData(TaskData):
 
     def _targets(self, indices: Sequence[int]) -> Tensor:
         return torch.stack([self._fitted_mask(i) for i in indices]).long()
+
+    def _kept_targets(self, indices: Sequence[int]) -> list[Tensor]:
+        """Masks uint8 [height, width], each of the size of its kept picture."""
+        return [self._kept_mask(i) for i in indices]
 
     def _mask_boxes(self, indices: Sequence[int]) -> DetectionTarget | None:
         if not self.shared:
@@ -76,6 +82,14 @@ class SegmentationData(TaskData):
         if self.budget.take(fitted.nbytes):
             self._masks[index] = fitted
         return fitted
+
+    def _kept_mask(self, index: int) -> Tensor:
+        if index in self._kept_masks:
+            return self._kept_masks[index]
+        kept = torch.tensor(resize_mask(self.mask(index), self._store.kept_size(index)), device=self.device)
+        if self.budget.take(kept.nbytes):
+            self._kept_masks[index] = kept
+        return kept
 
 
 def checked_mask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from onehead_cli.training.optim import learned
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of all remaining steps, without evaluation.
+    """seconds: of all remaining steps, each at the side of its input, without evaluation.
 
     memory_bytes: peak of the process (of the GPU, where there is one) with the optimizer and the training pictures;
     too high where the process has trained another network before.
@@ -28,7 +29,7 @@ class Estimate:
 
 
 def estimate_training(loop: TrainingLoop) -> Estimate:
-    """Time one mini-batch forward and backward, and see how much memory the process takes for it.
+    """Time one mini-batch of each coming size forward and backward, and see how much memory the process takes for it.
 
     The run itself is left as it was: a copy of the model is used, and no random state is drawn from.
     """
@@ -36,24 +37,27 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
     objective = dataclasses.replace(loop.objective, model=model, auxiliary=auxiliary)
     set_training(objective.model, objective.model.backbone, loop.batch_norm)
     device = loop.loader.device
-    seconds = 0.0
+    size = loop.schedule.buffer_size
+    sides = Counter(loop.loader.side(step * size) for step in range(loop.state.step, loop.total_steps))
+    total = 0.0
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for _ in range(2):  # the first run also builds the kernels
-            began = time.perf_counter()
-            loss, _ = objective(loop.loader.minibatch(loop.state.step * loop.schedule.buffer_size))
-            loss.backward()  # type: ignore[no-untyped-call]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - began
+        for side, steps in sides.items():
+            seconds = 0.0
+            for _ in range(2):  # the first run also builds the kernels
+                began = time.perf_counter()
+                loss, _ = objective(loop.loader.minibatch_of_side(loop.state.step * size, side))
+                loss.backward()  # type: ignore[no-untyped-call]
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds = time.perf_counter() - began
+            total += seconds * size * steps
     objective.task_weights.zero_grad()
-    steps = loop.total_steps - loop.state.step
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
     moments = 2 * sum(p.numel() * p.element_size() for p in learned(model, auxiliary))
-    return Estimate(seconds=seconds * loop.schedule.buffer_size * steps, memory_bytes=peak + moments + _pictures(loop))
+    return Estimate(seconds=total, memory_bytes=peak + moments + _pictures(loop))
 
 
 def _pictures(loop: TrainingLoop) -> int:
-    """Bytes of the training pictures that will be kept in memory, the GPU's where there is one."""
-    side = loop.loader.data.image_size
-    wanted = sum(len(split) for split in loop.loader.splits.values()) * side * side * 3
+    """Bytes of the training pictures and masks that will be kept in memory, the GPU's where there is one."""
+    wanted = sum(split.bytes_in_training() for split in loop.loader.splits.values())
     return min(loop.loader.data.cache_mb * 1_000_000, wanted)

@@ -56,6 +56,8 @@ _READ_BY_TEACHERS = ("student.normalise_losses", "student.normaliser_floor")
 _READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
 #: The same where segmentation learns from it in each cell, by a weight of its own.
 _READ_WITH_CELLS = ("distill.temperature",)
+#: What the training of a detection teacher reads of segmentation's section, whose pictures it learns from too.
+_READ_WITH_MASKS = ("segmentation.repeat_factor", "segmentation.copy_paste")
 
 
 def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
@@ -98,6 +100,8 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
             read += _READ_WITH_IMAGENET
         if name == Task.SEG and config.segmentation.imagenet_cells:
             read += _READ_WITH_CELLS
+        if name == Task.DET and config.teacher.boxes_from_masks:
+            read += _READ_WITH_MASKS
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
     stored = {key: value for key, value in _flat(before).items() if not is_gone(key, value)}
     old = _flat(Config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored

@@ -54,7 +54,8 @@ def pictures_with_a_box(draw):
 def augmentations(draw):
     """A config of the augmentation and a seed."""
     low, high = draw(st.floats(0.1, 1)), draw(st.floats(1, 8))
-    config = DataConfig(scale_min=low, scale_max=high, flip=draw(st.sampled_from([0, 0.5, 1])), colour=0)
+    flip, aspect = draw(st.sampled_from([0, 0.5, 1])), draw(st.sampled_from([1, 1.5, 4]))
+    config = DataConfig(scale_min=low, scale_max=high, flip=flip, aspect=aspect, colour=0)
     return config, draw(st.integers(0, 2**32))
 
 
@@ -138,9 +139,9 @@ def test_a_box_comes_back_from_fit_and_augmentation(picture, mode, augmentation)
     target = DetectionTarget(there[None], torch.tensor([[0]]), torch.tensor([[False]]))
     seen = view_boxes(target, view, SIZE).boxes[0, 0].double().numpy()
     # By hand: output -> input is x * flip / zoom + shift, in -1..1; a mirrored box has its sides swapped.
-    zoom, flip = float(view.zoom), float(view.flip)
-    x = (seen[[0, 2]] * 2 / SIZE - 1) * flip / zoom + float(view.shift_x)
-    y = (seen[[1, 3]] * 2 / SIZE - 1) / zoom + float(view.shift_y)
+    flip = float(view.flip)
+    x = (seen[[0, 2]] * 2 / SIZE - 1) * flip / float(view.zoom_x) + float(view.shift_x)
+    y = (seen[[1, 3]] * 2 / SIZE - 1) / float(view.zoom_y) + float(view.shift_y)
     x1, x2 = sorted(x)
     back = fit.to_picture((np.array([[x1, y[0], x2, y[1]]]) + 1) * SIZE / 2)[0]
     for side, value in enumerate(back):

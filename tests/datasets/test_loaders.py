@@ -156,7 +156,7 @@ def test_pictures_are_the_same_from_memory_and_from_disk(tiny_data, cache_mb):
     for _ in range(2):
         a, b = kept.batch([3, 1]), read.batch([3, 1])
         assert torch.equal(a.images, b.images) and torch.equal(a.target, b.target)
-    assert (len(read._store._kept) > 0) == (cache_mb > 0)
+    assert (len(read._store._fitted) > 0) == (cache_mb > 0)
 
 
 def test_the_cache_keeps_its_cap(tiny_data):
@@ -166,7 +166,7 @@ def test_the_cache_keeps_its_cap(tiny_data):
         Task.CLS, "train", DataConfig(root=tiny_data, image_size=64), interpolation="bicubic", budget=budget
     )
     data.batch(range(6))
-    assert len(data._store._kept) == 2 and budget.left == 10
+    assert len(data._store._fitted) == 2 and budget.left == 10
 
 
 def test_pictures_and_masks_are_kept_on_the_device_that_is_named(tiny_data):
@@ -176,7 +176,7 @@ def test_pictures_and_masks_are_kept_on_the_device_that_is_named(tiny_data):
     batch = read.batch([0, 1, 0])
     assert batch.images.device == batch.target.device == device
     assert (batch.images.shape, batch.images.dtype) == ((3, 3, 64, 64), torch.uint8)
-    assert {kept.device for kept in [*read._store._kept.values(), *read._masks.values()]} == {device}
+    assert {kept.device for kept in [*read._store._fitted.values(), *read._masks.values()]} == {device}
     assert budget.left == 1_000_000 - 2 * 64 * 64 * (3 + 1)
 
 

@@ -94,10 +94,18 @@ def test_a_picture_that_a_thread_cannot_read_is_the_same_error(tiny_data, tmp_pa
             loader({TASKS[0]: broken}, workers=workers).minibatch(0)
 
 
-def test_a_run_may_be_resumed_with_another_number_of_threads(tiny_data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "settings_of_data",
+    [(), ("data.sizes=[64, 96]", "data.cache_scale=2", "data.aspect=1.5", "teacher.small_until=0.4")],
+    ids=["usual", "views of many sizes"],
+)
+def test_a_run_may_be_resumed_with_another_number_of_threads(
+    settings_of_data, tiny_data, tmp_path, monkeypatch, capsys
+):
     from onehead_cli.training.runlog import RunLog
 
     base = ["train-teacher", "--task", "seg", "--data", str(tiny_data), "--epochs", "2", *TINY]
+    base += [word for each in settings_of_data for word in ("--set", each)]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert run([*base, "--output", str(straight)]) == 0
     with monkeypatch.context() as patch:

@@ -70,7 +70,9 @@ def test_mirroring_alone_is_exact():
 
 
 def test_a_box_cut_to_a_sliver_is_ignored_and_one_outside_is_gone():
-    view = View(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([-0.5]))
+    view = View(
+        torch.tensor([2.0]), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-0.5]), torch.tensor([-0.5])
+    )
     # The view shows the top left quarter, 0..64, enlarged twice.
     boxes = torch.tensor([[[10.0, 10, 30, 30], [60, 10, 110, 30], [70, 70, 90, 90]]])
     target = DetectionTarget(boxes, torch.tensor([[4, 5, 6]]), torch.zeros(1, 3).bool())
@@ -98,7 +100,39 @@ def test_colour_strength_zero_changes_nothing():
 @pytest.mark.parametrize("seed", range(3))
 def test_zoom_stays_within_its_limits(seed):
     view = View.draw(500, DataConfig(scale_min=0.5, scale_max=2), torch.Generator().manual_seed(seed))
-    assert view.zoom.min() >= 0.5 and view.zoom.max() <= 2
-    zoomed_in = view.zoom > 1
+    assert view.zoom_x.min() >= 0.5 and view.zoom_x.max() <= 2
+    zoomed_in = view.zoom_x > 1
     # Zoomed in, the window never leaves the picture.
-    assert (view.shift_x[zoomed_in].abs() + 1 / view.zoom[zoomed_in] <= 1 + 1e-6).all()
+    assert (view.shift_x[zoomed_in].abs() + 1 / view.zoom_x[zoomed_in] <= 1 + 1e-6).all()
+
+
+def test_without_aspect_jitter_the_views_are_those_of_version_0_1_0():
+    generator = _seeded(11)
+    view = View.draw(3, DataConfig(), generator)
+    drawn = torch.rand(4, 3, generator=_seeded(11))
+    assert torch.equal(view.zoom_x, view.zoom_y)
+    # Zoom = 0.5 * 4^u.
+    torch.testing.assert_close(view.zoom_x, 0.5 * 4 ** drawn[0])
+    torch.testing.assert_close(view.shift_y, (2 * drawn[3] - 1) * (1 - 1 / view.zoom_x).abs())
+    # As many numbers were drawn as then: the next one is the fifth row's.
+    assert torch.equal(torch.rand(1, generator=generator), torch.rand(13, generator=_seeded(11))[12:])
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_aspect_jitter_changes_width_to_height_by_at_most_the_aspect():
+    usual = View.draw(2000, DataConfig(scale_min=0.7), _seeded(2))
+    view = View.draw(2000, DataConfig(scale_min=0.7, aspect=2), _seeded(2))
+    ratio = view.zoom_x / view.zoom_y
+    assert ratio.min() >= 0.5 * (1 - 1e-6) and ratio.max() <= 2 * (1 + 1e-6)
+    # Log-uniform: a quarter lies in each quarter of the logarithms.
+    assert torch.histc(ratio.log2(), 4, -1, 1).sub(500).abs().max() < 100
+    torch.testing.assert_close((view.zoom_x * view.zoom_y).sqrt(), usual.zoom_x)
+    assert torch.equal(view.flip, usual.flip)
+    for zoom, shift in ((view.zoom_x, view.shift_x), (view.zoom_y, view.shift_y)):
+        # The window never leaves the image where it is smaller, nor the image the window where that is.
+        assert (shift.abs() <= (1 - 1 / zoom).abs() + 1e-6).all()
+    part = View.draw(2000, DataConfig(scale_min=0.7, aspect=2), _seeded(2), slice(7, 9))
+    assert torch.equal(part.zoom_x, view.zoom_x[7:9]) and torch.equal(part.shift_y, view.shift_y[7:9])
