@@ -16,10 +16,10 @@ the same network that this one is compared with:
 `removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
 what docs/RESULTS.md adds where it did not pay.
 
-Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run that
-was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished seeds,
-there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the
-paired difference with the run that each is compared with. The test split is never read.
+Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run
+that was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished
+seeds, there as {plan}-comparison.json and {plan}-comparison.md, shows mean and deviation over the seeds and the paired
+difference with the run that each is compared with. The test split is never read.
 """
 
 from __future__ import annotations
