@@ -110,7 +110,7 @@ def _rows_explained(results: Results) -> Lines:
     lines = [
         "- Unified: the student, one network for the three tasks. Baselines: its three teachers, a network a task, "
         f"{teacher} epochs each. {start}Long baselines: the same as the baselines, for {teacher + student} epochs.",
-        f"- Specialists: {specialists}, on the same backbone, weights, pictures and epochs as the baselines, from the "
+        f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
         f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
         "conversions of labels, so that plain is the row to hold against them like for like.",
         "- Pooled, a score is computed once over the pictures of both splits, so it need not lie between theirs.",
@@ -122,6 +122,17 @@ def _rows_explained(results: Results) -> Lines:
             "what no training at all reaches."
         )
     return lines
+
+
+def _how_specialists_learn(results: Results) -> str:
+    """As their papers do; 0.1.0's as our teachers do."""
+    learned = {
+        task: doc["training"] for task in TASKS for doc in results.specialists[task].values() if "training" in doc
+    }
+    if not learned:
+        return "on the same backbone, weights, pictures and epochs as the baselines"
+    ways = "; ".join(f"{task} {way['epochs']} epochs, {way['views']}" for task, way in learned.items())
+    return f"on the same backbone, weights, pictures and size as the baselines, trained as their papers do ({ways})"
 
 
 def _frequent(results: Results) -> Lines:

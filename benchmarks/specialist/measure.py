@@ -1,0 +1,62 @@
+"""The scores of a specialist, by the same metrics as for our networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from onehead_cli.config import Config
+from onehead_cli.datasets.base import TaskData
+from onehead_cli.datasets.classification import ClassificationData
+from onehead_cli.datasets.detection import DetectionData, pooled_ground_truth
+from onehead_cli.datasets.segmentation import SegmentationData
+from onehead_cli.datasets.transforms import to_float
+from onehead_cli.decode import Detections, read_mask
+from onehead_cli.device import autocast
+from onehead_cli.evaluation.classification import ClassificationResult
+from onehead_cli.evaluation.detection import DetectionResult
+from onehead_cli.evaluation.evaluate import TaskResult
+from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
+from onehead_cli.types import Task
+from specialist.networks import Specialist, maps_of
+
+
+@torch.inference_mode()
+def measure(
+    model: Specialist, task: Task, splits: list[TaskData], config: Config, device: torch.device, precision: torch.dtype
+) -> TaskResult:
+    """The result over the pooled splits, by the same metrics as for our networks."""
+    logits, matrices, detections = [], [], []
+    size = config.evaluation.batch_size
+    for split in splits:
+        for start in range(0, len(split), size):
+            indices = range(start, min(start + size, len(split)))
+            images = to_float(split.batch(indices), device).images
+            with autocast(device, precision):
+                features = model.features(images)
+            if task is Task.DET:
+                for index, found in zip(indices, model.head.with_features(features)(list(images)), strict=True):
+                    boxes = split.fit(index).to_picture(found["boxes"].cpu().double().numpy())
+                    scores, labels = found["scores"].cpu().double().numpy(), found["labels"].cpu().numpy() - 1
+                    best = np.argsort(-scores, kind="stable")[: config.evaluation.max_detections]
+                    detections.append(Detections(boxes[best], scores[best], labels[best]))
+                continue
+            maps = maps_of(model, features, task)
+            if task is Task.CLS:
+                logits.append(maps.cpu())
+                continue
+            assert isinstance(split, SegmentationData)
+            for index, picture in zip(indices, maps, strict=True):
+                matrices.append(
+                    confusion_matrix(read_mask(picture, split.fit(index)), split.mask(index), len(split.classes))
+                )
+    first = splits[0]
+    if task is Task.CLS:
+        labels = np.array(
+            [label for split in splits if isinstance(split, ClassificationData) for label in split.labels]
+        )
+        return ClassificationResult(torch.cat(logits).numpy(), labels, first.classes)
+    if task is Task.SEG:
+        return SegmentationResult(np.stack(matrices), first.classes)
+    boxed = [split for split in splits if isinstance(split, DetectionData)]
+    return DetectionResult(pooled_ground_truth(boxed), detections, boxed[0].category_ids, first.classes)

@@ -1,0 +1,106 @@
+"""How a specialist sees its training images: as its paper does, by torchvision's transforms.
+
+Each view is cut from the image at its own size, or at twice the input's, and then becomes S x S, so that zooming in
+stays sharp. SSDLite: zoom-out, IoU crop, mirror, colour (SSD, arXiv 1512.02325; torchvision's preset "ssd"). LR-ASPP:
+scale jitter of .5 to 2 and a crop (MobileNetV3, arXiv 1905.02244), of images that are stretched to squares as val and
+test are. The classifier: random resized crop and mirror.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from report.measure import true_boxes
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from onehead_cli.datasets.base import TaskData, detection_target
+from onehead_cli.datasets.classification import ClassificationData
+from onehead_cli.datasets.detection import DetectionData
+from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.datasets.pictures import open_picture
+from onehead_cli.datasets.segmentation import SegmentationData
+from onehead_cli.datasets.transforms import pictures_to_float
+from onehead_cli.types import IGNORE_INDEX, Batch, DetectionTarget, Task, TaskBatch
+
+#: What `specialists.py` writes down of the views.
+VIEWS = {
+    Task.CLS: "random resized crop, mirror",
+    Task.SEG: "scale jitter .5 to 2, crop, mirror",
+    Task.DET: "zoom-out, IoU crop, mirror, photometric distortion",
+}
+
+
+def transform_of(task: Task, size: int, fill: list[float]) -> v2.Transform:
+    """What makes an S x S view of a sample (image, target).
+
+    Args: size: S in pixels. fill: colour outside the image, red, green and blue in 0..255.
+    """
+    if task is Task.CLS:
+        return v2.Compose([v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    if task is Task.SEG:
+        outside: Any = {tv_tensors.Image: fill, tv_tensors.Mask: IGNORE_INDEX}
+        jitter = v2.ScaleJitter((size, size), scale_range=(0.5, 2.0), antialias=True)
+        crop = v2.RandomCrop(size, pad_if_needed=True, fill=outside)
+        twice = v2.Resize((2 * size, 2 * size), antialias=True)
+        return v2.Compose([twice, jitter, crop, v2.RandomHorizontalFlip()])
+    square = v2.Resize((size, size), antialias=True)
+    steps = [v2.RandomZoomOut(fill=fill), v2.RandomIoUCrop(), v2.RandomHorizontalFlip(), square]
+    # Colour last: at the input's size it costs a quarter.
+    return v2.Compose([*steps, v2.SanitizeBoundingBoxes(min_size=1), v2.RandomPhotometricDistort()])
+
+
+class ViewLoader(TrainLoader):
+    """Mini-batches of one task in its paper's views; what comes when depends on the seed and the position alone."""
+
+    def __init__(self, split: TaskData, **settings: Any) -> None:
+        """Args: settings: those of `TrainLoader`."""
+        super().__init__({split.task: split}, **settings)
+        self.split = split
+        self._truth = true_boxes(split) if isinstance(split, DetectionData) else []
+        self._transform = transform_of(split.task, split.image_size, (self.fill.flatten() * 255).tolist())
+        self._kept: dict[int, tuple[Tensor, Any]] = {}
+
+    def minibatch(self, position: int) -> Batch:
+        task = self.split.task
+        indices = self._indices(task, len(self.split), position)
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's own generator
+            torch.manual_seed(self._generator(task, "view", position).initial_seed())
+            views = [self._transform(*self._sample(index)) for index in indices]
+        images = pictures_to_float(torch.stack([image.as_subclass(Tensor) for image, _ in views]), self.device)
+        names = [self.split.paths[index].name for index in indices]
+        return {task: TaskBatch(images, self._targets([target for _, target in views]), names)}
+
+    def _sample(self, index: int) -> tuple[Any, Any]:
+        """An image at its own size, uint8 [3, height, width], and its target as torchvision takes it."""
+        if index not in self._kept:
+            pixels = np.array(open_picture(self.split.paths[index]))
+            sample = torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), self._target(index, pixels.shape[:2])
+            if not self.split.budget.take(sample[0].nbytes):
+                return tv_tensors.Image(sample[0]), sample[1]
+            self._kept[index] = sample
+        image, target = self._kept[index]
+        return tv_tensors.Image(image), target
+
+    def _target(self, index: int, canvas: tuple[int, ...]) -> Any:
+        if isinstance(self.split, ClassificationData):
+            return self.split.labels[index]
+        if isinstance(self.split, SegmentationData):
+            return tv_tensors.Mask(torch.tensor(self.split.mask(index)))
+        # torchvision knows no regions to ignore: they are left out, and what is found there counts as wrong.
+        truth = self._truth[index]
+        boxes, labels = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
+        boxed: Any = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
+        return {"boxes": boxed, "labels": torch.from_numpy(labels)}
+
+    def _targets(self, targets: list[Any]) -> Tensor | DetectionTarget:
+        if self.split.task is Task.CLS:
+            return torch.tensor(targets, device=self.device)
+        if self.split.task is Task.SEG:
+            return torch.stack([mask.as_subclass(Tensor) for mask in targets]).long().to(self.device)
+        rows = [(found["boxes"].numpy(), found["labels"].numpy()) for found in targets]
+        target = detection_target([(boxes, labels, np.zeros(len(labels), dtype=np.bool_)) for boxes, labels in rows])
+        return DetectionTarget(*(part.to(self.device) for part in (target.boxes, target.labels, target.crowd)))
