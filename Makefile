@@ -35,9 +35,10 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs, and
-# what packs the student (ship).
-NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py results.py results_page.py ship.py)
+# Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs,
+# what packs the student (ship), and what reads kept results.
+NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py results.py results_page.py \
+	keep_last.py ship.py)
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 

@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,27 +46,32 @@ FREQUENT = 5
 class Options:
     """quick: tiny pictures and few rounds, to see that the benchmark runs; it is then not judged.
 
-    full_size: pixels a side otherwise.
+    full_size: pixels a side otherwise. paths: the benchmark's own options, None where not given.
     """
 
     rounds: int
     quick: bool
     json: Path | None
     device: str
-
     full_size: int
+    paths: Mapping[str, Path | None] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
         return 96 if self.quick else self.full_size
 
 
-def parse_options(description: str | None, *, rounds: int, image_size: int = IMAGE_SIZE) -> Options:
+def parse_options(
+    description: str | None, *, rounds: int, image_size: int = IMAGE_SIZE, paths: Mapping[str, str] | None = None
+) -> Options:
+    """Args: paths: further options that take a path, each with its help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=None, help=f"timed rounds (default {rounds})")
     parser.add_argument("--quick", action="store_true", help="tiny and not judged: only to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures into this file too")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    for name, text in (paths or {}).items():
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
     given = parser.parse_args()
     return Options(
         rounds=given.rounds or (2 if given.quick else rounds),
@@ -74,6 +79,7 @@ def parse_options(description: str | None, *, rounds: int, image_size: int = IMA
         json=given.json,
         device=given.device,
         full_size=image_size,
+        paths={name: getattr(given, name) for name in paths or {}},
     )
 
 

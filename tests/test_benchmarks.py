@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 #: Those without a bound, which have tests of their own.
-OTHERS = ("common", "ablation", "specialists", "results", "results_page", "ship")
+OTHERS = ("common", "ablation", "specialists", "results", "results_page", "keep_last", "ship")
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ for task, schedule in results.specialists.SCHEDULES.items():
     results.specialists.SCHEDULES[task] = schedule.model_copy(update={"epochs": 1})
 sys.exit(results.main())
 """
+#: sha256 of docs/RESULTS.md as 0.1.0 has it.
+PAGE_OF_0_1_0 = "6316ec4ed055a18798d446bd864e46686d5223835760ae3d757532038c5a1153"
 METRICS = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
 
 
@@ -249,6 +252,7 @@ def test_the_page_by_hand(tmp_path):
                 for report in ("val", "test", "pooled")
             },
             "epoch": 2,
+            "training": {"epochs": 60, "views": "zoom-out"},
             "data": {"train": "a", "val": "b", "test": "C"},
             "config": {"seed": 0, "data": {"image_size": 96}},
             **_network(),
@@ -291,6 +295,7 @@ def test_the_page_by_hand(tmp_path):
     assert "| unified Top-1 at least 0.98 | 0.9800 ± 0.0141 | met so far, by 0.0000 | 0, 1 |" in lines
     assert "| unified mIoU at least 0.60 | 0.5200 ± 0.0283 | **missed so far by 0.0800** | 0, 1 |" in lines
     assert "| unified minus the specialist in mIoU above 0 | – | not measured | none |" in lines
+    assert "trained as their papers do (det 60 epochs, zoom-out), from the labels of their own task alone" in text
     assert "All their layers learn, where ours keep the first 2 stages as they are." in text
     # The student of 4 epochs began with teachers of 3: the long baselines have 7. Seed 1: .54 - .56.
     assert (
@@ -353,6 +358,42 @@ def test_a_page_without_a_finished_unit_says_so(tmp_path):
     text = _page(tmp_path, "--seeds", "7")
     assert "| full: the config as it is | none | 7 |" in text
     assert "No seed of the full recipe is finished yet." in text and "nan" not in text
+
+
+def test_the_page_of_0_1_0_is_what_it_was(tmp_path):
+    """Its results are read as they lie; the page that they gave is known by its hash."""
+    from report.data import load_results
+    from results_page import page
+
+    results = load_results(BENCHMARKS / "results" / "0.1.0", [0, 1, 2], "lite-quick.yaml")
+    pictures = tmp_path / "results"
+    pictures.mkdir()
+    for name in ("conversions.png", "predictions.png"):  # shown where they are there
+        (pictures / name).touch()
+    text = page(results, pictures=pictures)
+    for moved in ("benchmarks/results/0.1.0/`", "--results benchmarks/results/0.1.0 --seeds"):
+        assert text.count(moved) == 1
+    before = text.replace("benchmarks/results/0.1.0/`", "benchmarks/results/`")
+    before = before.replace("--results benchmarks/results/0.1.0 --seeds", "--seeds")
+    assert hashlib.sha256(before.encode()).hexdigest() == PAGE_OF_0_1_0
+
+
+def test_what_the_last_epoch_is_worth_by_hand():
+    from keep_last import Curve
+
+    curve = Curve([0.1, 0.2, 0.5, 0.3, 0.4, 0.3], [2, 4, 6, 8, 10, 12], chosen=6)
+    assert curve.loss == pytest.approx(-0.2)
+    # Before the last: (.3 + .4) / 2; beside the chosen: (.2 + .3) / 2.
+    assert curve.unchosen_loss == pytest.approx(0.1)
+    # From the third on: .3 - .45 and .4 - .3; the mean square is .01625, by 1.5.
+    assert curve.noise == pytest.approx((0.01625 / 1.5) ** 0.5)
+
+
+def test_noise_is_that_of_one_evaluation():
+    from keep_last import Curve
+
+    scores = np.random.default_rng(0).normal(0.5, 0.02, 4000).tolist()
+    assert Curve(scores, range(4000), chosen=1).noise == pytest.approx(0.02, rel=0.05)
 
 
 # --- the runs ---------------------------------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ def train_long_baseline(task: Task, config: Config, base: Path, *, results: Path
 
     Args: base: the file that `long_config` made the config of.
     """
-    name = f"long-baseline-{task}-seed{config.seed}"
-    if done := kept(results, base, name, config, [task.value]):
+    unit = f"long-baseline-{task}-seed{config.seed}"
+    if done := kept(results, base, unit, config, [task.value]):
         console.note(f"{done}: done already")
         return
     console.note(f"long baseline {task}, seed {config.seed}")
@@ -77,6 +77,6 @@ def train_long_baseline(task: Task, config: Config, base: Path, *, results: Path
         "data": data_hashes(config, measured_on(config)),
         "config": settings_of(config),
     }
-    path = result_path(results, base, name)
+    path = result_path(results, base, unit)
     write_document(path, document)
     console.note(f"{path}: written")
