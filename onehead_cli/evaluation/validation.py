@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onehead_cli.checkpoint import Thresholds
 from onehead_cli.datasets.base import TaskData
@@ -24,7 +24,7 @@ class Validation:
     scores: dict[str, float | None]
     criterion: float
     thresholds: Thresholds
-    diagnostics: dict[str, float | None]
+    diagnostics: dict[str, float | None] = field(default_factory=dict)
 
 
 def validate(
