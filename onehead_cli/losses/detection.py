@@ -131,8 +131,11 @@ def _quality_weight(probability: Tensor, quality: Tensor, positive: Tensor) -> T
 
 
 def _varifocal_weight(probability: Tensor, quality: Tensor, positive: Tensor) -> Tensor:
-    """q where a box is assigned, .75 p^2 elsewhere (Zhang et al., VarifocalNet, arXiv 2008.13367, equation 2)."""
-    return torch.where(positive, quality, _NEGATIVE_SHARE * probability.detach().square())
+    """q where a box is assigned, .75 p^2 elsewhere (Zhang et al., VarifocalNet, arXiv 2008.13367, equation 2).
+
+    As in its authors' code, p^2 has a gradient of its own: a sure negative is pushed three times as hard.
+    """
+    return torch.where(positive, quality, _NEGATIVE_SHARE * probability.square())
 
 
 def best_overlap(boxes: Tensor, truth: Tensor, wanted: Tensor) -> Tensor:

@@ -108,10 +108,12 @@ def test_varifocal_by_hand():
 
 
 @pytest.mark.parametrize("logit", [-2.0, 0.0, 1.5])
-def test_the_gradients_of_varifocal_are_those_of_weighted_cross_entropies(logit):
-    # The weight is a number: q (p - q) for a positive, .75 p^2 p for a negative.
+def test_the_gradients_of_varifocal_by_hand(logit):
+    # A positive's weight is a number: q (p - q). A negative's is .75 p^2, whose slope counts: .75 p^2 (p + 2 (1 - p) B),
+    # B = -ln(1 - p) being the cross-entropy.
     p, q = 1 / (1 + math.exp(-logit)), 2 / 3
-    for truth, expected in ((target((16.0, 16.0, 48.0, 64.0)), q * (p - q)), (target(), 0.75 * p**3)):
+    negative = 0.75 * p**2 * (p - 2 * (1 - p) * math.log(1 - p))
+    for truth, expected in ((target((16.0, 16.0, 48.0, 64.0)), q * (p - q)), (target(), negative)):
         seen = one_cell((0.5, 0.5, logit)).requires_grad_()
         detection_loss(seen, truth, teaching=Teaching(confidence="varifocal"), **SIZES).sum().backward()
         assert seen.grad is not None and seen.grad[0, -1].item() == pytest.approx(expected, rel=1e-5)
