@@ -109,8 +109,8 @@ def test_varifocal_by_hand():
 
 @pytest.mark.parametrize("logit", [-2.0, 0.0, 1.5])
 def test_the_gradients_of_varifocal_by_hand(logit):
-    # A positive's weight is a number: q (p - q). A negative's is .75 p^2, whose slope counts: .75 p^2 (p + 2 (1 - p) B),
-    # B = -ln(1 - p) being the cross-entropy.
+    # A positive's weight is a number: q (p - q). A negative's is .75 p^2, whose slope counts too:
+    # .75 p^2 (p + 2 (1 - p) B), B = -ln(1 - p) being the cross-entropy.
     p, q = 1 / (1 + math.exp(-logit)), 2 / 3
     negative = 0.75 * p**2 * (p - 2 * (1 - p) * math.log(1 - p))
     for truth, expected in ((target((16.0, 16.0, 48.0, 64.0)), q * (p - q)), (target(), negative)):
