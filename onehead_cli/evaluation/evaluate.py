@@ -32,6 +32,8 @@ TaskResult = ClassificationResult | SegmentationResult | DetectionResult
 
 #: The thresholds that are tried on val for leaving out unsure cells.
 _CELL_THRESHOLDS = [i / 20 for i in range(20)]
+#: Soft pooling has none above: there a number format of fewer digits would move the answer more than without a threshold.
+_HIGHEST_SOFT = 0.3
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Evaluator:
             top1 = float((logits.argmax(1) == truth).float().mean())
             return top1, -float(nn.functional.cross_entropy(logits, truth)), -threshold
 
-        return max(_CELL_THRESHOLDS, key=merit)
+        highest = _HIGHEST_SOFT if self.reading.pooling == "soft" else 1.0
+        return max((threshold for threshold in _CELL_THRESHOLDS if threshold <= highest), key=merit)
 
     def class_maps(self, model: OneHead, splits: Sequence[TaskData]) -> tuple[Tensor, list[int]]:
         """The class maps of all pictures, float [n, C, h, w], and their labels."""

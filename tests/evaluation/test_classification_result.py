@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onehead_cli.config import EvaluationConfig
+from onehead_cli.decode import Reading, pool_classes
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.classification import ClassificationResult
+from onehead_cli.evaluation.evaluate import Evaluator
 
 # Seven classes; the true one is the best, the fifth best, the sixth best, the seventh best.
 LOGITS = np.array(
@@ -84,3 +88,14 @@ def test_properties(seed: int, n: int, classes: int) -> None:
     counts = rng.multinomial(n, np.full(n, 1 / n))
     repeated = ClassificationResult(np.repeat(logits, counts, 0), np.repeat(labels, counts), names)
     assert result.resampled(counts[None])[0] == pytest.approx(repeated.scores()["top1"], abs=1e-15)
+
+
+def test_soft_pooling_has_no_high_threshold():
+    # Three cells of softmax .73 are wrong, one of .92 is right: only a high threshold makes the right class win.
+    maps = torch.tensor([[[1.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 2.5]]])[None]  # [1, 2, 1, 4]
+    found = {}
+    for pooling in ("gate", "soft"):
+        evaluator = Evaluator(EvaluationConfig(), Reading(pooling=pooling), torch.device("cpu"), torch.float32)
+        found[pooling] = evaluator.best_cell_threshold(maps, [1])
+    assert pool_classes(maps, 0.9, pooling="soft").argmax(1).item() == 1
+    assert found == {"gate": 0.75, "soft": 0.0}
