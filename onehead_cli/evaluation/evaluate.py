@@ -32,7 +32,7 @@ TaskResult = ClassificationResult | SegmentationResult | DetectionResult
 
 #: The thresholds that are tried on val for leaving out unsure cells.
 _CELL_THRESHOLDS = [i / 20 for i in range(20)]
-#: Soft pooling has none above: there a number format of fewer digits would move the answer more than without a threshold.
+#: Soft pooling has none above: bf16 would move the answer more than it does without a threshold.
 _HIGHEST_SOFT = 0.3
 
 
