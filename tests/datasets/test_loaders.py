@@ -208,3 +208,19 @@ def test_a_minibatch_depends_on_seed_and_position_alone(tiny_data):
 def test_a_batch_larger_than_the_dataset_is_filled_from_the_next_round(tiny_data):
     batch = make_loader(tiny_data, batch_size=30).minibatch(0)
     assert len(batch[Task.CLS].names) == 30
+
+
+def test_a_mini_batch_of_the_defaults_is_that_of_version_0_1_0(tiny_data):
+    """Sums over each image, written down before images could be kept larger; another processor rounds a little."""
+    batch = make_loader(tiny_data).minibatch(4)
+    sums = {
+        Task.CLS: [4392.903215, 3484.360356, 2658.993282, 3663.271899, 1096.083272],
+        Task.SEG: [3832.391051, 2354.309408, 1207.950176, 2790.831896, 6801.280613],
+        Task.DET: [2181.517863, 3496.453248, 3504.199054, 3648.559216, 6298.293369],
+    }
+    for task, expected in sums.items():
+        assert batch[task].images.double().sum((1, 2, 3)).tolist() == pytest.approx(expected, rel=1e-5)
+    masks = [78495, 619700, 660783, 560208, 74178]
+    assert batch[Task.SEG].target.sum((1, 2)).tolist() == pytest.approx(masks, abs=2 * 255)
+    boxes = [640.910280, 365.825182, 350.894209, 733.668526, 611.173109]
+    assert batch[Task.DET].target.boxes.double().sum((1, 2)).tolist() == pytest.approx(boxes, rel=1e-5)
