@@ -302,7 +302,7 @@ def profile_network(
 def count_stages(model: OneHead, image_size: int) -> dict[str, Count]:
     """The cost of each part of the network for one picture, by thop; the parts add up to the whole.
 
-    Keys: backbone, upsample, necks.cls, necks.seg, necks.det, head, identity.
+    Keys: backbone, upsample, skip where there is one, necks.cls, necks.seg, necks.det, head, identity.
     """
     # thop leaves buffers behind in modules that it has no rule for.
     model = copy.deepcopy(model).cpu().eval()

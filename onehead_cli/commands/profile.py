@@ -175,9 +175,13 @@ def _conditions(result: ProfileResult) -> str:
     )
 
 
+#: How a stage is called where its name alone would mislead.
+_STAGE = {"skip": "skip (not in the described network)"}
+
+
 def _stages(result: ProfileResult) -> Any:
     rows = [
-        [name, _millions(count.parameters), _billions(count.multiply_adds), _billions(count.norms)]
+        [_STAGE.get(name, name), _millions(count.parameters), _billions(count.multiply_adds), _billions(count.norms)]
         for name, count in [*result.stages.items(), ("all", result.count)]
     ]
     return table("Stages", ["Stage", "Parameters", "Multiply-adds", "of norms"], rows)
