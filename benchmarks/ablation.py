@@ -51,9 +51,10 @@ from report.measure import read_epochs
 from report.units import read_json
 
 from onehead_cli import engine
-from onehead_cli.checkpoint import best_path, last_path
-from onehead_cli.config import Config, load_config
-from onehead_cli.console import Console
+from onehead_cli.checkpoint.networks import best_path, last_path
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import load_config
+from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError, OneheadError
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
 

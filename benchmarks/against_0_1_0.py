@@ -21,7 +21,7 @@ from typing import Any
 
 from common import Check, Options, finish, milliseconds, parse_options
 
-from onehead_cli.datasets.prepare import prepare_synthetic
+from onehead_cli.data.prepare.prepare import prepare_synthetic
 
 BOUND = 0.7
 COMMIT = "e8523c1"

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from rich.console import Console as RichConsole
 
-from onehead_cli.atomic import write_atomically
-from onehead_cli.config import Config, DataConfig
-from onehead_cli.console import Console, table
-from onehead_cli.datasets.files import sha256_of
-from onehead_cli.datasets.listing import ClassFolders, CocoImages, MaskFolders, list_split
-from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.prepare import prepare_synthetic
-from onehead_cli.device import resolve_device, resolve_precision
-from onehead_cli.profiling import processor_name
+from onehead_cli.commands.console import Console, table
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.data.listing import ClassFolders, CocoImages, MaskFolders, list_split
+from onehead_cli.data.loader import TrainLoader
+from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli.files.atomic import write_atomically
+from onehead_cli.files.checksum import sha256_of
+from onehead_cli.profiling.profile import processor_name
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop

@@ -22,8 +22,8 @@ from statistics import median
 from common import Check, Options, finish, parse_options
 from PIL import Image, ImageDraw, ImageFont
 
-from onehead_cli.datasets.prepare import prepare_synthetic
-from onehead_cli.picture_paths import find_pictures
+from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli.prediction.image_paths import find_pictures
 
 PICTURE_SIZE = 64
 #: The last fifth against the second.

@@ -28,7 +28,7 @@ from common import (
     training_config,
 )
 
-from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.data.loader import TrainLoader
 
 BOUND = 1.15
 

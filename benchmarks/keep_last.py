@@ -24,8 +24,8 @@ from report.data import FULL, PLAIN, load_results
 from results_page import DEFAULT_CONFIG
 from rich.console import Console as RichConsole
 
-from onehead_cli.checkpoint import STUDENT
-from onehead_cli.console import table
+from onehead_cli.checkpoint.networks import STUDENT
+from onehead_cli.commands.console import table
 from onehead_cli.types import MAIN_METRIC, TASKS
 
 

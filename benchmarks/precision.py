@@ -26,7 +26,7 @@ from common import (
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from onehead_cli.model.depthwise import DepthwiseConv2d
+from onehead_cli.network.depthwise import DepthwiseConv2d
 
 
 def main(options: Options) -> int:

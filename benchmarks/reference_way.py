@@ -36,9 +36,9 @@ from common import (
 )
 from precision import restore_convolutions
 
-from onehead_cli.config import Config
-from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.device import has_bf16
+from onehead_cli.config.sections import Config
+from onehead_cli.data.loader import TrainLoader
+from onehead_cli.runtime.compute import has_bf16
 from onehead_cli.training import setup
 from onehead_cli.types import TASKS, Batch
 

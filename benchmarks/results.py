@@ -47,11 +47,11 @@ from report.sheet import write_sheets
 from report.units import NETWORKS, RECIPES, Unit, read_json, unit_of
 
 from onehead_cli import engine
-from onehead_cli.atomic import write_atomically
-from onehead_cli.checkpoint import STUDENT, best_path, last_path
-from onehead_cli.config import load_config
-from onehead_cli.console import Console
+from onehead_cli.checkpoint.networks import STUDENT, best_path, last_path
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import load_config
 from onehead_cli.errors import CheckpointError, OneheadError
+from onehead_cli.files.atomic import write_atomically
 from onehead_cli.types import TASKS, Task
 
 PARTS = ("teachers", "students", "specialists", "long-baselines")

@@ -16,7 +16,7 @@ from report import ablations, details, scores, verdicts
 from report.data import FULL, PLAIN, TEST, VAL, Document, Results, differing_settings, load_results
 from report.text import Lines, listed
 
-from onehead_cli.atomic import write_atomically
+from onehead_cli.files.atomic import write_atomically
 from onehead_cli.types import TASKS
 
 DEFAULT_CONFIG = Path("configs/lite-quick.yaml")

@@ -26,17 +26,18 @@ import torch
 from common import result_path
 
 from onehead_cli import __version__, engine
-from onehead_cli.atomic import write_atomically
-from onehead_cli.checkpoint import STUDENT, Checkpoint, best_path, load_checkpoint, save_half_precision
-from onehead_cli.config import Config, config_of, describe_fields, load_config
-from onehead_cli.console import Console
-from onehead_cli.datasets.listing import list_split
-from onehead_cli.device import has_bf16, resolve_device
-from onehead_cli.drawing import readable
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_half_precision
+from onehead_cli.checkpoint.networks import CARD, FILE, STUDENT, best_path, shipped_student
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import config_of, describe_fields, load_config
+from onehead_cli.config.sections import Config
+from onehead_cli.data.listing import list_split
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
-from onehead_cli.profiling import processor_name
-from onehead_cli.shipped import CARD, FILE, shipped_student
+from onehead_cli.files.atomic import write_atomically
+from onehead_cli.profiling.profile import processor_name
+from onehead_cli.runtime.compute import has_bf16, resolve_device
 from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.wording import readable
 
 #: Largest change of a score by half precision.
 TOLERANCE = 0.002

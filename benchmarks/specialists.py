@@ -44,20 +44,23 @@ from specialist.measure import measure
 from specialist.networks import Specialist, SpecialistObjective, build
 from specialist.views import VIEWS, ViewLoader
 
-from onehead_cli.atomic import write_atomically
-from onehead_cli.checkpoint import Thresholds
-from onehead_cli.config import Config, TeacherConfig, load_config
-from onehead_cli.console import Console
-from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.pictures import CacheBudget
-from onehead_cli.datasets.sources import load_split
-from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
+from onehead_cli.checkpoint.checkpoint import Thresholds
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import load_config
+from onehead_cli.config.sections import Config, TeacherConfig
+from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.split import TaskData
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.validation import Validation
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.model.backbone import create_backbone
+from onehead_cli.events import EpochInfo
+from onehead_cli.files.atomic import write_atomically
+from onehead_cli.network.backbone import create_backbone
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.memory import keep_freed_memory
+from onehead_cli.tasks.sources import load_split
 from onehead_cli.training.loop import TrainingLoop
-from onehead_cli.types import MAIN_METRIC, EpochInfo, Task
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.types import MAIN_METRIC, Task
 
 #: Epochs between two evaluations on val, which are also when the training is saved.
 EVERY = 5

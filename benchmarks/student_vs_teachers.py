@@ -6,9 +6,9 @@ import sys
 
 from common import Check, Options, finish, milliseconds, parse_options
 
-from onehead_cli.config import Config
-from onehead_cli.console import Console
-from onehead_cli.profiling import profile_network
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
+from onehead_cli.profiling.profile import profile_network
 
 BOUND = 0.40
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onehead_cli.training.signals import leave_on_signals
+from onehead_cli.runtime.signals import leave_on_signals
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onehead_cli import __version__, launch
+from onehead_cli import __version__
 from onehead_cli.commands.evaluate import evaluate
 from onehead_cli.commands.predict import predict
 from onehead_cli.commands.prepare_data import prepare_data
@@ -18,7 +18,8 @@ from onehead_cli.commands.profile import profile
 from onehead_cli.commands.train_teacher import train_teacher
 from onehead_cli.commands.train_unified import train_unified
 from onehead_cli.errors import OneheadError
-from onehead_cli.training.signals import SIGNALS, leave_on_signals
+from onehead_cli.runtime import launch
+from onehead_cli.runtime.signals import SIGNALS, leave_on_signals
 
 app = typer.Typer(
     name="onehead",

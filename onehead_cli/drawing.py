@@ -9,26 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from onehead_cli.datasets.layout import IMAGENETTE_NAMES
-
 Colour = tuple[int, int, int]
+
 Font = ImageFont.FreeTypeFont
+
 #: x1 y1 x2 y2 in pixels of the drawing.
 Rect = tuple[float, float, float, float]
 
 DARK, LIGHT, GREY = (22, 24, 29), (245, 246, 248), (150, 155, 165)
 
 _TINT = 0.45
+
 #: Told apart on dark and on bright pictures; more classes get colours of other hues.
 _COLOURS = bytes.fromhex(
     "ff4d4d 3cb4ff ffd21f 3ddc72 ff8c2e c77dff 19e0d2 ff5fc4 b4f03c 5b7cff e6a8ff f7c59f "
     "00a878 b5651d ff9d9d 9fd8ff a89000 8a4fff d81159 7fb800 aaffc3 fff3a0 00708a bc5090"
 )
-
-
-def readable(name: str) -> str:
-    """The class name as a person would say it; ImageNet's folder names have one."""
-    return IMAGENETTE_NAMES.get(name, name)
 
 
 def load_font(size: float) -> Font:

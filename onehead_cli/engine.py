@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from onehead_cli.config import Config, DataConfig
-from onehead_cli.types import TASKS, Reporter, Task
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.events import Reporter
+from onehead_cli.types import TASKS, Task
 
 if TYPE_CHECKING:
-    from onehead_cli.datasets.download_cache import Planned
-    from onehead_cli.datasets.draw import OfficialDraw
-    from onehead_cli.datasets.scan import Scan
-    from onehead_cli.datasets.staging import PrepareResult
-    from onehead_cli.evaluation.comparison import EvaluateResult
-    from onehead_cli.prediction import PredictResult
-    from onehead_cli.profiling import ProfileResult
+    from onehead_cli.data.prepare.download_cache import Planned
+    from onehead_cli.data.prepare.draw import OfficialDraw
+    from onehead_cli.data.prepare.staging import PrepareResult
+    from onehead_cli.data.scan.scan import Scan
+    from onehead_cli.evaluation.compare import EvaluateResult
+    from onehead_cli.prediction.predict import PredictResult
+    from onehead_cli.profiling.profile import ProfileResult
     from onehead_cli.training.run import TrainingResult
 
 P = ParamSpec("P")
@@ -34,7 +35,7 @@ def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Call
 
     @functools.wraps(function)
     def joined(config: Config, /, *args: P.args, **options: P.kwargs) -> T:
-        from onehead_cli.training.distributed import session
+        from onehead_cli.runtime.processes import session
 
         with session(config):
             return function(config, *args, **options)
@@ -46,7 +47,7 @@ def prepare_synthetic(
     root: Path, *, sizes: tuple[int, int, int], image_size: int, seed: int, overwrite: bool, reporter: Reporter
 ) -> PrepareResult:
     """Draw the three synthetic datasets; see `datasets.prepare.prepare_synthetic`."""
-    from onehead_cli.datasets import prepare
+    from onehead_cli.data.prepare import prepare
 
     with _drawing(reporter, sizes) as progress:
         return prepare.prepare_synthetic(
@@ -65,7 +66,7 @@ def prepare_local(
     reporter: Reporter,
 ) -> PrepareResult:
     """Copy a draw of the official datasets on disk; see `datasets.prepare.prepare_local`."""
-    from onehead_cli.datasets import prepare
+    from onehead_cli.data.prepare import prepare
 
     with _drawing(reporter, draw.sizes) as progress:
         return prepare.prepare_local(
@@ -83,7 +84,7 @@ def prepare_official(
     reporter: Reporter,
 ) -> PrepareResult:
     """Fetch the official datasets and copy a draw of them; see `datasets.prepare.prepare_official`."""
-    from onehead_cli.datasets import prepare
+    from onehead_cli.data.prepare import prepare
 
     with _drawing(reporter, draw.sizes) as progress:
         return prepare.prepare_official(
@@ -101,7 +102,7 @@ def plan_official(
     draw: OfficialDraw, *, cache_folder: Path, base_urls: Mapping[str, str], reporter: Reporter
 ) -> tuple[list[Planned], bool]:
     """What `prepare_official` would fetch; see `datasets.prepare.plan_official`."""
-    from onehead_cli.datasets import prepare
+    from onehead_cli.data.prepare import prepare
 
     return prepare.plan_official(draw, cache_folder=cache_folder, base_urls=base_urls, reporter=reporter)
 
@@ -112,7 +113,7 @@ def verify_data(root: Path) -> list[str]:
     Raises:
         DataError: there is no manifest that can be read.
     """
-    from onehead_cli.datasets.manifest import verify_manifest
+    from onehead_cli.data.manifest import verify_manifest
 
     return verify_manifest(root)
 
@@ -125,14 +126,14 @@ def preview_data(
     Raises:
         DataError: no dataset is there, or one cannot be read.
     """
-    from onehead_cli.datasets import preview
+    from onehead_cli.preview import preview
 
     return preview.preview_data(data, splits=splits, folder=folder, seed=seed, reporter=reporter)
 
 
 def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
     """Look at every file of the data; see `datasets.bad_files.scan_for_check`."""
-    from onehead_cli.datasets.bad_files import scan_for_check
+    from onehead_cli.data.scan.bad_files import scan_for_check
 
     return scan_for_check(config, folder=folder, deep=deep, reporter=reporter)
 
@@ -155,11 +156,11 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
     Raises:
         OneheadError: see `training.run.train_network`.
     """
-    from onehead_cli.checkpoint import can_resume
-    from onehead_cli.datasets.bad_files import scan_for_run
-    from onehead_cli.device import deterministic_algorithms
-    from onehead_cli.training.distributed import from_first
-    from onehead_cli.training.lock import hold_runs
+    from onehead_cli.checkpoint.networks import can_resume
+    from onehead_cli.data.scan.bad_files import scan_for_run
+    from onehead_cli.runtime.compute import deterministic_algorithms
+    from onehead_cli.runtime.processes import from_first
+    from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
 
     names = [task.value for task in tasks]
@@ -198,12 +199,12 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
         CheckpointError: a teacher is missing while lambda is above 0.
         OneheadError: see `training.run.train_network`.
     """
-    from onehead_cli.checkpoint import STUDENT, best_path, load_teachers
-    from onehead_cli.datasets.bad_files import scan_for_run
-    from onehead_cli.device import deterministic_algorithms
+    from onehead_cli.checkpoint.networks import STUDENT, best_path, load_teachers
+    from onehead_cli.data.scan.bad_files import scan_for_run
     from onehead_cli.errors import CheckpointError, ConfigError
-    from onehead_cli.training.distributed import from_first
-    from onehead_cli.training.lock import hold_runs
+    from onehead_cli.runtime.compute import deterministic_algorithms
+    from onehead_cli.runtime.processes import from_first
+    from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
 
     tasks = config.data.tasks
@@ -243,9 +244,9 @@ def evaluate(
     Raises:
         OneheadError: a checkpoint or dataset cannot be used.
     """
-    from onehead_cli.evaluation.comparison import compare
-    from onehead_cli.shipped import find_student
-    from onehead_cli.training.distributed import from_first
+    from onehead_cli.checkpoint.networks import find_student
+    from onehead_cli.evaluation.compare import compare
+    from onehead_cli.runtime.processes import from_first
 
     return compare(
         config,
@@ -277,8 +278,8 @@ def profile(
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.
     """
-    from onehead_cli.profiling import profile_network
-    from onehead_cli.shipped import find_student
+    from onehead_cli.checkpoint.networks import find_student
+    from onehead_cli.profiling.profile import profile_network
 
     return profile_network(
         config,
@@ -311,13 +312,13 @@ def predict(
     Raises:
         OneheadError: see `picture_paths.find_pictures` and `prediction.predict_pictures`.
     """
-    from onehead_cli.picture_paths import FOLDER, find_pictures
+    from onehead_cli.prediction.image_paths import FOLDER, find_pictures
 
     # A path that is mistyped is said before torch is waited for.
     paths = find_pictures(pictures, skip=config.output / FOLDER, warn=reporter.warn)
 
-    from onehead_cli.prediction import predict_pictures
-    from onehead_cli.shipped import find_student
+    from onehead_cli.checkpoint.networks import find_student
+    from onehead_cli.prediction.predict import predict_pictures
 
     return predict_pictures(
         paths,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,61 +76,3 @@ class TaskBatch:
 
 #: One mini-batch of each task; a task may be absent.
 Batch = dict[Task, TaskBatch]
-
-
-@dataclass
-class StepInfo:
-    """What one optimizer step did; the log, the progress bar and the tests read the same keys.
-
-    losses: the mean over the buffer of each task loss and distillation term ("cls", "kd_cls", ...), not normalised.
-    weights: the task weights in use, adding up to 1.
-    """
-
-    epoch: int
-    step: int
-    total_steps: int
-    loss: float
-    losses: dict[str, float]
-    weights: dict[str, float]
-    lr: float
-    grad_norm: float
-    seconds: float
-
-
-@dataclass
-class EpochInfo:
-    """What one epoch ended with.
-
-    scores: on val, of the averaged (EMA) weights; empty, and criterion None, after an epoch that was not evaluated.
-    best: whether the criterion, or the mean of the last ones (`best_mean`), is the largest so far.
-    diagnostics: see `Validation.diagnostics`.
-    """
-
-    epoch: int
-    total_epochs: int
-    step: int
-    scores: dict[str, float | None]
-    criterion: float | None
-    best: bool
-    seconds: float
-    warnings: list[str] = field(default_factory=list)
-    diagnostics: dict[str, float | None] = field(default_factory=dict)
-
-
-class Reporter(Protocol):
-    """How engine code speaks: it never prints; `console.py` is the one that does."""
-
-    def note(self, message: str) -> None: ...
-
-    def say(self, message: str) -> None:
-        """What is no warning and yet to be seen with --quiet too."""
-        ...
-
-    def warn(self, message: str) -> None: ...
-
-    def track(self, label: str, total: int, *, unit: str = "") -> AbstractContextManager[Callable[[int, str], None]]:
-        """A progress bar while the context is open; call the value with (done so far, a short detail).
-
-        A bar that is opened while another is open stands below it. unit: "bytes" where that is what is counted.
-        """
-        ...

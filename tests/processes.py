@@ -17,7 +17,7 @@ from unittest import mock
 from torch.distributed import TCPStore
 
 if TYPE_CHECKING:
-    from onehead_cli.types import StepInfo
+    from onehead_cli.events import StepInfo
 
 
 @contextmanager

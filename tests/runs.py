@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from onehead_cli.training.runlog import RunLog
-from onehead_cli.types import StepInfo
+from onehead_cli.events import StepInfo
+from onehead_cli.training.log import RunLog
 
 
 def read(path):

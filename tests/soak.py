@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onehead_cli.device import processor_name
+from onehead_cli.runtime.compute import processor_name
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,9 +11,9 @@ from runs import assert_same_run, at_step, lines
 from tiny import TINY
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
-from onehead_cli.config import Config
-from onehead_cli.console import Console
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.types import TASKS, Task
@@ -52,7 +52,7 @@ def chain(tiny_data, backbone, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch, pretended_gpu():
         # ImageNet does not know the drawn classes.
-        patch.setattr("onehead_cli.model.imagenet.imagenet_rows", lambda classes: list(range(len(classes))))
+        patch.setattr("onehead_cli.network.imagenet.imagenet_rows", lambda classes: list(range(len(classes))))
         assert run(["train-teacher", "--task", "all", *where, *common, *teachers]) == 0
         assert run(["train-unified", *where, *common, *student]) == 0
     return output

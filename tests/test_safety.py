@@ -13,13 +13,14 @@ from PIL import Image
 from tiny import SMALL
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
-from onehead_cli.checksum import add_checksum
-from onehead_cli.config import DataConfig, load_config, parse_assignments
-from onehead_cli.datasets.files import read_json
-from onehead_cli.datasets.listing import read_mask_classes
-from onehead_cli.datasets.pictures import open_mask, open_picture
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.config.load import load_config, parse_assignments
+from onehead_cli.config.sections import DataConfig
+from onehead_cli.data.images import open_mask, open_picture
+from onehead_cli.data.listing import read_mask_classes
 from onehead_cli.errors import CheckpointError, ConfigError, DataError
+from onehead_cli.files.checksum import add_checksum
+from onehead_cli.files.json_files import read_json
 
 
 class Payload:
@@ -117,7 +118,7 @@ def test_only_four_picture_formats_are_decoded(kind, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
 def test_the_size_of_pictures_and_masks_is_capped_before_decoding(kind, tmp_path, monkeypatch):
-    from onehead_cli.datasets import pictures
+    from onehead_cli.data import images as pictures
 
     path = tmp_path / "large.png"
     Image.new("L", (300, 200)).save(path, format=kind)

@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onehead_cli.datasets.mask_boxes import boxes_from_mask, shared_classes
-from onehead_cli.datasets.sample_sheet import Sample, draw_sheet
-from onehead_cli.datasets.synthetic import (
-    CLASSES,
-    SEGMENTED_CLASSES,
-    Scene,
-    class_mask,
-    draw_segmentation,
-)
+from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES, Scene, class_mask, draw_segmentation
 from onehead_cli.drawing import LIGHT, class_colours
+from onehead_cli.preview.sample_sheet import Sample, draw_sheet
+from onehead_cli.tasks.boxes_from_masks import boxes_from_mask, shared_classes
 
 _SIZE = 160
 #: Mask label -> detection class.

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from onehead_cli.drawing import readable
 from onehead_cli.types import TASKS, Task
+from onehead_cli.wording import readable
 from report.data import BASELINE, FULL, PLAIN, POOLED, UNIFIED, Document, Results, mean, shown
 from report.plots import plot_losses, plot_scores, plot_weights
 from report.text import Lines, count_text, listed, picture, share_text

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onehead_cli.decode import Detections
+from onehead_cli.tasks.detection.decode import Detections
 
 #: A box found counts as the true one from this overlap on.
 IOU = 0.5

@@ -15,19 +15,21 @@ import torch
 from common import data_hashes, measured_on, report_splits, settings_of
 
 from onehead_cli import engine
-from onehead_cli.checkpoint import STUDENT, best_path, load_checkpoint
-from onehead_cli.config import Config
-from onehead_cli.console import Console
-from onehead_cli.datasets.detection import DetectionData
-from onehead_cli.datasets.manifest import manifest_hash
-from onehead_cli.datasets.pictures import CacheBudget, open_picture
-from onehead_cli.datasets.sources import load_split
-from onehead_cli.datasets.transforms import to_float
-from onehead_cli.device import autocast, resolve_device, resolve_precision
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.networks import STUDENT, best_path
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
+from onehead_cli.data.augment import to_float
+from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.images import open_picture
+from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, ConfigError
-from onehead_cli.model.backbone import create_backbone
-from onehead_cli.model.imagenet import imagenet_classifier
-from onehead_cli.prediction import Predictor
+from onehead_cli.network.backbone import create_backbone
+from onehead_cli.network.imagenet import imagenet_classifier
+from onehead_cli.prediction.predict import Predictor
+from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
+from onehead_cli.tasks.detection.data import DetectionData
+from onehead_cli.tasks.sources import load_split
 from onehead_cli.types import TASKS, Task
 from report.error_analysis import DetectionErrors, TrueBoxes, confusion_pairs
 from report.units import NETWORKS, RECIPES, Unit, read_json

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onehead_cli.checkpoint import load_checkpoint
-from onehead_cli.config import Config
-from onehead_cli.console import Console
-from onehead_cli.datasets.pictures import open_picture
-from onehead_cli.datasets.sample_sheet import Sample, draw_sheet
-from onehead_cli.drawing import class_colours, readable
-from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
-from onehead_cli.prediction import Prediction, Predictor
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
+from onehead_cli.data.images import open_picture
+from onehead_cli.drawing import class_colours
+from onehead_cli.prediction.predict import Prediction, Predictor
+from onehead_cli.preview.sample_sheet import Sample, draw_sheet
+from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.types import TASKS, Task
+from onehead_cli.wording import readable
 from report.error_analysis import CORRECT, IGNORED, IOU, TrueBoxes, match
 from report.measure import load, true_boxes
 

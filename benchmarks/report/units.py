@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onehead_cli.checkpoint import STUDENT
-from onehead_cli.config import Config, load_config
+from onehead_cli.checkpoint.networks import STUDENT
+from onehead_cli.config.load import load_config
+from onehead_cli.config.sections import Config
 from onehead_cli.types import TASKS
 from report.data import FULL, PLAIN
 

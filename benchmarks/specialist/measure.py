@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from onehead_cli.config import Config
-from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.classification import ClassificationData
-from onehead_cli.datasets.detection import DetectionData, pooled_ground_truth
-from onehead_cli.datasets.segmentation import SegmentationData
-from onehead_cli.datasets.transforms import to_float
-from onehead_cli.decode import Detections, read_mask
-from onehead_cli.device import autocast
-from onehead_cli.evaluation.classification import ClassificationResult
-from onehead_cli.evaluation.detection import DetectionResult
-from onehead_cli.evaluation.evaluate import TaskResult
-from onehead_cli.evaluation.segmentation import SegmentationResult, confusion_matrix
+from onehead_cli.config.sections import Config
+from onehead_cli.data.augment import to_float
+from onehead_cli.data.split import TaskData
+from onehead_cli.evaluation.evaluator import TaskResult
+from onehead_cli.runtime.compute import autocast
+from onehead_cli.tasks.classification import ClassificationData, ClassificationResult
+from onehead_cli.tasks.detection.average_precision import DetectionResult
+from onehead_cli.tasks.detection.data import DetectionData, pooled_ground_truth
+from onehead_cli.tasks.detection.decode import Detections
+from onehead_cli.tasks.segmentation.data import SegmentationData
+from onehead_cli.tasks.segmentation.reading import read_mask
+from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.types import Task
 from specialist.networks import Specialist, maps_of
 

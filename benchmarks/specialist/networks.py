@@ -16,13 +16,13 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from onehead_cli.config import Config
-from onehead_cli.device import autocast
-from onehead_cli.losses.segmentation import segmentation_loss
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.model.backbone import Preprocess, create_backbone
-from onehead_cli.model.depthwise import replace_depthwise
-from onehead_cli.model.weights import load_pretrained
+from onehead_cli.config.sections import Config
+from onehead_cli.network.backbone import Preprocess, create_backbone
+from onehead_cli.network.depthwise import replace_depthwise
+from onehead_cli.network.weights import load_pretrained
+from onehead_cli.runtime.compute import autocast
+from onehead_cli.tasks.segmentation.loss import segmentation_loss
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.types import Batch, DetectionTarget, Task
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from onehead_cli.datasets.base import TaskData, detection_target
-from onehead_cli.datasets.classification import ClassificationData
-from onehead_cli.datasets.detection import DetectionData
-from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.pictures import open_picture
-from onehead_cli.datasets.segmentation import SegmentationData
-from onehead_cli.datasets.transforms import pictures_to_float
+from onehead_cli.data.augment import pictures_to_float
+from onehead_cli.data.images import open_picture
+from onehead_cli.data.loader import TrainLoader
+from onehead_cli.data.split import TaskData
+from onehead_cli.tasks.classification import ClassificationData
+from onehead_cli.tasks.detection.data import DetectionData, detection_target
+from onehead_cli.tasks.segmentation.data import SegmentationData
 from onehead_cli.types import IGNORE_INDEX, Batch, DetectionTarget, Task, TaskBatch
 
 #: What `specialists.py` writes down of the views.

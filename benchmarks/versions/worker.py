@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import onehead_cli
-import onehead_cli.evaluation.comparison
-import onehead_cli.profiling
+import onehead_cli.evaluation.compare
+import onehead_cli.profiling.profile
 import onehead_cli.training.run
 from onehead_cli import engine
-from onehead_cli.config import load_config
-from onehead_cli.console import Console
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import load_config
 from onehead_cli.types import TASKS
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onehead_cli import engine
-from onehead_cli.config import load_config
-from onehead_cli.console import Console, table
+from onehead_cli.commands.console import Console, table
+from onehead_cli.config.load import load_config
 
 if TYPE_CHECKING:
-    from onehead_cli.datasets.scan import Scan
+    from onehead_cli.data.scan.scan import Scan
 
 
 def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> None:
@@ -19,7 +19,7 @@ def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> N
     Raises:
         OneheadError: the file is no config, or something is wrong that may not be left out.
     """
-    from onehead_cli.datasets.bad_files import settle
+    from onehead_cli.data.scan.bad_files import settle
 
     folder = path if path.is_dir() else None
     config = load_config(None if folder else path, {"data.skip_bad": skip_bad or None})

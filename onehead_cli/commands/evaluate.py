@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onehead_cli.commands import options as o
-from onehead_cli.console import Console, number, table
+from onehead_cli.commands.console import Console, number, table
 from onehead_cli.errors import ConfigError
-from onehead_cli.launch import is_main
+from onehead_cli.runtime.launch import is_main
 from onehead_cli.types import MAIN_METRIC, TASKS
 
 if TYPE_CHECKING:
-    from onehead_cli.evaluation.comparison import EvaluateResult
+    from onehead_cli.evaluation.compare import EvaluateResult
 
 _METRIC_NAMES = {"top1": "Top-1", "top5": "Top-5", "miou": "mIoU", "map": "mAP", "map50": "AP50"}
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from onehead_cli.config import Config, describe_fields, load_config, parse_assignments
-from onehead_cli.console import Console
+from onehead_cli.commands.console import Console
+from onehead_cli.config.load import describe_fields, load_config, parse_assignments
+from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError
 from onehead_cli.types import Task
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from onehead_cli.commands import options as o
-from onehead_cli.console import Console, table
+from onehead_cli.commands.console import Console, table
 from onehead_cli.errors import DataError
-from onehead_cli.launch import refuse_several
+from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 

@@ -15,12 +15,12 @@ from rich.filesize import decimal
 from onehead_cli import engine
 from onehead_cli.commands import options as o
 from onehead_cli.commands.check_data import check_data
+from onehead_cli.commands.console import Console, table
 from onehead_cli.commands.preview_data import preview_data
-from onehead_cli.console import Console, table
-from onehead_cli.datasets.addresses import OFFICIAL_SOURCES
-from onehead_cli.datasets.draw import OfficialDraw
+from onehead_cli.data.prepare.addresses import OFFICIAL_SOURCES
+from onehead_cli.data.prepare.draw import OfficialDraw
 from onehead_cli.errors import ConfigError, DataError
-from onehead_cli.launch import refuse_several
+from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 #: Of the classification datasets of all sources.

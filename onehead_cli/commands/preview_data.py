@@ -9,10 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from onehead_cli import engine
-from onehead_cli.config import DataConfig, load_config
-from onehead_cli.console import Console, table
-from onehead_cli.datasets.layout import SPLITS
-from onehead_cli.drawing import readable
+from onehead_cli.commands.console import Console, table
+from onehead_cli.config.load import load_config
+from onehead_cli.config.sections import DataConfig
+from onehead_cli.data.layout import SPLITS
+from onehead_cli.wording import readable
 
 _TITLES = {
     "cls": "Classification: pictures",

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onehead_cli.commands import options as o
-from onehead_cli.config import parse_assignments
-from onehead_cli.console import Console, number, table
+from onehead_cli.commands.console import Console, number, table
+from onehead_cli.config.load import parse_assignments
 from onehead_cli.errors import ConfigError
-from onehead_cli.launch import refuse_several
+from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 if TYPE_CHECKING:
-    from onehead_cli.profiling import Count, Latency, Limit, ProfileResult
+    from onehead_cli.profiling.profile import Count, Latency, Limit, ProfileResult
 
 
 def profile(

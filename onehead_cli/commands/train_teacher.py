@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from onehead_cli.commands import options as o
+from onehead_cli.commands.console import Console
 from onehead_cli.commands.training_result import show_training
-from onehead_cli.console import Console
 
 
 class TeacherTask(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onehead_cli.console import Console, number, table
+from onehead_cli.commands.console import Console, number, table
 
 if TYPE_CHECKING:
     from onehead_cli.training.run import TrainingResult

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onehead_cli.atomic import write_atomically
 from onehead_cli.errors import OneheadError
+from onehead_cli.files.atomic import write_atomically
 from onehead_cli.types import Row, Task
 
 if TYPE_CHECKING:

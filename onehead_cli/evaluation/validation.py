@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onehead_cli.checkpoint import Thresholds
-from onehead_cli.datasets.base import TaskData
-from onehead_cli.evaluation.box_ranking import BoxRanking, summarise
-from onehead_cli.evaluation.detection import best_f1_thresholds
-from onehead_cli.evaluation.evaluate import Evaluator, TaskResult
-from onehead_cli.model.onehead import OneHead
+from onehead_cli.checkpoint.checkpoint import Thresholds
+from onehead_cli.data.split import TaskData
+from onehead_cli.evaluation.evaluator import Evaluator, TaskResult
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.tasks.detection.average_precision import best_f1_thresholds
+from onehead_cli.tasks.detection.ranking import BoxRanking, summarise
 from onehead_cli.types import MAIN_METRIC, Task
 
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from onehead_cli.model.onehead import OneHead
+from onehead_cli.network.onehead import OneHead
 
 
 class WeightAverage:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from onehead_cli.device import peak_resident_bytes
-from onehead_cli.model.batch_norm import set_training
+from onehead_cli.network.batch_norm import set_training
+from onehead_cli.runtime.memory import peak_resident_bytes
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.optim import learned
 

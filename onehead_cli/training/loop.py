@@ -13,18 +13,19 @@ from typing import Any, Literal
 
 import torch
 
-from onehead_cli.config import ScheduleConfig
-from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.config.sections import ScheduleConfig
+from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
-from onehead_cli.launch import world_size
-from onehead_cli.model.batch_norm import set_training
-from onehead_cli.model.onehead import OneHead
-from onehead_cli.training.distributed import average_, sum_gradients, sum_number
+from onehead_cli.events import EpochInfo, StepInfo
+from onehead_cli.network.batch_norm import set_training
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.runtime.launch import world_size
+from onehead_cli.runtime.processes import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, learned, lr_factor, set_lr
-from onehead_cli.types import Batch, EpochInfo, StepInfo
+from onehead_cli.types import Batch
 
 
 @dataclass

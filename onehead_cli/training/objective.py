@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onehead_cli.config import Config, ScheduleConfig
-from onehead_cli.device import autocast
+from onehead_cli.config.sections import Config, ScheduleConfig
 from onehead_cli.errors import NonFiniteLossError
-from onehead_cli.losses.classification import classification_loss
-from onehead_cli.losses.detection import Teaching, detection_loss
-from onehead_cli.losses.distillation import distil_boxes, distil_classes, distil_masks
-from onehead_cli.losses.segmentation import segmentation_loss
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.losses.yolov1 import yolov1_loss
-from onehead_cli.model.backbone import Backbone
-from onehead_cli.model.imagenet import ImageNetCells
-from onehead_cli.model.onehead import OneHead
-from onehead_cli.training.distributed import gather, sum_parts
+from onehead_cli.network.backbone import Backbone
+from onehead_cli.network.imagenet import ImageNetCells
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.runtime.compute import autocast
+from onehead_cli.runtime.processes import gather, sum_parts
+from onehead_cli.tasks.classification import classification_loss, distil_classes
+from onehead_cli.tasks.detection.loss import Teaching, detection_loss, distil_boxes
+from onehead_cli.tasks.detection.yolov1 import yolov1_loss
+from onehead_cli.tasks.segmentation.loss import distil_masks, segmentation_loss
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.types import Batch, DetectionTarget, Task, TaskBatch, TaskOutputs
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from onehead_cli.config import ScheduleConfig, StudentConfig
-from onehead_cli.losses.task_weights import TaskWeights
-from onehead_cli.model.onehead import OneHead
+from onehead_cli.config.sections import ScheduleConfig, StudentConfig
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.training.task_weights import TaskWeights
 
 
 def learned(model: nn.Module, auxiliary: nn.Module | None) -> list[nn.Parameter]:

@@ -8,24 +8,19 @@ from typing import Any
 
 import torch
 
-from onehead_cli.checkpoint import (
-    STUDENT,
-    Checkpoint,
-    best_path,
-    can_resume,
-    last_path,
-    load_checkpoint,
-    previous_path,
-)
-from onehead_cli.config import Config, is_gone
-from onehead_cli.datasets.manifest import manifest_hash
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.networks import STUDENT, best_path, can_resume, last_path, previous_path
+from onehead_cli.config.load import is_gone
+from onehead_cli.config.sections import Config
+from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
-from onehead_cli.launch import world_size
-from onehead_cli.model.onehead import Architecture
-from onehead_cli.training.distributed import from_first
+from onehead_cli.events import Reporter
+from onehead_cli.runtime.launch import world_size
+from onehead_cli.runtime.processes import from_first
+from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
-from onehead_cli.types import Reporter, Task
+from onehead_cli.types import Task
 from onehead_cli.wording import how_many
 
 #: What may differ between a run and its continuation: where things are, when to save, how what was learned is read and

@@ -8,24 +8,26 @@ from pathlib import Path
 
 import torch
 
-from onehead_cli.checkpoint import Checkpoint, Thresholds, best_path, forget_run, load_checkpoint
-from onehead_cli.config import Config
-from onehead_cli.datasets.manifest import manifest_hash
-from onehead_cli.datasets.scan import Scan
-from onehead_cli.device import precision_name, processor_name
+from onehead_cli.checkpoint.checkpoint import Checkpoint, Thresholds, load_checkpoint
+from onehead_cli.checkpoint.networks import best_path, forget_run
+from onehead_cli.config.sections import Config
+from onehead_cli.data.manifest import manifest_hash
+from onehead_cli.data.scan.scan import Scan
 from onehead_cli.errors import Interrupted
-from onehead_cli.launch import is_main
-from onehead_cli.training.distributed import barrier, from_first, largest
+from onehead_cli.events import EpochInfo, Reporter, StepInfo
+from onehead_cli.runtime.compute import precision_name, processor_name
+from onehead_cli.runtime.launch import is_main
+from onehead_cli.runtime.processes import barrier, from_first, largest
+from onehead_cli.runtime.random_state import restore_random_states
+from onehead_cli.runtime.signals import StopRequest
+from onehead_cli.runtime.version import commit
 from onehead_cli.training.estimate import estimate_training
+from onehead_cli.training.log import RunLog
 from onehead_cli.training.loop import TrainingLoop
-from onehead_cli.training.random_state import restore_random_states
 from onehead_cli.training.resume import check_same_classes, continue_from, load_last
-from onehead_cli.training.runlog import RunLog
-from onehead_cli.training.saver import Saver
+from onehead_cli.training.saves import Saver
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
-from onehead_cli.training.signals import StopRequest
-from onehead_cli.types import MAIN_METRIC, TASKS, EpochInfo, Reporter, StepInfo, Task
-from onehead_cli.version import commit
+from onehead_cli.types import MAIN_METRIC, TASKS, Task
 from onehead_cli.wording import how_many
 
 

@@ -8,35 +8,36 @@ from pathlib import Path
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
-from onehead_cli.checkpoint import Checkpoint
-from onehead_cli.config import Config, ScheduleConfig
-from onehead_cli.datasets.base import TaskData
-from onehead_cli.datasets.detection import box_sizes
-from onehead_cli.datasets.listing import CocoImages, list_split
-from onehead_cli.datasets.loaders import TrainLoader
-from onehead_cli.datasets.mask_boxes import shared_classes
-from onehead_cli.datasets.picture_store import CPU
-from onehead_cli.datasets.pictures import CacheBudget
-from onehead_cli.datasets.priors import kmeans_priors, spread_priors
-from onehead_cli.datasets.segmentation import SegmentationData
-from onehead_cli.datasets.sources import check_classes, class_names, load_split
-from onehead_cli.decode import Reading
-from onehead_cli.device import keep_freed_memory, resolve_device, resolve_precision
+from onehead_cli.checkpoint.checkpoint import Checkpoint
+from onehead_cli.config.sections import Config, ScheduleConfig
+from onehead_cli.data.cache import CPU, CacheBudget
+from onehead_cli.data.listing import CocoImages, list_split
+from onehead_cli.data.loader import TrainLoader
+from onehead_cli.data.split import TaskData
 from onehead_cli.errors import CheckpointError, ConfigError
-from onehead_cli.evaluation.evaluate import Evaluator
+from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.evaluation.validation import Validation, validate
-from onehead_cli.launch import rank, world_size
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.model.backbone import resolve_skip
-from onehead_cli.model.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
-from onehead_cli.model.onehead import STRIDE, Architecture, OneHead, build_pretrained
-from onehead_cli.model.upsample import UPSAMPLED_CHANNELS
-from onehead_cli.training.distributed import broadcast_, check_same
+from onehead_cli.events import Reporter
+from onehead_cli.network.backbone import resolve_skip
+from onehead_cli.network.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
+from onehead_cli.network.onehead import UPSAMPLED_CHANNELS, OneHead, build_pretrained
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.launch import rank, world_size
+from onehead_cli.runtime.memory import keep_freed_memory
+from onehead_cli.runtime.processes import broadcast_, check_same
+from onehead_cli.tasks.architecture import STRIDE, Architecture
+from onehead_cli.tasks.boxes_from_masks import shared_classes
+from onehead_cli.tasks.detection.data import box_sizes
+from onehead_cli.tasks.detection.priors import kmeans_priors, spread_priors
+from onehead_cli.tasks.reading import Reading
+from onehead_cli.tasks.segmentation.data import SegmentationData
+from onehead_cli.tasks.sources import check_classes, class_names, load_split
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.start import give_first_weights
 from onehead_cli.training.synchronised_norm import synchronise_new_layers
-from onehead_cli.types import MAIN_METRIC, Reporter, Task
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.types import MAIN_METRIC, Task
 from onehead_cli.wording import how_many
 
 

@@ -8,19 +8,21 @@ from typing import Literal
 
 from torch import Tensor
 
-from onehead_cli.checkpoint import Checkpoint, load_checkpoint
-from onehead_cli.config import Config
-from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.networks import shipped_student
+from onehead_cli.config.sections import Config
+from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import CheckpointError
-from onehead_cli.model.class_evidence import write_evidence
-from onehead_cli.model.closed_form import closed_form, write_classes
-from onehead_cli.model.merge import start_from_teachers
-from onehead_cli.model.norm_statistics import renew_norms
-from onehead_cli.model.onehead import Architecture, OneHead
-from onehead_cli.model.start_from import start_from
-from onehead_cli.shipped import shipped_student
-from onehead_cli.training.distributed import from_first
-from onehead_cli.types import Reporter, Task
+from onehead_cli.events import Reporter
+from onehead_cli.network.class_evidence import write_evidence
+from onehead_cli.network.closed_form import closed_form, write_classes
+from onehead_cli.network.merge import start_from_teachers
+from onehead_cli.network.norm_statistics import renew_norms
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.network.start_from import start_from
+from onehead_cli.runtime.processes import from_first
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.types import Task
 
 #: Clean mini-batches that norms are measured on.
 _CLEAN_BATCHES = 16

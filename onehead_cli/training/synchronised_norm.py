@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onehead_cli.model.onehead import OneHead
-from onehead_cli.training.distributed import sum_
+from onehead_cli.network.onehead import OneHead
+from onehead_cli.runtime.processes import sum_
 
 _MOMENTUM = 0.1
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onehead_cli.decode import Detections
 from onehead_cli.errors import DataError
-from onehead_cli.evaluation.classification import ClassificationResult
-from onehead_cli.evaluation.detection import DetectionResult
 from onehead_cli.evaluation.drop_check import Drop, Result, check_drop, exit_code
-from onehead_cli.evaluation.segmentation import SegmentationResult
+from onehead_cli.tasks.classification import ClassificationResult
+from onehead_cli.tasks.detection.average_precision import DetectionResult
+from onehead_cli.tasks.detection.decode import Detections
+from onehead_cli.tasks.segmentation.scores import SegmentationResult
 from onehead_cli.types import Task
 
 

@@ -14,17 +14,18 @@ from unittest import mock
 
 import torch
 
-from onehead_cli.config import Config
-from onehead_cli.console import Console
-from onehead_cli.datasets.pictures import CacheBudget
-from onehead_cli.datasets.sources import load_split
-from onehead_cli.decode import Reading
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
+from onehead_cli.data.cache import CacheBudget
 from onehead_cli.errors import NonFiniteLossError
-from onehead_cli.evaluation.evaluate import Evaluator
-from onehead_cli.launch import rank, world_size
-from onehead_cli.model.onehead import Architecture, build_model
+from onehead_cli.evaluation.evaluator import Evaluator
+from onehead_cli.network.onehead import build_model
+from onehead_cli.runtime.launch import rank, world_size
+from onehead_cli.runtime.processes import session
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.reading import Reading
+from onehead_cli.tasks.sources import load_split
 from onehead_cli.training import objective
-from onehead_cli.training.distributed import session
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.types import TASKS, Task

@@ -10,8 +10,9 @@ from test_buffer import make_batches, make_objective
 from tiny import SMALL
 
 from onehead_cli.app import run
-from onehead_cli.losses.detection import detection_loss
-from onehead_cli.losses.distillation import distil_classes, distil_masks
+from onehead_cli.tasks.classification import distil_classes
+from onehead_cli.tasks.detection.loss import detection_loss
+from onehead_cli.tasks.segmentation.loss import distil_masks
 from onehead_cli.types import DetectionTarget, Task
 
 SHARED = {1: 0}  # mask label 1 is detection class 0; class 1 is labelled on detection pictures alone

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 
-from onehead_cli.config import Config
-from onehead_cli.losses.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.model.onehead import Architecture, build_model
+from onehead_cli.config.sections import Config
+from onehead_cli.network.onehead import build_model
+from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.training.loop import gather_buffer
 from onehead_cli.training.objective import Objective
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 from onehead_cli.types import TASKS, DetectionTarget, Task, TaskBatch
 
 CLASSES = {Task.CLS: ["a", "b", "c"], Task.SEG: ["bg", "x", "y"], Task.DET: ["p", "q"]}

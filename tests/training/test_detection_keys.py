@@ -8,13 +8,13 @@ from runs import lines
 from test_buffer import make_batches, make_objective
 from tiny import SMALL
 
-from onehead_cli import prediction
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
-from onehead_cli.config import load_config
-from onehead_cli.decode import decode_boxes
-from onehead_cli.evaluation import evaluate
-from onehead_cli.losses.detection import detection_loss
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.config.load import load_config
+from onehead_cli.evaluation import evaluator as evaluate
+from onehead_cli.prediction import predict as prediction
+from onehead_cli.tasks.detection.decode import decode_boxes
+from onehead_cli.tasks.detection.loss import detection_loss
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.types import DetectionTarget, Task
 

@@ -147,7 +147,7 @@ def test_fault_46_a_process_that_dies_or_hangs_ends_the_others(tiny_data, tmp_pa
 
     hangs = (
         "import time; from onehead_cli import launch\n"
-        "from onehead_cli.config import Config; from onehead_cli.training.distributed import session, sum_number\n"
+        "from onehead_cli.config.load import Config; from onehead_cli.runtime.processes import session, sum_number\n"
         "with session(Config(device='cpu', distributed_timeout=3)):\n"
         "    assert sum_number(1.5) == 3\n"
         "    if launch.rank() == 1: time.sleep(100)\n"

@@ -16,11 +16,11 @@ from tiny import SMALL
 from torch.nn import functional as F
 
 from onehead_cli.app import run
-from onehead_cli.config import Config
+from onehead_cli.config.sections import Config
 from onehead_cli.errors import NonFiniteLossError
-from onehead_cli.losses.distillation import distil_masks
-from onehead_cli.model.backbone import create_backbone
-from onehead_cli.model.imagenet import ImageNetCells
+from onehead_cli.network.backbone import create_backbone
+from onehead_cli.network.imagenet import ImageNetCells
+from onehead_cli.tasks.segmentation.loss import distil_masks
 from onehead_cli.training.loop import gather_buffer
 from onehead_cli.types import TASKS
 

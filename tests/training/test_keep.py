@@ -10,7 +10,7 @@ from runs import assert_same_run, at_step, lines, read
 from tiny import SMALL
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.training.loop import LoopState, TrainingLoop
 
 

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from onehead_cli.config import Config
-from onehead_cli.losses.task_weights import TaskWeights
-from onehead_cli.model.onehead import Architecture, build_model
+from onehead_cli.config.sections import Config
+from onehead_cli.network.onehead import build_model
+from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from onehead_cli.training.task_weights import TaskWeights
 from onehead_cli.types import TASKS
 
 CLASSES = {task: ["a", "b"] for task in TASKS}

@@ -14,9 +14,9 @@ from runs import assert_same_run, at_step, differences, lines, read
 from tiny import SMALL
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint, save_checkpoint
-from onehead_cli.config import load_config
-from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from onehead_cli.config.load import load_config
+from onehead_cli.data.loader import TrainLoader
 from onehead_cli.training import objective
 from onehead_cli.training.resume import changed_settings
 

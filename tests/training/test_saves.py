@@ -13,12 +13,14 @@ from killable import start
 from runs import assert_same_run, lines
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import can_resume, last_path, load_checkpoint, previous_path
-from onehead_cli.console import Console
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.networks import can_resume, last_path, previous_path
+from onehead_cli.commands.console import Console
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError, OneheadError
-from onehead_cli.training import resume, runlog
-from onehead_cli.training.runlog import RunLog
-from onehead_cli.types import EpochInfo
+from onehead_cli.events import EpochInfo
+from onehead_cli.training import log as runlog
+from onehead_cli.training import resume
+from onehead_cli.training.log import RunLog
 
 
 def damage(path, how):

@@ -7,14 +7,14 @@ import signal
 import pytest
 import torch
 
-from onehead_cli.config import Config
-from onehead_cli.console import Console
-from onehead_cli.datasets.sources import load_split
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError
+from onehead_cli.runtime.signals import StopRequest
+from onehead_cli.tasks.sources import load_split
 from onehead_cli.training import setup
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
-from onehead_cli.training.signals import StopRequest
 from onehead_cli.types import TASKS
 
 
@@ -92,7 +92,7 @@ def test_the_first_signal_is_remembered_and_the_second_ends_at_once():
 
 
 def test_a_device_that_is_not_there_is_a_config_error():
-    from onehead_cli.device import resolve_device
+    from onehead_cli.runtime.compute import resolve_device
 
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ConfigError, match=f"--device {missing}: not available"):
@@ -100,7 +100,7 @@ def test_a_device_that_is_not_there_is_a_config_error():
 
 
 def test_bf16_is_decided_by_features(monkeypatch):
-    from onehead_cli import device
+    from onehead_cli.runtime import compute as device
 
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

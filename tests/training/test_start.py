@@ -10,9 +10,9 @@ import torch
 from tiny import SMALL, TINY
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint import load_checkpoint
-from onehead_cli.config import load_config
-from onehead_cli.model import weights
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.config.load import load_config
+from onehead_cli.network import weights
 from onehead_cli.types import TASKS
 
 STAYS = ["--epochs", "1", "--lr", "1e-12"]  # what it ends with is what it began with

@@ -14,7 +14,7 @@ from runs import at_step, lines, read
 from tiny import SMALL
 
 from onehead_cli import app
-from onehead_cli.datasets.loaders import TrainLoader
+from onehead_cli.data.loader import TrainLoader
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
@@ -94,10 +94,10 @@ PLACES = {
     "before the first step": ("onehead_cli.training.run.estimate_training", "train"),
     "while data are loaded": ("onehead_cli.training.setup.load_split", "train"),
     "while weights are read": ("onehead_cli.training.setup.build_pretrained", "train"),
-    "evaluate": ("onehead_cli.evaluation.comparison.load_split", "evaluate"),
-    "profile": ("onehead_cli.profiling.FlopCounterMode", "profile"),
-    "predict": ("onehead_cli.prediction.open_picture", "predict"),
-    "a checkpoint is read": ("onehead_cli.checkpoint.torch.load", "predict"),
+    "evaluate": ("onehead_cli.evaluation.compare.load_split", "evaluate"),
+    "profile": ("onehead_cli.profiling.profile.FlopCounterMode", "profile"),
+    "predict": ("onehead_cli.prediction.predict.open_picture", "predict"),
+    "a checkpoint is read": ("onehead_cli.checkpoint.checkpoint.torch.load", "predict"),
 }
 
 
@@ -169,7 +169,7 @@ def test_a_signal_during_validation_saves_the_epoch(teacher_command, tmp_path, m
 
 def test_a_second_signal_within_a_save_is_no_failed_save(teacher_command, tmp_path, monkeypatch, main, capsys):
     """torch makes a RuntimeError of whatever is raised while it writes; a signal must not be taken for a full disk."""
-    from onehead_cli import atomic
+    from onehead_cli.files import atomic
 
     sync = os.fsync
 
@@ -188,7 +188,7 @@ def test_a_second_signal_within_a_save_is_no_failed_save(teacher_command, tmp_pa
 def test_a_signal_within_the_last_save_ends_the_command_before_its_next_network(
     teacher_command, tmp_path, monkeypatch, main, capsys
 ):
-    from onehead_cli.training import saver
+    from onehead_cli.training import saves as saver
 
     save = saver.save_checkpoint
 

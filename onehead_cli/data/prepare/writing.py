@@ -1,0 +1,31 @@
+"""What the writers of the three datasets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from onehead_cli.data.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER
+
+#: Called with a label, the pictures done and the pictures in all.
+Progress = Callable[[str, int, int], None]
+
+T = TypeVar("T")
+
+
+def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) -> tuple[Path, Path]:
+    """The folders of a split's pictures and masks, and the names of the classes beside the splits."""
+    picture_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
+    picture_folder.mkdir(parents=True)
+    mask_folder.mkdir()
+    (folder / CLASSES_FILE).write_text("".join(f"- {name}\n" for name in classes), encoding="utf-8")
+    return picture_folder, mask_folder
+
+
+def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterator[T]:
+    """Hand out the items and report each once its user comes back for the next."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress:
+            progress(label, done, len(items))

@@ -1,0 +1,149 @@
+"""What is done about the problems that a scan finds: list all of them and stop, or leave the pictures out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.data.layout import DATASET_FOLDERS, SPLITS
+from onehead_cli.data.listing import is_there, list_split
+from onehead_cli.data.scan.scan import Part, Problem, Scan, scan_data
+from onehead_cli.errors import DataError
+from onehead_cli.events import Reporter
+from onehead_cli.files.atomic import write_atomically
+from onehead_cli.types import TASKS, Task
+from onehead_cli.wording import how_many
+
+#: Inside the output folder, or the folder that is checked.
+CACHE_FILE = ".scan.json"
+
+SKIPPED_FILE = "skipped.txt"
+
+BAD_FILE = "bad_files.txt"
+
+#: Lines about single files on the terminal.
+_SHOWN = 20
+
+
+def scan_for_run(config: Config, tasks: Sequence[Task], splits: Sequence[str], reporter: Reporter) -> Scan:
+    """Scan what a training or evaluation will read, and no other split; see `settle`.
+
+    Raises:
+        DataError: a split cannot be listed, or something is wrong that `data.skip_bad` does not allow to leave out.
+    """
+    listings = {(task, split): list_split(task, split, config.data) for task in tasks for split in splits}
+    scan = scan_data(config.data, listings, cache=config.output / CACHE_FILE, reporter=reporter)
+    settle(scan, skip_bad=config.data.skip_bad, folder=config.output, reporter=reporter)
+    return scan
+
+
+def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
+    """Scan all splits that are there.
+
+    Args:
+        config: `data.tasks`, `data.train_split` and `data.val_split` must be there; the split "test" may be missing.
+        folder: a prepared folder, instead of what the config names; whichever of its tasks and splits are there.
+        deep: decode every picture, however many there are.
+
+    Raises:
+        DataError: the folder holds none of the datasets.
+    """
+    if folder is None:
+        wanted = (config.data.train_split, config.data.val_split)
+        splits = dict.fromkeys((*wanted, "test"))
+        parts = [(t, s) for t in config.data.tasks for s in splits if s in wanted or is_there(t, s, config.data)]
+        return _scan_what_can_be_listed(config.data, parts, config.output, deep, reporter)
+    data = config.data.model_copy(update={"root": folder})
+    parts = [(task, split) for task in TASKS for split in SPLITS if is_there(task, split, data)]
+    if not parts:
+        raise DataError(f"{folder}: holds none of {', '.join(DATASET_FOLDERS.values())} with a split")
+    scan = _scan_what_can_be_listed(data, parts, folder, deep, reporter)
+    missing = [DATASET_FOLDERS[task] for task in TASKS if task not in {task for task, _ in parts}]
+    scan.notes += [f"{folder / name} is not there" for name in missing]
+    return scan
+
+
+def _scan_what_can_be_listed(
+    data: DataConfig, parts: Sequence[Part], folder: Path, deep: bool, reporter: Reporter
+) -> Scan:
+    listings, unusable = {}, []
+    for task, split in parts:
+        try:
+            listings[task, split] = list_split(task, split, data)
+        except DataError as error:
+            unusable.append(Problem(task, split, "unusable_split", str(error)))
+    scan = scan_data(data, listings, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
+    scan.problems[:0] = unusable
+    return scan
+
+
+def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporter) -> None:
+    """Say what a scan found: a note where all is well, a warning where pictures are left out, else an error.
+
+    Args:
+        folder: for the list of what is left out (skipped.txt) or, where it is long, of what is wrong (bad_files.txt).
+
+    Raises:
+        DataError: something is wrong, and it cannot be left out or `skip_bad` is not set.
+    """
+    total = sum(sum(splits.values()) for splits in scan.pictures.values())
+    how = "headers only, " if scan.headers_only else ""
+    fatal = [problem for problem in scan.problems if problem.picture is None]
+    if fatal or (scan.problems and not skip_bad):
+        _refuse(scan.problems, bool(fatal), folder, reporter)
+    for task, splits in scan.bad_counts().items():
+        for split, count in splits.items():
+            if count and count == scan.pictures[Task(task)][split]:
+                raise DataError(f"{task} {split}: none of its pictures can be used ({count})")
+    if folder is not None:
+        _record_skipped(scan, folder / SKIPPED_FILE)
+    if scan.bad:
+        where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
+        reporter.warn(f"{len(scan.bad)} of {total} pictures left out{where}")
+    for note in scan.notes:
+        reporter.note(note)
+    reporter.note(f"scan: {how_many(total, 'picture')}, {how}{scan.seconds:.1f} s")
+
+
+def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, reporter: Reporter) -> None:
+    advice = "" if fatal else "; mend it, or leave it out with --skip-bad"
+    if len(problems) == 1:
+        raise DataError(f"{problems[0]}{advice}")
+    for problem in problems[:_SHOWN]:
+        reporter.warn(str(problem))
+    listed = ""
+    if len(problems) > _SHOWN:
+        reporter.warn(f"and {len(problems) - _SHOWN} more")
+        if folder is not None and _write(folder / BAD_FILE, map(_line, problems)):
+            listed = f", all in {folder / BAD_FILE}"
+    raise DataError(f"{len(problems)} problems in the data{listed}{advice.replace(' it', ' them')}")
+
+
+def _record_skipped(scan: Scan, path: Path) -> None:
+    """Bring the list up to date for the tasks and splits of this scan; those of other commands stay in it."""
+    scanned = tuple(f"{task}\t{split}\t" for task, splits in scan.pictures.items() for split in splits)
+    lines = [_line(problem) for problem in scan.problems]
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        old = path.read_text(encoding="utf-8").splitlines()
+        lines += [line for line in old if not line.startswith(scanned)]
+    if lines and not _write(path, lines):
+        raise DataError(f"{path}: cannot be written, and what is left out must be listed there")
+    if not lines:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _line(problem: Problem) -> str:
+    return f"{problem.task}\t{problem.split}\t{problem.path or ''}\t{problem.reason}"
+
+
+def _write(path: Path, lines: Iterable[str]) -> bool:
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(text))
+    except OSError:
+        return False
+    return True

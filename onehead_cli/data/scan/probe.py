@@ -1,0 +1,112 @@
+"""What single files are, whatever a dataset wants of them; remembered by path, size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from onehead_cli.data.images import PictureError, opened, turned_size
+from onehead_cli.files.atomic import write_atomically
+
+#: Of the cache file; another number and it is made anew.
+_FORMAT = 1
+
+#: The last bytes of a whole JPEG and a whole PNG.
+_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+
+
+@dataclass
+class Facts:
+    """What one picture or mask is.
+
+    kind, reason: what is wrong with the file itself; None where it can be read.
+    width, height: turned as the EXIF orientation says.
+    mode: Pillow's.
+    decoded: all of it was read; else the header and the file's end only.
+    labels: the values of a decoded palette or grey file's pixels.
+    sha256: of the file, once it was asked for.
+    """
+
+    kind: str | None = None
+    reason: str | None = None
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    decoded: bool = False
+    labels: list[int] | None = None
+    sha256: str | None = None
+
+
+def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
+    """Look at one file; without `decode`, one whose end is not that of a whole JPEG or PNG is decoded all the same."""
+    try:
+        decode = decode or not _ends_whole(path)
+        with opened(path) as picture:
+            coarse = picture.format in ("JPEG", "MPO") and not is_mask
+            if decode and not coarse:
+                # First of all: what goes wrong in a PNG is lost where Pillow decodes it in search of its orientation.
+                picture.load()
+            # Without its pixels, a PNG shows no more than the orientation in front of them. Masks are not turned.
+            upright = is_mask or (not decode and picture.format == "PNG" and "exif" not in picture.info)
+            size = picture.size if upright else turned_size(picture)
+            facts = Facts(None, None, *size, picture.mode, decode)
+            if decode and coarse:
+                # An eighth of the side reads every byte of a JPEG too, in half the time.
+                picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
+                picture.load()
+            if decode and is_mask:
+                facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]
+            return facts
+    except PictureError as error:
+        return Facts(error.kind, str(error).removeprefix(f"{path}: "), decoded=decode)
+    except (OSError, ValueError) as error:
+        return Facts("missing" if isinstance(error, FileNotFoundError) else "damaged", str(error), decoded=decode)
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 16))
+        return file.read().endswith(_ENDS)
+
+
+class ProbeCache:
+    """The facts of unchanged files, kept in a file; one that cannot be read or written is passed over in silence."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, tuple[int, int, Facts]] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] == _FORMAT:
+                self._entries = {
+                    name: (int(size), int(time), Facts(**facts))
+                    for name, (size, time, facts) in document["files"].items()
+                }
+
+    def get(self, path: Path, stat: os.stat_result) -> Facts | None:
+        """The facts of the file, if it is as it was."""
+        size, time, facts = self._entries.get(os.path.abspath(path), (0, 0, None))  # noqa: PTH100 - resolve() is slow
+        return facts if (size, time) == (stat.st_size, stat.st_mtime_ns) else None
+
+    def put(self, path: Path, stat: os.stat_result, facts: Facts) -> None:
+        self._entries[os.path.abspath(path)] = (stat.st_size, stat.st_mtime_ns, facts)  # noqa: PTH100
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the file where anything is new."""
+        if not self._changed:
+            return
+        files = {
+            name: (size, time, {k: v for k, v in dataclasses.asdict(facts).items() if v is not None})
+            for name, (size, time, facts) in self._entries.items()
+        }
+        text = json.dumps({"format": _FORMAT, "files": files}).encode()
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, lambda file: file.write(text))
+        self._changed = False

@@ -1,0 +1,277 @@
+"""Look at all files of the data before they are used, and list everything that is wrong at once. Without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+from typing import TypeVar
+
+from onehead_cli.config.sections import DataConfig
+from onehead_cli.data.checks import unknown_label, wrong_mask_size, wrong_mode, wrong_picture_size
+from onehead_cli.data.listing import CocoImages, Listing, MaskFolders, describe_difference, list_split
+from onehead_cli.data.scan.probe import Facts, ProbeCache, probe
+from onehead_cli.events import Reporter
+from onehead_cli.files.checksum import sha256_of
+from onehead_cli.types import Task
+
+#: With more pictures than this only headers are read, unless `deep`.
+MANY = 20_000
+
+#: Files to look at that are worth a progress bar.
+_WORTH_A_BAR = 2_000
+
+Part = tuple[Task, str]
+
+T = TypeVar("T")
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    kind: in one or two words, for scripts.
+    path: the file; None for a whole split, which `reason` then names.
+    picture: what `--skip-bad` leaves out; None where that is no help.
+    """
+
+    task: Task
+    split: str
+    kind: str
+    reason: str
+    path: Path | None = None
+    picture: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.split}: {self.reason}" if self.path is None else f"{self.path}: {self.reason}"
+
+
+@dataclass
+class Scan:
+    """What was found.
+
+    pictures: listed, by task and split. headers_only: nothing was decoded but what looked wrong.
+    warnings: boxes that were dropped or clipped. notes: classes without an example.
+    """
+
+    pictures: dict[Task, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    headers_only: bool = False
+    seconds: float = 0.0
+
+    @property
+    def bad(self) -> set[Path]:
+        """The pictures that can be left out."""
+        return {problem.picture for problem in self.problems if problem.picture is not None}
+
+    def bad_counts(self) -> dict[str, dict[str, int]]:
+        """How many they are, by task and split."""
+        found = defaultdict[Part, set[Path]](set)
+        for problem in self.problems:
+            if problem.picture is not None:
+                found[problem.task, problem.split].add(problem.picture)
+        return {
+            task.value: {split: len(found[task, split]) for split in splits} for task, splits in self.pictures.items()
+        }
+
+
+def scan_data(
+    data: DataConfig, listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter
+) -> Scan:
+    """Scan splits of tasks. Every picture and mask is decoded, unless there are more than MANY pictures.
+
+    Args:
+        data: what the listings were made from.
+        listings: in the order of the report; only splits of one task are compared with each other.
+        cache: file that remembers what was found, so that unchanged files are not read again.
+        deep: decode however many there are.
+    """
+    began = time.perf_counter()
+    scan = Scan()
+    for (task, split), listing in listings.items():
+        scan.pictures[task][split] = len(listing.pictures)
+    scan.problems += _other_classes(listings)
+    decode = deep or sum(len(listing.pictures) for listing in listings.values()) <= MANY
+    scan.headers_only = not decode
+    files = _Files(ProbeCache(cache), decode, reporter)
+    files.read(listings)
+    for part, listing in listings.items():
+        scan.problems += _bad_files(part, listing, files, data.ignore_index)
+    scan.problems += _twins(listings, files, scan.bad)
+    files.cache.save()
+    for part, listing in listings.items():
+        kept = list_split(*part, data, skip=scan.bad) if scan.bad else listing
+        scan.warnings += kept.warnings if isinstance(kept, CocoImages) else []
+        scan.notes += _absent_classes(part, kept, files, data.ignore_index)
+    scan.seconds = time.perf_counter() - began
+    return scan
+
+
+class _Files:
+    """Facts of the files of all listings, from the cache or the disk."""
+
+    def __init__(self, cache: ProbeCache, decode: bool, reporter: Reporter) -> None:
+        self.cache = cache
+        self.decode = decode
+        self.reporter = reporter
+        self.stats: dict[Path, os.stat_result] = {}
+        self.facts: dict[Path, Facts] = {}
+
+    def read(self, listings: Mapping[Part, Listing]) -> None:
+        unread: dict[Path, bool] = {}
+        for listing in listings.values():
+            outside = listing.outside if isinstance(listing, CocoImages) else ()
+            for path in listing.pictures:
+                if path not in outside and not self._remembered(path, is_mask=False):
+                    unread.setdefault(path, False)
+            for path in listing.masks if isinstance(listing, MaskFolders) else ():
+                if not self._remembered(path, is_mask=True):
+                    unread[path] = True
+
+        def look(path: Path) -> Facts:
+            return probe(path, decode=self.decode, is_mask=unread[path])
+
+        for path, facts in _in_threads(look, list(unread), self.reporter):
+            self.facts[path] = facts
+            self.cache.put(path, self.stats[path], facts)
+
+    def hash(self, paths: Iterable[Path]) -> None:
+        """Fill in the checksums of files that could be read.
+
+        Raises:
+            DataError: one no longer can.
+        """
+        unknown = [path for path in dict.fromkeys(paths) if self.facts[path].sha256 is None]
+        for path, digest in _in_threads(sha256_of, unknown, self.reporter):
+            self.facts[path].sha256 = digest
+            self.cache.put(path, self.stats[path], self.facts[path])
+
+    def _remembered(self, path: Path, *, is_mask: bool) -> bool:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            self.facts[path] = Facts("missing", "no such file")
+            return True
+        except (OSError, ValueError) as error:
+            self.facts[path] = Facts("damaged", f"cannot be opened ({error})")
+            return True
+        if not S_ISREG(stat.st_mode):  # reading a pipe or a device may never end
+            self.facts[path] = Facts("not_a_picture", "not a file")
+            return True
+        self.stats[path] = stat
+        known = self.cache.get(path, stat)
+        if known is None or (self.decode and not known.decoded):
+            return False
+        if is_mask and self.decode and known.kind is None and known.labels is None:
+            return False  # known as a picture
+        self.facts[path] = known
+        return True
+
+
+def _in_threads(work: Callable[[T], R], items: Sequence[T], reporter: Reporter) -> Iterator[tuple[T, R]]:
+    """Each item with its result. Pillow lets go of the interpreter while it decodes, so threads are enough."""
+    if not items:
+        return
+    bar = reporter.track("scan", len(items)) if len(items) >= _WORTH_A_BAR else contextlib.nullcontext(_no_bar)
+    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool, bar as advance:
+        for done, (item, result) in enumerate(zip(items, pool.map(work, items), strict=True), start=1):
+            yield item, result
+            advance(done, "")
+
+
+def _no_bar(done: int, detail: str) -> None:
+    pass
+
+
+def _bad_files(part: Part, listing: Listing, files: _Files, ignore_index: int) -> Iterator[Problem]:
+    for index, picture in enumerate(listing.pictures):
+        if isinstance(listing, CocoImages) and picture in listing.outside:
+            yield Problem(*part, "outside_folder", "file_name leaves the folder of the pictures", picture, picture)
+            continue
+        facts = files.facts[picture]
+        if facts.kind is not None:
+            yield Problem(*part, facts.kind, str(facts.reason), picture, picture)
+        size = None if facts.kind else (facts.width, facts.height)
+        if isinstance(listing, CocoImages) and size:
+            image = listing.images[index]
+            if reason := wrong_picture_size(size, (image["width"], image["height"])):
+                yield Problem(*part, "wrong_size", reason, picture, picture)
+        if isinstance(listing, MaskFolders):
+            mask = listing.masks[index]
+            problem = _bad_mask(files.facts[mask], size, len(listing.classes), ignore_index)
+            if problem is not None:
+                yield Problem(*part, *problem, mask, picture)
+
+
+def _bad_mask(
+    facts: Facts, picture: tuple[int, int] | None, num_classes: int, ignore_index: int
+) -> tuple[str, str] | None:
+    """(kind, reason); picture: its size, None where it cannot be read."""
+    if facts.kind is not None:
+        return f"mask_{facts.kind}", f"mask: {facts.reason}"
+    if reason := wrong_mode(facts.mode):
+        return "mask_wrong_mode", reason
+    if picture and (reason := wrong_mask_size((facts.width, facts.height), picture)):
+        return "mask_wrong_size", reason
+    if facts.labels is not None and (reason := unknown_label(facts.labels, num_classes, ignore_index)):
+        return "mask_unknown_label", reason
+    return None
+
+
+def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:
+    """Splits whose class names are not those of the first split of their task."""
+    first: dict[Task, Listing] = {}
+    for (task, split), listing in listings.items():
+        wanted = first.setdefault(task, listing).classes
+        if listing.classes != wanted:
+            reason = describe_difference(task, f"split {split}", listing.classes, wanted)
+            yield Problem(task, split, "other_classes", reason)
+
+
+def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> Iterator[Problem]:
+    """Pictures whose bytes are in two splits of a task; only files of the same size are read."""
+    for task in dict.fromkeys(task for task, _ in listings):
+        by_size = defaultdict[int, list[tuple[str, Path]]](list)
+        for (other, split), listing in listings.items():
+            for path in listing.pictures if other is task else ():
+                if path not in bad:
+                    by_size[files.stats[path].st_size].append((split, path))
+        suspects = [group for group in by_size.values() if len({split for split, _ in group}) > 1]
+        files.hash(path for group in suspects for _, path in group)
+        for group in suspects:
+            seen: dict[str | None, tuple[str, Path]] = {}
+            for split, path in group:
+                before, first = seen.setdefault(files.facts[path].sha256, (split, path))
+                if before != split:
+                    reason = f"the same picture is in the split {before}: {first}; remove one of them"
+                    yield Problem(task, split, "in_two_splits", reason, path)
+
+
+def _absent_classes(part: Part, listing: Listing, files: _Files, ignore_index: int) -> list[str]:
+    """A note where classes have no example."""
+    if isinstance(listing, CocoImages):
+        ids = {annotation["category_id"] for annotation in listing.annotations if not annotation["iscrowd"]}
+        present = {i for i, category in enumerate(listing.categories) if category["id"] in ids}
+    elif isinstance(listing, MaskFolders):
+        labels = [files.facts[mask].labels for mask in listing.masks]
+        if None in labels:
+            return []
+        present = {label for found in labels for label in found or () if label != ignore_index}
+    else:
+        present = set(listing.labels)
+    absent = [name for index, name in enumerate(listing.classes) if index not in present]
+    if not absent:
+        return []
+    names = ", ".join(absent)
+    return [f"{part[0]} {part[1]}: no example of {names}; a class without one is left out of the mean score"]

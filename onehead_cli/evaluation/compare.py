@@ -1,0 +1,244 @@
+"""Student and teachers on the same pictures: scores, drop check and report files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.networks import load_teachers
+from onehead_cli.commands.console import SCHEMA
+from onehead_cli.config.sections import Config
+from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.manifest import manifest_hash
+from onehead_cli.data.scan.bad_files import scan_for_run
+from onehead_cli.data.split import TaskData
+from onehead_cli.errors import CheckpointError, DataError
+from onehead_cli.evaluation.drop_check import Drop, check_drop
+from onehead_cli.evaluation.evaluator import Evaluator, TaskResult
+from onehead_cli.evaluation.report import confusion_csv, imagenet_sentence, precision_recall_csv, write_report
+from onehead_cli.events import Reporter
+from onehead_cli.files.atomic import make_writable_folder
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.launch import is_main
+from onehead_cli.runtime.processes import from_first
+from onehead_cli.tasks.detection.average_precision import DetectionResult
+from onehead_cli.tasks.sources import check_classes, load_split
+from onehead_cli.types import TASKS, Row, Task
+
+_SCORES = ("top1", "top5", "miou", "map", "map50")
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report, where it was written.
+
+    complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
+    """
+
+    document: dict[str, Any]
+    drops: list[Drop]
+    files: list[Path]
+    complete: bool
+
+
+def compare(
+    config: Config,
+    *,
+    checkpoint_path: Path,
+    tasks: Sequence[Task] | None,
+    splits: Sequence[str],
+    relative: bool,
+    reporter: Reporter,
+) -> EvaluateResult:
+    """Evaluate a network and, where their checkpoints are there, the teachers, on the pooled splits.
+
+    A teacher's own checkpoint is evaluated as the baseline of its task. Image size, fit and thresholds are those
+    stored in each checkpoint.
+
+    Args:
+        tasks: None for all that the network does.
+        relative: the largest drop is a share of the baseline's score.
+
+    Raises:
+        OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
+    """
+    checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
+    known = checkpoint.architecture.tasks
+    wanted = [task for task in config.data.tasks if task in (tasks or known)]
+    if lacking := [task.value for task in wanted if task not in known]:
+        raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
+    if not wanted:
+        raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
+    from_first(lambda: make_writable_folder(config.output))
+    is_student = len(known) > 1
+    baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
+    scan = from_first(lambda: scan_for_run(config, wanted, splits, reporter))
+    reader = _Reader(config, splits, scan.bad, reporter)
+    _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
+    missing = [task.value for task in wanted if task not in baselines]
+    if missing:
+        reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
+
+    networks = {
+        "unified": dict.fromkeys(wanted, checkpoint) if is_student else {},
+        "baseline": {task: baselines[task] for task in wanted if task in baselines},
+    }
+    imagenet = {label: _began_as_imagenet(checkpoints) for label, checkpoints in networks.items()}
+    if any(imagenet.values()):
+        reporter.note(imagenet_sentence(imagenet))
+    unified, baseline = (reader.measure(label, checkpoints) for label, checkpoints in networks.items())
+    settings = config.evaluation
+    drops = []
+    for task in wanted:
+        if task not in baseline or task not in unified:
+            continue
+        try:
+            drop = check_drop(
+                baseline[task],
+                unified[task],
+                limit=settings.drop_limit,
+                relative=relative,
+                resamples=settings.resamples,
+                seed=config.seed,
+            )
+        except DataError as error:  # nothing of this task is labelled; the others are still worth a report
+            reader.warn(str(error))
+        else:
+            drops.append(drop)
+    document = {
+        "command": "evaluate",
+        "checkpoint": str(checkpoint_path),
+        "splits": list(splits),
+        "pictures": {task.value: len(result) for task, result in (unified or baseline).items()},
+        "unified": _scores(unified),
+        "baseline": _scores(baseline),
+        "drop": {task.value: _drop(drops, task) for task in TASKS},
+        "drop_limit": settings.drop_limit,
+        "relative": relative,
+        "resamples": settings.resamples,
+        "seed": config.seed,
+        "skipped": scan.bad_counts(),
+        "imagenet_classes": imagenet,
+        "warnings": reader.warnings,
+    }
+    per_class = {task: {"baseline": _rows(baseline, task), "unified": _rows(unified, task)} for task in wanted}
+    curves = _curves("baseline", baseline) | _curves("unified", unified)
+    files: list[Path] = []
+    if is_main():
+        files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
+    return EvaluateResult(document, drops, files, complete=not is_student or len(drops) == len(wanted))
+
+
+class _Reader:
+    """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
+
+    def __init__(self, config: Config, splits: Sequence[str], skip: Collection[Path], reporter: Reporter) -> None:
+        self.config = config
+        self.splits = splits
+        self.skip = skip
+        self.reporter = reporter
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.model.precision, self.device)
+        self.budget = CacheBudget(config.data.cache_mb)
+        self.warnings: list[str] = []
+        self._loaded: dict[tuple[Any, ...], list[TaskData]] = {}
+
+    def measure(self, label: str, networks: Mapping[Task, Checkpoint]) -> dict[Task, TaskResult]:
+        """The result of each task's network; a network that does several tasks is built once."""
+        data = {task: self._load(task, checkpoint) for task, checkpoint in networks.items()}
+        results: dict[Task, TaskResult] = {}
+        models = {id(checkpoint): checkpoint for checkpoint in networks.values()}
+        done, total = 0, sum(len(split) for parts in data.values() for split in parts)
+        if not total:
+            return results
+        with self.reporter.track(label, total) as advance:
+
+            def count(pictures: int) -> None:
+                nonlocal done
+                done += pictures
+                advance(done, "")
+
+            for identity, checkpoint in models.items():
+                model = checkpoint.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                reading = checkpoint.reading.changed_by(self.config.evaluation)
+                evaluator = Evaluator(self.config.evaluation, reading, self.device, self.precision, count)
+                for task, parts in data.items():
+                    if id(networks[task]) == identity:
+                        threshold = checkpoint.thresholds.cells
+                        results[task] = evaluator.measure(model, task, parts, cell_threshold=threshold)
+        return {task: results[task] for task in networks}
+
+    def warn(self, message: str) -> None:
+        self.reporter.warn(message)
+        self.warnings.append(message)
+
+    def _load(self, task: Task, checkpoint: Checkpoint) -> list[TaskData]:
+        stored = checkpoint.preprocess
+        key = (task, stored["image_size"], stored["fit"], stored["interpolation"])
+        if key not in self._loaded:
+            data = self.config.data.model_copy(update={"image_size": stored["image_size"], "fit": stored["fit"]})
+            parts = [
+                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget, skip=self.skip)
+                for split in self.splits
+            ]
+            for warning in [warning for part in parts for warning in part.warnings]:
+                self.warn(warning)
+            self._loaded[key] = parts
+        for split, part in zip(self.splits, self._loaded[key], strict=True):
+            check_classes(part, checkpoint.architecture.classes, f"split {split}")
+        return self._loaded[key]
+
+
+def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: _Reader) -> None:
+    """Say once of each checkpoint that its training data had another manifest than the data root has now."""
+    for name, (trained, tasks) in {
+        each.name: (each.data.get("manifest"), each.architecture.tasks) for each in checkpoints
+    }.items():
+        held = manifest_hash(config.data, tasks)
+        if held and trained and held != trained:
+            reader.warn(
+                f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
+                f"now {held[:12]}); test pictures may have been trained on"
+            )
+
+
+def _began_as_imagenet(networks: Mapping[Task, Checkpoint]) -> bool:
+    """Whether classification, where it is measured, began as the ImageNet classifier."""
+    return Task.CLS in networks and bool(networks[Task.CLS].config.get("model", {}).get("imagenet_classes"))
+
+
+def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:
+    """Confusion matrices and precision-recall curves by file name."""
+    files = {}
+    for task, result in results.items():
+        if isinstance(result, DetectionResult):
+            precision = result.precision[0]
+            files[f"precision_recall_{label}.csv"] = precision_recall_csv(
+                precision, result.recall_steps, result.class_names
+            )
+        else:
+            files[f"confusion_{task}_{label}.csv"] = confusion_csv(result.confusion, result.class_names)
+    return files
+
+
+def _rows(results: Mapping[Task, TaskResult], task: Task) -> list[Row] | None:
+    return results[task].per_class() if task in results else None
+
+
+def _scores(results: Mapping[Task, TaskResult]) -> dict[str, float | None]:
+    found = {name: value for result in results.values() for name, value in result.scores().items()}
+    return {name: found.get(name) for name in _SCORES}
+
+
+def _drop(drops: Sequence[Drop], task: Task) -> dict[str, Any]:
+    """The task's drop; nulls where there was nothing to compare."""
+    for drop in drops:
+        if drop.task is task:
+            names = ("diff", "low", "high", "within_limit", "verdict")
+            return {name: getattr(drop, name) for name in names}
+    return dict.fromkeys(("diff", "low", "high", "within_limit", "verdict"))

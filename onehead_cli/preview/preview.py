@@ -1,0 +1,199 @@
+"""Shows what datasets hold: a sheet of labelled samples and a histogram of the labels a task, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from onehead_cli.commands.console import SCHEMA
+from onehead_cli.config.sections import DataConfig
+from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.images import open_picture
+from onehead_cli.data.listing import is_there
+from onehead_cli.data.split import TaskData
+from onehead_cli.drawing import LIGHT, class_colours
+from onehead_cli.errors import DataError
+from onehead_cli.events import Reporter
+from onehead_cli.files.json_files import write_json
+from onehead_cli.preview.histograms import UNITS, LabelCounts, count_labels
+from onehead_cli.preview.label_chart import Panel, draw_chart
+from onehead_cli.preview.sample_sheet import Sample, draw_sheet
+from onehead_cli.tasks.classification import ClassificationData
+from onehead_cli.tasks.detection.data import DetectionData
+from onehead_cli.tasks.segmentation.data import SegmentationData
+from onehead_cli.tasks.sources import load_split
+from onehead_cli.types import IGNORE_INDEX, TASKS, Task
+from onehead_cli.wording import how_many, readable
+
+LABELS_FILE = "labels.json"
+
+#: On a sheet, shared out among the splits.
+_SAMPLES = 12
+
+_VOID = "void (no class)"
+
+_PANELS = {
+    Task.CLS: ("pictures",),
+    Task.SEG: ("pictures that show it", "pixels"),
+    Task.DET: ("boxes", "pictures that show it"),
+}
+
+
+def preview_data(
+    data: DataConfig, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    """Write {task}.png, {task}_histogram.png and labels.json into `folder` and return what labels.json holds.
+
+    A dataset or split that is not there is passed over with a note.
+
+    Args:
+        seed: chooses the samples.
+
+    Raises:
+        DataError: none of the datasets is there, one cannot be read, or a file cannot be written.
+    """
+    loaded, missing = _load(data, splits, reporter)
+    tasks: dict[str, Any] = {}
+    pictures: dict[str, Image.Image] = {}
+    with reporter.track("preview", sum(len(s) for found in loaded.values() for s in found.values())) as advance:
+        done = 0
+
+        def count(name: str) -> None:
+            nonlocal done
+            done += 1
+            advance(done, name)
+
+        for task, found in loaded.items():
+            counts = {split: count_labels(labelled, count) for split, labelled in found.items()}
+            sheet, histogram = f"{task}.png", f"{task}_histogram.png"
+            pictures[sheet] = _sheet(task, found, counts, seed)
+            pictures[histogram] = _histogram(task, counts)
+            tasks[task.value] = {
+                "sheet": sheet,
+                "histogram": histogram,
+                "splits": {split: counted.document() for split, counted in counts.items()},
+            }
+    document = {
+        "schema": SCHEMA,
+        "command": "prepare-data",
+        "preview": str(folder),
+        "seed": seed,
+        "missing": missing,
+        "tasks": tasks,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for task in TASKS:
+            for name in (f"{task}.png", f"{task}_histogram.png"):
+                if name in pictures:
+                    pictures[name].save(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)  # of an earlier preview, when the dataset was there
+        write_json(document, folder / LABELS_FILE, indent=1)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); "
+            "choose another folder with --preview-dir"
+        ) from None
+    return document
+
+
+def _load(
+    data: DataConfig, splits: Sequence[str], reporter: Reporter
+) -> tuple[dict[Task, dict[str, TaskData]], list[str]]:
+    """The splits that are there by task, and the names of those that are not."""
+    loaded: dict[Task, dict[str, TaskData]] = {}
+    missing = []
+    for task in data.tasks:
+        for split in splits:
+            if not is_there(task, split, data):
+                missing.append(f"{task} {split}")
+                continue
+            found = load_split(task, split, data, interpolation="bilinear", budget=CacheBudget(0))
+            for warning in found.warnings:
+                reporter.warn(warning)
+            loaded.setdefault(task, {})[split] = found
+    if not loaded:
+        raise DataError(f"{data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
+    if missing:
+        reporter.note(f"{', '.join(missing)}: not there, passed over")
+    return loaded, missing
+
+
+def _sheet(task: Task, found: Mapping[str, TaskData], counts: Mapping[str, LabelCounts], seed: int) -> Image.Image:
+    chosen = _choose(counts, np.random.default_rng([seed, TASKS.index(task)]))
+    samples = [_sample(found[split], split, index) for split, index in chosen]
+    if task is Task.CLS:
+        return draw_sheet(samples)
+    names = _all_classes(counts)
+    if task is Task.DET:
+        colours = class_colours(names)
+        drawn = {name for sample in samples for _, name, _ in sample.boxes}
+        return draw_sheet(samples, box_colours=colours, legend={n: c for n, c in colours.items() if n in drawn})
+    colours = class_colours(names[1:])  # the background is left as it is
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[1 : len(names)] = [colours[name] for name in names[1:]]
+    table[IGNORE_INDEX] = LIGHT
+    shown = frozenset[str | None]().union(*(counts[split].shown[index] for split, index in chosen))
+    legend = {name: colour for name, colour in colours.items() if name in shown}
+    return draw_sheet(samples, mask_colours=table, legend={**legend, **({_VOID: LIGHT} if None in shown else {})})
+
+
+def _choose(counts: Mapping[str, LabelCounts], rng: np.random.Generator) -> list[tuple[str, int]]:
+    """Split and index of each sample: drawn at random, those that show something new before the others."""
+    chosen: list[tuple[str, int]] = []
+    seen: set[str | None] = set()
+    for split, counted in counts.items():
+        order = rng.permutation(len(counted.shown)).tolist()
+        for _ in range(min(max(_SAMPLES // len(counts), 1), len(order))):
+            index = next((i for i in order if counted.shown[i] - seen), order[0])
+            order.remove(index)
+            seen |= counted.shown[index]
+            chosen.append((split, index))
+    return chosen
+
+
+def _sample(found: TaskData, split: str, index: int) -> Sample:
+    found.batch([index])  # refuses what training would refuse, such as boxes for a picture of another size
+    path = found.paths[index]
+    sample = Sample(open_picture(path), f"{split} · {path.name}")
+    if isinstance(found, ClassificationData):
+        sample.label = found.classes[found.labels[index]]
+    elif isinstance(found, SegmentationData):
+        sample.mask = found.mask(index)
+    elif isinstance(found, DetectionData):
+        names = dict(zip(found.category_ids, found.classes, strict=True))
+        image = found.ground_truth["images"][index]["id"]
+        for annotation in found.ground_truth["annotations"]:
+            if annotation["image_id"] == image:
+                x, y, width, height = annotation["bbox"]
+                name = names[annotation["category_id"]]
+                sample.boxes.append(((x, y, x + width, y + height), name, bool(annotation["iscrowd"])))
+    return sample
+
+
+def _histogram(task: Task, counts: Mapping[str, LabelCounts]) -> Image.Image:
+    names: list[str | None] = [*_all_classes(counts)]
+    legend = {split: f"{split}: {how_many(len(counted.sizes), 'picture')}" for split, counted in counts.items()}
+    if task is Task.SEG:
+        # Beside the background no other class would have a bar to be seen.
+        background = names.pop(0)
+        for split, counted in counts.items():
+            shares = [counted.amounts[name] / counted.amounts.total() for name in (background, None)]
+            legend[split] += f", of their pixels {shares[0]:.1%} {background}, {shares[1]:.1%} void"
+    elif task is Task.DET:
+        names.append(None)
+    pictures = {split: [counted.pictures(name) for name in names] for split, counted in counts.items()}
+    amounts = {split: [counted.amounts[name] for name in names] for split, counted in counts.items()}
+    panels = [Panel(title, amounts if title == UNITS.get(task) else pictures) for title in _PANELS[task]]
+    rows = ["crowd regions" if name is None else readable(name) for name in names]
+    return draw_chart(rows, panels, splits=legend)
+
+
+def _all_classes(counts: Mapping[str, LabelCounts]) -> list[str]:
+    """Of all splits: one of them may lack a class that another has."""
+    return list(dict.fromkeys(name for counted in counts.values() for name in counted.classes))

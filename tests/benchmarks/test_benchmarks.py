@@ -1,0 +1,24 @@
+"""Every benchmark runs; its figures are judged on a quiet machine, not here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+#: Those without a bound, which have tests of their own.
+OTHERS = ("common", "ablation", "specialists", "results", "results_page", "keep_last", "ship")
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path):
+    path = tmp_path / "figures.json"
+    result = subprocess.run(
+        [sys.executable, FOLDER / f"{name}.py", "--quick", "--json", path], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(path.read_text())
+    assert figures["quick"] and figures["checks"] and all(check["value"] > 0 for check in figures["checks"])
