@@ -56,7 +56,8 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError, OneheadError
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 
 BASE = "base"
 FREQUENT_MAP = "map_frequent"
@@ -102,7 +103,7 @@ class Recipe:
     @property
     def trained(self) -> list[str]:
         """The networks that it takes."""
-        return [*(task.value for task in TASKS), _STUDENT] if self.network == _STUDENT else [self.network]
+        return [*(task for task in TASKS), _STUDENT] if self.network == _STUDENT else [self.network]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(
             f"{path}: not a plan of runs, see benchmarks/ablation.py ({' '.join(str(error).split())})"
         ) from None
-    known = {*(task.value for task in TASKS), _STUDENT}
+    known = {*(task for task in TASKS), _STUDENT}
     for recipe in recipes:
         if recipe.network not in known:
             raise ConfigError(f"{path}: run '{recipe.name}': network must be one of {', '.join(sorted(known))}")
@@ -159,12 +160,12 @@ def recipe_config(plan: Plan, recipe: Recipe, *, seed: int, data: Path, output: 
 def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     """Train what is not trained yet; the scores on val of the network and, for a student, of its teachers."""
     teachers = config.model_copy(update={"output": config.teachers_folder})
-    wanted = TASKS if network == _STUDENT else (Task(network),)
+    wanted = TASKS if network == _STUDENT else (network,)
     scores: dict[str, dict[str, float | None]] = {}
     for task in wanted:
-        resume = last_path(teachers.output, task.value).is_file()
+        resume = last_path(teachers.output, task).is_file()
         [result] = engine.train_teacher(teachers, tasks=[task], resume=resume, reporter=console)
-        scores[task.value] = result.scores | _detected(teachers, task.value, console)
+        scores[task] = result.scores | _detected(teachers, task, console)
     if network == _STUDENT:
         resume = last_path(config.output, _STUDENT).is_file()
         student = engine.train_unified(config, resume=resume, reporter=console).scores
@@ -180,13 +181,13 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
 def _detected(config: Config, network: str, console: Console) -> dict[str, float | None]:
     """The scores on val of a network that detects, read as the config says: COCO's, the mAP of the frequent classes
     and the AP of persons."""
-    if network not in (Task.DET, _STUDENT):
+    if network not in ("det", _STUDENT):
         return {}
     folder = config.output / "evaluate-val"
     result = engine.evaluate(
         config.model_copy(update={"output": folder}),
         checkpoint=best_path(config.output, network),
-        tasks=[Task.DET],
+        tasks=["det"],
         splits=[config.data.val_split],
         relative=False,
         reporter=console,
@@ -214,15 +215,15 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
         recipe = known[network, name]
         other = recipe.against if name != recipe.against else None
         others = by_recipe.get((network, other), {}) if other else {}
-        tasks = TASKS if network == _STUDENT else (Task(network),)
-        metrics = [(task, MAIN_METRIC[task]) for task in tasks]
-        metrics += [(Task.DET, metric) for metric in DETECTION_METRICS] if Task.DET in tasks else []
+        tasks = TASKS if network == _STUDENT else (network,)
+        metrics = [(task, get_task(task).metric.key) for task in tasks]
+        metrics += [("det", metric) for metric in DETECTION_METRICS] if "det" in tasks else []
         for task, metric in metrics:
             values = _by_seed(runs, network, metric)
             if not values:
                 continue
             before = _by_seed(others, network, metric)
-            teachers = _by_seed(runs, task.value, metric) if network == _STUDENT else {}
+            teachers = _by_seed(runs, task, metric) if network == _STUDENT else {}
             gains = [values[seed] - before[seed] for seed in values if seed in before]
             own_teacher = [values[seed] - teachers[seed] for seed in values if seed in teachers]
             rows.append(

@@ -26,7 +26,8 @@ from rich.console import Console as RichConsole
 
 from onehead_cli.checkpoint.networks import STUDENT
 from onehead_cli.commands.console import table
-from onehead_cli.types import MAIN_METRIC, TASKS
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def curves(folder: Path, config: str) -> Iterator[tuple[str, Curve]]:
             if network.get("copied_from"):
                 continue
             for task in TASKS if name == STUDENT else [name]:
-                metric = MAIN_METRIC[task]
+                metric = get_task(task).metric.key
                 rows = [(e["epoch"], e["val"][metric]) for e in network["epochs"] if e["val"].get(metric) is not None]
                 curve = Curve([score for _, score in rows], [epoch for epoch, _ in rows], network["best_epoch"])
                 yield f"{'student' if name == STUDENT else 'teacher'}, {metric}", curve

@@ -37,10 +37,11 @@ from common import (
 from precision import restore_convolutions
 
 from onehead_cli.config.sections import Config
+from onehead_cli.data.batch import Batch
 from onehead_cli.data.loader import TrainLoader
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import has_bf16
 from onehead_cli.training import setup
-from onehead_cli.types import TASKS, Batch
 
 #: Of our time by the reference's, which is twice the images.
 BOUND = 0.5

@@ -52,12 +52,12 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.errors import CheckpointError, OneheadError
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 
 PARTS = ("teachers", "students", "specialists", "long-baselines")
 
 
-def train_teacher(unit: Unit, task: Task, full: Unit, console: Console) -> None:
+def train_teacher(unit: Unit, task: str, full: Unit, console: Console) -> None:
     """Train a teacher where it is not finished; plain's for cls and seg are full's, which boxes from masks never meet.
 
     Args:
@@ -65,7 +65,7 @@ def train_teacher(unit: Unit, task: Task, full: Unit, console: Console) -> None:
     """
     if finished(unit.marker(task), unit.config, [task]):
         return
-    if unit.recipe == PLAIN and task is not Task.DET:
+    if unit.recipe == PLAIN and task != "det":
         train_teacher(full, task, full, console)
         _copy_teacher(full, unit, task)
         return
@@ -75,7 +75,7 @@ def train_teacher(unit: Unit, task: Task, full: Unit, console: Console) -> None:
     _mark(unit, task, scores=result.scores)
 
 
-def _copy_teacher(full: Unit, unit: Unit, task: Task) -> None:
+def _copy_teacher(full: Unit, unit: Unit, task: str) -> None:
     for name in (best_path(Path(), task).name, f"{task}.jsonl"):
         content = (full.config.output / name).read_bytes()
         unit.config.output.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,10 @@ def train_student(unit: Unit, console: Console) -> None:
     Raises:
         CheckpointError: its teachers are not.
     """
-    missing = [task.value for task in TASKS if not finished(unit.marker(task), unit.config, [task])]
+    missing = [task for task in TASKS if not finished(unit.marker(task), unit.config, [task])]
     if missing:
         raise CheckpointError(f"{unit.name}: not trained yet: {', '.join(missing)}; run --only teachers first")
-    teachers = {task.value: read_json(unit.marker(task))["scores"] for task in TASKS}
+    teachers = {task: read_json(unit.marker(task))["scores"] for task in TASKS}
     done = finished(unit.marker(STUDENT), unit.config, [STUDENT])
     if done and done["teachers"] == teachers:
         return
@@ -127,7 +127,7 @@ def write_pictures(unit: Unit, *, output: Path, pictures: Path, console: Console
 def run(given: argparse.Namespace, console: Console) -> None:
     """Do what is asked and not yet done, full before plain, what they are compared with last."""
     parts = [given.only] if given.only else PARTS
-    tasks = [Task(given.task)] if given.task else TASKS
+    tasks = [given.task] if given.task else TASKS
     seeds = [int(seed) for seed in given.seeds.split(",")]
     for recipe in [given.recipe] if given.recipe else RECIPES:
         for seed in seeds:
@@ -172,7 +172,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2", help="numbers, comma-separated")
     parser.add_argument("--recipe", choices=list(RECIPES), help="default: both")
     parser.add_argument("--only", choices=PARTS, help="default: all, one after the other")
-    parser.add_argument("--task", choices=[task.value for task in TASKS], help="one network")
+    parser.add_argument("--task", choices=list(TASKS), help="one network")
     parser.add_argument("--output", type=Path, default=Path("output/results"), help="checkpoints and logs")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished units' JSON")
     parser.add_argument("--pictures", type=Path, default=Path("docs/results"), help="pictures that may be passed on")

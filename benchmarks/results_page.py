@@ -17,7 +17,7 @@ from report.data import FULL, PLAIN, TEST, VAL, Document, Results, differing_set
 from report.text import Lines, listed
 
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.types import TASKS
+from onehead_cli.registry import TASKS
 
 DEFAULT_CONFIG = Path("configs/lite-quick.yaml")
 DEFAULT_RESULTS = Path("benchmarks/results")

@@ -31,12 +31,13 @@ from onehead_cli.checkpoint.networks import CARD, FILE, STUDENT, best_path, ship
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import config_of, describe_fields, load_config
 from onehead_cli.config.sections import Config
-from onehead_cli.data.listing import list_split
+from onehead_cli.data.format import get_format
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.profiling.profile import processor_name
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import has_bf16, resolve_device
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import readable
 
 #: Largest change of a score by half precision.
@@ -47,9 +48,9 @@ TEMPLATE = Path(__file__).parent / "model_card.md"
 _PARTS = {"val": ["val"], "test": ["test"], "val + test": ["val", "test"]}
 _METRICS = {"top1": "Top-1", "top5": "Top-5", "miou": "mIoU", "map": "mAP", "map50": "AP50"}
 _DATASETS = {
-    Task.CLS: "Imagenette, 160 px (classification)",
-    Task.SEG: "PASCAL VOC 2012 (segmentation)",
-    Task.DET: "COCO 2017 (detection)",
+    "cls": "Imagenette, 160 px (classification)",
+    "seg": "PASCAL VOC 2012 (segmentation)",
+    "det": "COCO 2017 (detection)",
 }
 
 #: Scores by part of the data and metric; None for what a part has no label for.
@@ -72,10 +73,10 @@ class Finished:
     recipe: str
     seed: int
     checkpoint: Path
-    gaps: dict[Task, float]
+    gaps: dict[str, float]
 
     @property
-    def worst(self) -> Task:
+    def worst(self) -> str:
         return min(self.gaps, key=lambda task: self.gaps[task])
 
 
@@ -84,7 +85,7 @@ def read_finished(path: Path, runs: Path) -> Finished:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         recipe, seed, val = str(document["recipe"]), int(document["seed"]), document["evaluation"]["val"]
-        metrics = {task: MAIN_METRIC[task] for task in TASKS}
+        metrics = {task: get_task(task).metric.key for task in TASKS}
         gaps = {task: float(val["unified"][m]) - float(val["baseline"][m]) for task, m in metrics.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the document of a finished seed ({type(error).__name__}: {error})") from None
@@ -158,8 +159,7 @@ def model_card(
         content: of the file in half precision.
     """
     pictures = {
-        task: [len(list_split(task, split, config.data).pictures) for split in ("train", "val", "test")]
-        for task in TASKS
+        task: [len(get_format(task).list(config, split).images) for split in ("train", "val", "test")] for task in TASKS
     }
     classes = checkpoint.architecture.classes
     learned = sorted({counts[0] for counts in pictures.values()})
@@ -171,16 +171,16 @@ def model_card(
         backbone=checkpoint.architecture.backbone,
         parameters=f"{sum(p.numel() for p in checkpoint.model().parameters()) / 1e6:.2f}",
         size=checkpoint.preprocess["image_size"],
-        classes_cls=", ".join(f"{readable(name)} ({name})" for name in classes[Task.CLS]),
-        classes_seg=", ".join(classes[Task.SEG]),
-        classes_det=", ".join(classes[Task.DET]),
+        classes_cls=", ".join(f"{readable(name)} ({name})" for name in classes["cls"]),
+        classes_seg=", ".join(classes["seg"]),
+        classes_det=", ".join(classes["det"]),
         pictures="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, pictures[task]))} |" for task in TASKS),
         learned=" or ".join(map(str, learned)),
         manifest=f"`{manifest}`" if manifest else "none: the pictures were not drawn by `prepare-data`",
         scores="\n".join(row for each in measured for row in _score_rows(each)),
         where=f"{processor_name(resolve_device(config.device))}, torch {torch.__version__}, onehead {__version__}",
         map=f"{measured[0].half['val + test']['map'] or 0:.3f}",
-        one_cls=f"{100 / pictures[Task.CLS][2]:.1f}",
+        one_cls=f"{100 / pictures['cls'][2]:.1f}",
         seeds="\n".join(_seed_rows(chosen, finished)),
         recipe=chosen.recipe,
         seed=checkpoint.seed,

@@ -22,7 +22,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,35 +43,35 @@ from specialist.measure import measure
 from specialist.networks import Specialist, SpecialistObjective, build
 from specialist.views import VIEWS, ViewLoader
 
-from onehead_cli.checkpoint.checkpoint import Thresholds
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config, TeacherConfig
 from onehead_cli.data.cache import CacheBudget
-from onehead_cli.data.split import TaskData
+from onehead_cli.data.listings import Listings
+from onehead_cli.data.split import Split
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.validation import Validation
 from onehead_cli.events import EpochInfo
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.network.backbone import create_backbone
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.memory import keep_freed_memory
-from onehead_cli.tasks.sources import load_split
+from onehead_cli.tasks.task import get_task
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.types import MAIN_METRIC, Task
 
 #: Epochs between two evaluations on val, which are also when the training is saved.
 EVERY = 5
 SCHEDULES = {
     task: TeacherConfig(epochs=epochs, batch_size=8, lr=1e-3, backbone_lr_factor=factor, eval_every=EVERY)
-    for task, (epochs, factor) in {Task.CLS: (24, 0.1), Task.SEG: (60, 0.3), Task.DET: (60, 0.3)}.items()
+    for task, (epochs, factor) in {"cls": (24, 0.1), "seg": (60, 0.3), "det": (60, 0.3)}.items()
 }
 #: What of a schedule a specialist reads.
 _READ = ("epochs", "batch_size", "lr", "backbone_lr_factor", "weight_decay", "warmup", "clip_norm", "ema_decay")
 
 
-def training_of(task: Task, config: Config) -> dict[str, Any]:
+def training_of(task: str, config: Config) -> dict[str, Any]:
     """All that a specialist's result depends on, but for seed and data."""
     of_model = {key: getattr(config.model, key) for key in ("backbone", "pretrained", "precision")}
     schedule = {key: getattr(SCHEDULES[task], key) for key in _READ}
@@ -82,7 +81,7 @@ def training_of(task: Task, config: Config) -> dict[str, Any]:
 class Training:
     """One specialist from any epoch to the end."""
 
-    def __init__(self, task: Task, config: Config, state: Path) -> None:
+    def __init__(self, task: str, config: Config, state: Path) -> None:
         """Args: state: the file that it goes on from, and saves itself to."""
         self.task, self.state = task, state
         self.device = resolve_device(config.device)
@@ -92,8 +91,9 @@ class Training:
         data = config.data.model_copy(update={"cache_scale": 1.0, "sizes": ()})
         self.config = config.model_copy(update={"data": data})
         interpolation = create_backbone(config.model.backbone).preprocess.interpolation
-        self.load: Callable[[str], TaskData] = partial(
-            load_split, task, data=data, interpolation=interpolation, budget=CacheBudget(data.cache_mb)
+        listings, budget = Listings(self.config), CacheBudget(data.cache_mb)
+        self.load: Callable[[str], Split] = lambda split: get_task(task).load(
+            listings.get(task, split), self.config, interpolation=interpolation, budget=budget
         )
         self.loop = self._loop()
         self.begun_with = {
@@ -123,11 +123,11 @@ class Training:
 
         def validate(averaged: Any) -> Validation:
             scores = self._measure(averaged, [val]).scores()
-            return Validation(scores, scores[MAIN_METRIC[self.task]] or 0.0, Thresholds(0.0, []))
+            return Validation(scores, scores[get_task(self.task).metric.key] or 0.0, {"cells": 0.0, "boxes": []})
 
         return TrainingLoop(objective, loader, batch_norm="frozen", validate=validate, weights_floor=0.0)
 
-    def _measure(self, model: Specialist, splits: list[TaskData]) -> Any:
+    def _measure(self, model: Specialist, splits: list[Split]) -> Any:
         return measure(model, self.task, splits, self.config, self.device, self.precision)
 
     def run(self, console: Console) -> None:
@@ -187,7 +187,7 @@ class Training:
 
 
 def run(
-    task: Task, config: Config, base: Path, *, reports: Sequence[str], results: Path, output: Path, console: Console
+    task: str, config: Config, base: Path, *, reports: Sequence[str], results: Path, output: Path, console: Console
 ) -> dict[str, Any]:
     """The document of a specialist, trained where it is not kept yet.
 
@@ -207,7 +207,7 @@ def run(
     splits = report_splits(config)
     document = {
         "config_file": base.name,
-        "specialist": task.value,
+        "specialist": task,
         "seed": config.seed,
         **training.report({name: splits[name] for name in reports}),
         **machine(config),
@@ -218,7 +218,7 @@ def run(
     return document
 
 
-def _kept(path: Path, task: Task, config: Config) -> dict[str, Any] | None:
+def _kept(path: Path, task: str, config: Config) -> dict[str, Any] | None:
     """The document of a specialist that was trained as today, on this data."""
     if not path.is_file():
         return None
@@ -227,14 +227,14 @@ def _kept(path: Path, task: Task, config: Config) -> dict[str, Any] | None:
     return document if same and document["data"] == data_hashes(config, list(document["data"])) else None
 
 
-def _of_0_1_0(results: Path, name: str, task: Task, config: Config) -> tuple[Path, dict[str, Any] | None]:
+def _of_0_1_0(results: Path, name: str, task: str, config: Config) -> tuple[Path, dict[str, Any] | None]:
     path = path_in_0_1_0(results, name)
-    return path, finished(path, config, [task.value])
+    return path, finished(path, config, [task])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=[task.value for task in Task], required=True)
+    parser.add_argument("--task", choices=list(TASKS), required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=0)
@@ -249,7 +249,7 @@ def main() -> int:
     try:
         config = load_config(given.config, {"data.root": given.data, "seed": given.seed})
         places = {"results": given.results, "output": given.output}
-        document = run(Task(given.task), config, given.config, reports=reports, console=console, **places)
+        document = run(given.task, config, given.config, reports=reports, console=console, **places)
     except OneheadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.config.sections import Config
 from onehead_cli.events import Reporter
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 
 if TYPE_CHECKING:
     from onehead_cli.data.prepare.download_cache import Planned
@@ -119,7 +119,7 @@ def verify_data(root: Path) -> list[str]:
 
 
 def preview_data(
-    data: DataConfig, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
+    config: Config, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Sheets of labelled samples and histograms of the labels; see `datasets.preview.preview_data`.
 
@@ -128,7 +128,7 @@ def preview_data(
     """
     from onehead_cli.preview import preview
 
-    return preview.preview_data(data, splits=splits, folder=folder, seed=seed, reporter=reporter)
+    return preview.preview_data(config, splits=splits, folder=folder, seed=seed, reporter=reporter)
 
 
 def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
@@ -147,7 +147,7 @@ def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callab
 
 
 @_in_several_processes
-def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, reporter: Reporter) -> list[TrainingResult]:
+def train_teacher(config: Config, *, tasks: Sequence[str], resume: bool, reporter: Reporter) -> list[TrainingResult]:
     """Train a single-task network a task, one after the other.
 
     Args:
@@ -157,19 +157,23 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint.networks import can_resume
+    from onehead_cli.data.listings import Listings
     from onehead_cli.data.scan.bad_files import scan_for_run
     from onehead_cli.runtime.compute import deterministic_algorithms
     from onehead_cli.runtime.processes import from_first
+    from onehead_cli.tasks.task import get_task
     from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
 
-    names = [task.value for task in tasks]
+    names = list(tasks)
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
-        masks = [Task.SEG] if config.teacher.boxes_from_masks and Task.DET in tasks else []
-        read = [task for task in config.data.tasks if task in (*tasks, *masks)]
-        scan = from_first(lambda: scan_for_run(config, read, splits, reporter))
-        begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task.value)])
+        lenders = [lender for task in tasks for lender in get_task(task).borrows(config.teacher)]
+        read = [task for task in config.data.tasks if task in (*tasks, *lenders)]
+        listings = Listings(config)
+        scan = from_first(lambda: scan_for_run(listings, read, splits, reporter))
+        listings.leave_out(scan.bad)
+        begun = from_first(lambda: [task for task in tasks if can_resume(config.output, task)])
         results = []
         for index, task in enumerate(tasks):
             go_on = resume and (task in begun or not begun)
@@ -177,13 +181,14 @@ def train_teacher(config: Config, *, tasks: Sequence[Task], resume: bool, report
             stale = [] if resume else names[index:]
             results.append(
                 train_network(
-                    task.value,
+                    task,
                     (task,),
                     config,
                     teachers={},
                     resume=go_on,
                     supersedes=stale,
                     scan=scan,
+                    listings=listings,
                     reporter=reporter,
                 )
             )
@@ -200,6 +205,7 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint.networks import STUDENT, best_path, load_teachers
+    from onehead_cli.data.listings import Listings
     from onehead_cli.data.scan.bad_files import scan_for_run
     from onehead_cli.errors import CheckpointError, ConfigError
     from onehead_cli.runtime.compute import deterministic_algorithms
@@ -211,7 +217,7 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
     if len(tasks) < 2:
         raise ConfigError(f"data.tasks names {tasks[0]} only: a unified network needs two tasks or more")
     teachers = from_first(lambda: load_teachers(config))
-    missing = [best_path(config.teachers_folder, task.value) for task in tasks if task not in teachers]
+    missing = [best_path(config.teachers_folder, task) for task in tasks if task not in teachers]
     if missing and config.distill.lambda_ > 0:
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
@@ -220,9 +226,19 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
     stale = () if resume else (STUDENT,)
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, [STUDENT], reporter), deterministic_algorithms(config.deterministic):
-        scan = from_first(lambda: scan_for_run(config, tasks, splits, reporter))
+        listings = Listings(config)
+        scan = from_first(lambda: scan_for_run(listings, tasks, splits, reporter))
+        listings.leave_out(scan.bad)
         return train_network(
-            STUDENT, tasks, config, teachers=teachers, resume=resume, supersedes=stale, scan=scan, reporter=reporter
+            STUDENT,
+            tasks,
+            config,
+            teachers=teachers,
+            resume=resume,
+            supersedes=stale,
+            scan=scan,
+            listings=listings,
+            reporter=reporter,
         )
 
 
@@ -231,7 +247,7 @@ def evaluate(
     config: Config,
     *,
     checkpoint: Path | None,
-    tasks: Sequence[Task] | None,
+    tasks: Sequence[str] | None,
     splits: Sequence[str],
     relative: bool,
     reporter: Reporter,

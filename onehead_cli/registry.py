@@ -1,6 +1,6 @@
 """Which tasks there are, found without loading them: `--help` and `prepare-data` must not wait for torch.
 
-A task is an object (`tasks.task.Task`) and so is the format of its data on disk (`data.split.Format`). onehead's own
+A task is an object (`tasks.task.Task`) and so is the format of its data on disk (`data.format.Format`). onehead's own
 stand below; another package adds its own by entry points of one name in the groups `onehead.tasks` and
 `onehead.formats`, each naming an object as "module:NAME".
 """
@@ -37,6 +37,7 @@ def _entries() -> dict[str, tuple[EntryPoint, EntryPoint]]:
     return found
 
 
+OWN_TASKS: tuple[str, ...] = tuple(_OWN)
 #: All tasks' names, onehead's own first.
 TASKS: tuple[str, ...] = tuple(_entries())
 
@@ -44,11 +45,6 @@ if TYPE_CHECKING:
     TaskName = str
 else:
     TaskName = Literal[TASKS]
-
-
-def is_foreign(name: str) -> bool:
-    """Whether a task comes from another package."""
-    return name not in _OWN
 
 
 @functools.cache

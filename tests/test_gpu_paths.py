@@ -14,9 +14,9 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
+from onehead_cli.registry import TASKS
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
-from onehead_cli.types import TASKS, Task
 
 #: The smallest EfficientNet that timm has; its first stages can be frozen.
 NAME = "test_efficientnet"
@@ -118,10 +118,10 @@ def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
         batch = loop.loader.minibatch(0)
         estimate = estimate_training(loop)
         kept = [part for data in loop.loader.splits.values() for part in data._store._fitted.values()]
-        kept += loop.loader.splits[Task.SEG]._masks.values()
+        kept += loop.loader.splits["seg"]._masks.values()
         assert len(kept) == 4 * 12 and all(isinstance(each, DeviceTensor) for each in kept)
-    target, boxes = batch[Task.DET].target, batch[Task.SEG].mask_boxes
-    for each in (*[part.images for part in batch.values()], batch[Task.SEG].target, target.boxes, boxes.labels):
+    target, boxes = batch["det"].target, batch["seg"].mask_boxes
+    for each in (*[part.images for part in batch.values()], batch["seg"].target, target.boxes, boxes.labels):
         assert isinstance(each, DeviceTensor)
     parameters = sum(each.numel() for each in loop.objective.model.parameters())
     assert estimate.memory_bytes == PEAK_BYTES + 2 * 4 * parameters + 12 * 64 * 64 * (3 * 3 + 1)  # masks too

@@ -17,7 +17,7 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config, parse_assignments
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.images import open_mask, open_picture
-from onehead_cli.data.listing import read_mask_classes
+from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.errors import CheckpointError, ConfigError, DataError
 from onehead_cli.files.checksum import add_checksum
 from onehead_cli.files.json_files import read_json

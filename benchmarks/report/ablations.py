@@ -7,7 +7,8 @@ from typing import Any
 
 from common import FREQUENT
 
-from onehead_cli.types import MAIN_METRIC, TASKS
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 from report.data import Document, Results
 from report.text import SCORE_LABELS, Lines, listed
 
@@ -97,7 +98,7 @@ def _changes(results: Results, row: Document) -> Mapping[str, Any]:
 
 
 def _metric_label(row: Document) -> str:
-    labels = {MAIN_METRIC[task]: SCORE_LABELS[task] for task in TASKS}
+    labels = {get_task(task).metric.key: SCORE_LABELS[task] for task in TASKS}
     return labels.get(row["metric"], f"mAP {FREQUENT}+")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from common import frequent_map
 
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 
 Document = dict[str, Any]
 #: A figure of each seed; seeds without one are left out.
@@ -33,33 +34,33 @@ class Results:
     """
 
     finals: dict[str, dict[int, Document]]
-    specialists: dict[Task, dict[int, Document]]
-    long_baselines: dict[Task, dict[int, Document]]
+    specialists: dict[str, dict[int, Document]]
+    long_baselines: dict[str, dict[int, Document]]
     comparison: list[Document]
     runs: list[Document]
     wanted: list[int]
     folder: Path
     config: str
 
-    def score(self, recipe: str, report: str, who: str, task: Task) -> BySeed:
+    def score(self, recipe: str, report: str, who: str, task: str) -> BySeed:
         """The main score of student or teachers.
 
         Args: report: pooled, val or test. who: unified or baseline.
         """
-        metric = MAIN_METRIC[task]
+        metric = get_task(task).metric.key
         return _by_seed(self.finals[recipe], lambda doc: doc["evaluation"][report][who][metric])
 
-    def difference(self, recipe: str, report: str, task: Task) -> BySeed:
+    def difference(self, recipe: str, report: str, task: str) -> BySeed:
         """Unified minus its own baseline."""
         return minus(self.score(recipe, report, UNIFIED, task), self.score(recipe, report, BASELINE, task))
 
-    def specialist(self, report: str, task: Task) -> BySeed:
-        return _by_seed(self.specialists[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
+    def specialist(self, report: str, task: str) -> BySeed:
+        return _by_seed(self.specialists[task], lambda doc: doc["scores"][report][get_task(task).metric.key])
 
-    def long_baseline(self, report: str, task: Task) -> BySeed:
-        return _by_seed(self.long_baselines[task], lambda doc: doc["scores"][report][MAIN_METRIC[task]])
+    def long_baseline(self, report: str, task: str) -> BySeed:
+        return _by_seed(self.long_baselines[task], lambda doc: doc["scores"][report][get_task(task).metric.key])
 
-    def lead(self, recipe: str, report: str, other: Callable[[str, Task], BySeed], task: Task) -> BySeed:
+    def lead(self, recipe: str, report: str, other: Callable[[str, str], BySeed], task: str) -> BySeed:
         """Unified minus `other`, which gives a score of a report and task."""
         return minus(self.score(recipe, report, UNIFIED, task), other(report, task))
 
@@ -67,9 +68,9 @@ class Results:
         """Top-1 of the untouched ImageNet classifier; empty where it does not know the classes."""
         return _by_seed(self.finals[FULL], lambda doc: (doc["imagenet_classifier"] or {}).get(report))
 
-    def per_class(self, report: str, who: str, task: Task) -> list[list[Document]]:
+    def per_class(self, report: str, who: str, task: str) -> list[list[Document]]:
         """The rows a class of each seed of the full recipe."""
-        return [doc["evaluation"][report]["per_class"][task.value][who] for doc in self.finals[FULL].values()]
+        return [doc["evaluation"][report]["per_class"][task][who] for doc in self.finals[FULL].values()]
 
     def frequent(self, recipe: str, who: str, report: str) -> BySeed:
         """mAP over the classes with enough boxes, of student or teacher."""
@@ -77,10 +78,10 @@ class Results:
         return _by_seed(docs, lambda doc: frequent_map(doc["evaluation"][report]["per_class"]["det"][who]))
 
     def frequent_specialist(self, report: str) -> BySeed:
-        return _by_seed(self.specialists[Task.DET], lambda doc: frequent_map(doc["per_class"][report]))
+        return _by_seed(self.specialists["det"], lambda doc: frequent_map(doc["per_class"][report]))
 
     def frequent_long_baseline(self, report: str) -> BySeed:
-        return _by_seed(self.long_baselines[Task.DET], lambda doc: frequent_map(doc["per_class"][report]))
+        return _by_seed(self.long_baselines["det"], lambda doc: frequent_map(doc["per_class"][report]))
 
     def missing(self, docs: Mapping[int, Document]) -> list[int]:
         return [seed for seed in self.wanted if seed not in docs]
@@ -92,8 +93,8 @@ def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
     What a document is, it says itself; 0.1.0's do not all name their config, and all have the same.
     """
     finals: dict[str, dict[int, Document]] = {FULL: {}, PLAIN: {}}
-    specialists: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
-    long_baselines: dict[Task, dict[int, Document]] = {task: {} for task in TASKS}
+    specialists: dict[str, dict[int, Document]] = {task: {} for task in TASKS}
+    long_baselines: dict[str, dict[int, Document]] = {task: {} for task in TASKS}
     comparison: list[Document] = []
     runs: list[Document] = []
     for path in sorted(folder.glob("*.json")):
@@ -107,9 +108,9 @@ def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
         elif "recipe" in document:
             finals[document["recipe"]][document["seed"]] = document
         elif "specialist" in document:
-            specialists[Task(document["specialist"])][document["seed"]] = document
+            specialists[document["specialist"]][document["seed"]] = document
         elif "long_baseline" in document:
-            long_baselines[Task(document["long_baseline"])][document["seed"]] = document
+            long_baselines[document["long_baseline"]][document["seed"]] = document
     return Results(
         finals={recipe: _only(docs, wanted) for recipe, docs in finals.items()},
         specialists={task: _only(docs, wanted) for task, docs in specialists.items()},

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 from onehead_cli.wording import readable
 from report.data import BASELINE, FULL, PLAIN, POOLED, UNIFIED, Document, Results, mean, shown
 from report.plots import plot_losses, plot_scores, plot_weights
@@ -19,9 +19,9 @@ _MOST = 10
 def per_class(results: Results) -> Lines:
     lines = ["## A class, on val and test pooled", "", "The full recipe."]
     columns = {
-        Task.CLS: ("pictures", {"top1": "Top-1", "precision": "precision"}),
-        Task.SEG: ("pixels", {"iou": "IoU"}),
-        Task.DET: ("boxes", {"ap": "AP", "ap50": "AP50"}),
+        "cls": ("pictures", {"top1": "Top-1", "precision": "precision"}),
+        "seg": ("pixels", {"iou": "IoU"}),
+        "det": ("boxes", {"ap": "AP", "ap50": "AP50"}),
     }
     for task, (count, scores) in columns.items():
         tables = {who: results.per_class(POOLED, who, task) for who in (UNIFIED, BASELINE)}
@@ -88,7 +88,7 @@ def _pairs(seeds: Sequence[Sequence[Document]], unit: str) -> Lines:
 
 
 def _lowest_ious(results: Results) -> Lines:
-    tables = results.per_class(POOLED, UNIFIED, Task.SEG)
+    tables = results.per_class(POOLED, UNIFIED, "seg")
     found = [
         (mean(values), row["name"], values)
         for index, row in enumerate(tables[0])
@@ -173,7 +173,7 @@ def curves(results: Results, pictures: Path) -> Lines:
     lines += ["", "## The course of the task weights", ""]
     for task in TASKS:
         runs = [
-            [epoch["weights"][task.value] for epoch in doc["networks"]["all"]["epochs"] if epoch["weights"]]
+            [epoch["weights"][task] for epoch in doc["networks"]["all"]["epochs"] if epoch["weights"]]
             for doc in results.finals[FULL].values()
         ]
         every = [weight for run in runs for weight in run]

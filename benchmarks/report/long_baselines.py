@@ -25,7 +25,6 @@ from onehead_cli.checkpoint.networks import best_path, last_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
-from onehead_cli.types import Task
 from report.measure import read_epochs
 from report.units import read_json
 
@@ -38,19 +37,19 @@ def long_config(base: Path, *, seed: int, data: Path, output: Path) -> Config:
     return load_config(base, {"seed": seed, "teacher.epochs": epochs, **places})
 
 
-def train_long_baseline(task: Task, config: Config, base: Path, *, results: Path, console: Console) -> None:
+def train_long_baseline(task: str, config: Config, base: Path, *, results: Path, console: Console) -> None:
     """Train and measure one where {results}/{config}-long-baseline-{task}-seed{N}.json does not have it yet.
 
     Args: base: the file that `long_config` made the config of.
     """
     unit = f"long-baseline-{task}-seed{config.seed}"
-    if done := kept(results, base, unit, config, [task.value]):
+    if done := kept(results, base, unit, config, [task]):
         console.note(f"{done}: done already")
         return
     console.note(f"long baseline {task}, seed {config.seed}")
-    resume = last_path(config.output, task.value).is_file()
+    resume = last_path(config.output, task).is_file()
     engine.train_teacher(config, tasks=[task], resume=resume, reporter=console)
-    best = best_path(config.output, task.value)
+    best = best_path(config.output, task)
     scores, per_class = {}, {}
     for name, splits in report_splits(config).items():
         folder = config.output / f"evaluate-{name}"
@@ -67,7 +66,7 @@ def train_long_baseline(task: Task, config: Config, base: Path, *, results: Path
     checkpoint, epochs = load_checkpoint(best), read_epochs(config.output / f"{task}.jsonl")
     document = {
         "config_file": base.name,
-        "long_baseline": task.value,
+        "long_baseline": task,
         "seed": config.seed,
         "epoch": checkpoint.epoch,
         "scores": scores,

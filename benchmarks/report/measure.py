@@ -19,18 +19,19 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.checkpoint.networks import STUDENT, best_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
-from onehead_cli.data.augment import to_float
+from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_picture
+from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import imagenet_classifier
 from onehead_cli.prediction.predict import Predictor
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
-from onehead_cli.tasks.detection.data import DetectionData
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import TASKS, Task
+from onehead_cli.tasks.detection.split import DetectionSplit
+from onehead_cli.tasks.task import get_task
 from report.error_analysis import DetectionErrors, TrueBoxes, confusion_pairs
 from report.units import NETWORKS, RECIPES, Unit, read_json
 
@@ -61,7 +62,7 @@ def _network(unit: Unit, name: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in checkpoint.model().parameters()),
         "image_size": checkpoint.preprocess["image_size"],
         "best_epoch": checkpoint.epoch,
-        "cell_threshold": checkpoint.thresholds.cells,
+        "cell_threshold": checkpoint.thresholds["cells"],
         "seconds": round(sum(epoch["seconds"] for epoch in epochs), 1),
         **{key: marker.get(key) for key in ("processor", "threads", "torch", "precision", "copied_from")},
         "epochs": epochs,
@@ -113,7 +114,7 @@ def _evaluation(unit: Unit, name: str, splits: Sequence[str], console: Console) 
         reporter=console,
     )
     kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
-    rows = {task.value: read_json(folder / f"per_class_{task}.json") for task in TASKS}
+    rows = {task: read_json(folder / f"per_class_{task}.json") for task in TASKS}
     return {
         **{key: result.document[key] for key in kept},
         "per_class": {task: {key: table[key] for key in ("unified", "baseline")} for task, table in rows.items()},
@@ -125,7 +126,7 @@ def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, An
     folder = unit.config.output / "evaluate-pooled"
     checkpoint = load_checkpoint(best_path(unit.config.output, STUDENT))
     predictor = Predictor(checkpoint, unit.config)
-    data = [load(Task.DET, split, unit.config) for split in splits]
+    data = [load("det", split, unit.config) for split in splits]
     errors = DetectionErrors(data[0].classes)
     pictures = [pair for split in data for pair in zip(split.paths, true_boxes(split), strict=True)]
     with console.track(f"{unit.name}: errors", len(pictures)) as advance:
@@ -134,7 +135,7 @@ def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, An
             [prediction] = predictor.predict([fitted], [fit])
             errors.add(prediction.boxes, truth)
             advance(done, "")
-    boxes = zip(data[0].classes, checkpoint.thresholds.boxes, strict=True)
+    boxes = zip(data[0].classes, checkpoint.thresholds["boxes"], strict=True)
     return {
         "splits": list(splits),
         "cls": confusion_pairs(*_read_confusion(folder / "confusion_cls_unified.csv")),
@@ -143,13 +144,10 @@ def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, An
     }
 
 
-def true_boxes(split: DetectionData) -> list[TrueBoxes]:
+def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
     """The labels of each picture, in the order of `split.paths`."""
-    by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in split.ground_truth["images"]}
-    for annotation in split.ground_truth["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
     pictures = []
-    for found in by_image.values():
+    for found in (split.listing.by_image[entry["id"]] for entry in split.listing.entries):
         xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
         pictures.append(
             TrueBoxes(
@@ -162,10 +160,11 @@ def true_boxes(split: DetectionData) -> list[TrueBoxes]:
     return pictures
 
 
-def load(task: Task, split: str, config: Config) -> Any:
+def load(task: str, split: str, config: Config) -> Any:
     """A split of a task as the backbone takes it."""
     interpolation = create_backbone(config.model.backbone).preprocess.interpolation
-    return load_split(task, split, config.data, interpolation=interpolation, budget=CacheBudget(config.data.cache_mb))
+    listing, budget = Listings(config).get(task, split), CacheBudget(config.data.cache_mb)
+    return get_task(task).load(listing, config, interpolation=interpolation, budget=budget)
 
 
 def _read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -181,7 +180,7 @@ def imagenet_top1(config: Config, console: Console) -> dict[str, float] | None:
     scores = {}
     for name, splits in report_splits(config).items():
         hits = []
-        for data in [load(Task.CLS, split, config) for split in splits]:
+        for data in [load("cls", split, config) for split in splits]:
             try:
                 model = imagenet_classifier(config.model.backbone, data.classes, config.model.backbone_weights)
             except (ConfigError, CheckpointError) as error:
@@ -189,7 +188,7 @@ def imagenet_top1(config: Config, console: Console) -> dict[str, float] | None:
                 return None
             model = model.to(device, memory_format=torch.channels_last)
             for index, label in enumerate(data.labels):
-                images = to_float(data.batch([index]), device).images
+                images = images_to_float(data.batch([index]).images, device)
                 with autocast(device, precision):
                     hits.append(int(model(images).argmax()) == label)
         scores[name] = statistics.fmean(hits)

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 from report.data import FULL, Document, Results
 from report.text import SCORE_LABELS
 
 #: Told apart by all kinds of colour vision (Okabe and Ito).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-TASK_COLOURS = {Task.CLS: BLUE, Task.SEG: ORANGE, Task.DET: GREEN}
+TASK_COLOURS = {"cls": BLUE, "seg": ORANGE, "det": GREEN}
 #: Least distance of two labels, as a share of the height of the panel.
 _LABEL_GAP = 0.075
 
@@ -31,7 +32,7 @@ def plot_scores(results: Results, path: Path) -> None:
     finals = results.finals[FULL].values()
     student = [(doc["networks"]["all"]["epochs"], doc["networks"]["all"]["best_epoch"]) for doc in finals]
     for task, axes in zip(TASKS, panels, strict=True):
-        metric = MAIN_METRIC[task]
+        metric = get_task(task).metric.key
         teacher = [(doc["networks"][task]["epochs"], doc["networks"][task]["best_epoch"]) for doc in finals]
         specialist = [(doc["epochs"], doc["epoch"]) for doc in results.specialists[task].values()]
         named = [("unified", BLUE, student), ("baseline", ORANGE, teacher), ("specialist", GREEN, specialist)]
@@ -51,7 +52,7 @@ def plot_losses(results: Results, path: Path) -> None:
     figure, panels = _panels(2)
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
     for axes, prefix, title in zip(panels, ("", "kd_"), ("task losses", "distillation losses"), strict=True):
-        _draw(axes, [(t.value, TASK_COLOURS[t], _lines(epochs, "losses", f"{prefix}{t}")) for t in TASKS])
+        _draw(axes, [(t, TASK_COLOURS[t], _lines(epochs, "losses", f"{prefix}{t}")) for t in TASKS])
         axes.set_title(f"student, {title}", loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
     _save(figure, path)
@@ -61,7 +62,7 @@ def plot_weights(results: Results, path: Path) -> None:
     """The student's task weights, which add up to 1."""
     figure, [axes] = _panels(1)
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
-    _draw(axes, [(t.value, TASK_COLOURS[t], _lines(epochs, "weights", t.value)) for t in TASKS])
+    _draw(axes, [(t, TASK_COLOURS[t], _lines(epochs, "weights", t)) for t in TASKS])
     axes.set_title("student, weight of each task's loss", loc="left", fontsize=10)
     # From 0, or weights that hardly leave a third would fill the panel.
     axes.set_ylim(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import FREQUENT
 
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 from report.data import (
     BASELINE,
     FULL,
@@ -24,17 +24,17 @@ from report.data import (
 )
 from report.text import SCORE_LABELS, Lines, listed, picture, table_head
 
-SPECIALISTS = {Task.CLS: "linear classifier", Task.SEG: "LR-ASPP", Task.DET: "SSDLite"}
+SPECIALISTS = {"cls": "linear classifier", "seg": "LR-ASPP", "det": "SSDLite"}
 REPORT_LABELS = {POOLED: "val and test pooled", VAL: "val", TEST: "test"}
 #: What the reference publishes of its own test split.
 REFERENCE = {
     "quick": {
-        BASELINE: {Task.CLS: 0.8667, Task.SEG: 0.3984, Task.DET: 0.0039},
-        UNIFIED: {Task.CLS: 0.8500, Task.SEG: 0.3873, Task.DET: 0.0448},
+        BASELINE: {"cls": 0.8667, "seg": 0.3984, "det": 0.0039},
+        UNIFIED: {"cls": 0.8500, "seg": 0.3873, "det": 0.0448},
     },
     "long": {
-        BASELINE: {Task.CLS: 0.9167, Task.SEG: 0.4618, Task.DET: 0.0331},
-        UNIFIED: {Task.CLS: 0.9000, Task.SEG: 0.4155, Task.DET: 0.0551},
+        BASELINE: {"cls": 0.9167, "seg": 0.4618, "det": 0.0331},
+        UNIFIED: {"cls": 0.9000, "seg": 0.4155, "det": 0.0551},
     },
 }
 #: The keys that turn the conversions of labels on.
@@ -60,7 +60,7 @@ _CAPTION_0_1_0 = (
 def final_tables(results: Results) -> Lines:
     lines = ["## Final scores"]
     for report in (POOLED, VAL, TEST):
-        rows: list[tuple[str, Callable[[Task], BySeed], str]] = []
+        rows: list[tuple[str, Callable[[str], BySeed], str]] = []
         for recipe in (FULL, PLAIN):
             if results.finals[recipe]:
                 rows += [
@@ -81,7 +81,7 @@ def final_tables(results: Results) -> Lines:
         rows += [
             (
                 "ImageNet classifier, untouched",
-                lambda task, report=report: results.imagenet(report) if task is Task.CLS else {},
+                lambda task, report=report: results.imagenet(report) if task == "cls" else {},
                 ".4f",
             ),
         ]
@@ -142,9 +142,9 @@ def _frequent(results: Results) -> Lines:
         (f"{who if who == UNIFIED else 'baseline'}, {recipe}", partial(results.frequent, recipe, who))
         for recipe, who in finals
     ]
-    if results.long_baselines[Task.DET]:
+    if results.long_baselines["det"]:
         rows.append(("long baseline, full", results.frequent_long_baseline))
-    if results.specialists[Task.DET]:
+    if results.specialists["det"]:
         rows.append(("specialist", results.frequent_specialist))
     first = next(iter(results.finals[FULL].values()))["evaluation"]
     counts = {report: [row["count"] for row in first[report]["per_class"]["det"][UNIFIED]] for report in REPORT_LABELS}
@@ -165,18 +165,18 @@ def _frequent(results: Results) -> Lines:
         values = [read(report) for report in REPORT_LABELS]
         seeds = listed(next((found for found in values if found), {}))
         lines.append(f"| {name} | {' | '.join(shown(found) for found in values)} | {seeds or 'none'} |")
-    most = max(results.per_class(POOLED, UNIFIED, Task.DET)[0], key=lambda row: row["count"])
+    most = max(results.per_class(POOLED, UNIFIED, "det")[0], key=lambda row: row["count"])
     ours, theirs = (
         [row["ap"] for rows in tables for row in rows if row["name"] == most["name"] and row["ap"] is not None]
         for tables in (
-            results.per_class(POOLED, UNIFIED, Task.DET),
-            [doc["per_class"][POOLED] for doc in results.specialists[Task.DET].values()],
+            results.per_class(POOLED, UNIFIED, "det"),
+            [doc["per_class"][POOLED] for doc in results.specialists["det"].values()],
         )
     )
     lines += [
         "",
         f"The class with the most boxes, {most['name']} ({most['count']} pooled): AP {shown(ours)} of the unified "
-        f"network, {shown(theirs)} of {SPECIALISTS[Task.DET]}.",
+        f"network, {shown(theirs)} of {SPECIALISTS['det']}.",
     ]
     return lines
 
@@ -239,9 +239,9 @@ def conversions(results: Results, pictures: Path) -> Lines:
                     f"| {listed(sorted(gain)) or 'none'} |"
                 )
     shared = [
-        task.value
+        task
         for task in TASKS
-        if all(doc["networks"][task.value].get("copied_from") for doc in results.finals[PLAIN].values())
+        if all(doc["networks"][task].get("copied_from") for doc in results.finals[PLAIN].values())
     ]
     if shared:
         lines += [
@@ -251,13 +251,13 @@ def conversions(results: Results, pictures: Path) -> Lines:
     return lines + picture(pictures, "conversions.png", caption)
 
 
-def _score_of(results: Results, recipe: str, report: str, who: str) -> Callable[[Task], BySeed]:
+def _score_of(results: Results, recipe: str, report: str, who: str) -> Callable[[str], BySeed]:
     return lambda task: results.score(recipe, report, who, task)
 
 
-def _difference_of(results: Results, recipe: str, report: str) -> Callable[[Task], BySeed]:
+def _difference_of(results: Results, recipe: str, report: str) -> Callable[[str], BySeed]:
     return lambda task: results.difference(recipe, report, task)
 
 
-def _cells(read: Callable[[Task], BySeed], form: str = ".4f") -> str:
+def _cells(read: Callable[[str], BySeed], form: str = ".4f") -> str:
     return " | ".join(shown(read(task), form) for task in TASKS)

@@ -17,8 +17,8 @@ from onehead_cli.data.images import open_picture
 from onehead_cli.drawing import class_colours
 from onehead_cli.prediction.predict import Prediction, Predictor
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
-from onehead_cli.types import TASKS, Task
 from onehead_cli.wording import readable
 from report.error_analysis import CORRECT, IGNORED, IOU, TrueBoxes, match
 from report.measure import load, true_boxes
@@ -56,7 +56,7 @@ def write_sheets(
         OneheadError: the checkpoint or a picture cannot be used.
     """
     predictor = Predictor(load_checkpoint(checkpoint), config)
-    chosen: list[tuple[Task, str, Tile]] = []
+    chosen: list[tuple[str, str, Tile]] = []
     for task in TASKS:
         console.note(f"sheet: {task}")
         tiles = sorted(_TILES[task](predictor, config, split), key=lambda tile: (tile.score, tile.path.name))
@@ -84,7 +84,7 @@ def _predict(predictor: Predictor, path: Path) -> Prediction:
 
 def _classified(predictor: Predictor, config: Config, split: str) -> list[Tile]:
     """score: the probability of the true class."""
-    data, tiles = load(Task.CLS, split, config), []
+    data, tiles = load("cls", split, config), []
     for path, label in zip(data.paths, data.labels, strict=True):
         prediction = _predict(predictor, path)
         said = int(prediction.probabilities.argmax())
@@ -98,7 +98,7 @@ def _classified(predictor: Predictor, config: Config, split: str) -> list[Tile]:
 
 def _segmented(predictor: Predictor, config: Config, split: str) -> list[Tile]:
     """score: the mean IoU of the picture's true classes."""
-    data, tiles = load(Task.SEG, split, config), []
+    data, tiles = load("seg", split, config), []
     for index, path in enumerate(data.paths):
         prediction, true = _predict(predictor, path), data.mask(index)
         matrix = confusion_matrix(prediction.mask, true, len(data.classes))
@@ -114,7 +114,7 @@ def _segmented(predictor: Predictor, config: Config, split: str) -> list[Tile]:
 
 def _detected(predictor: Predictor, config: Config, split: str) -> list[Tile]:
     """score: F1 of the boxes that `predict` shows; pictures without a true box have none."""
-    data, tiles = load(Task.DET, split, config), []
+    data, tiles = load("det", split, config), []
     for path, truth in zip(data.paths, true_boxes(data), strict=True):
         count = int((~truth.crowd).sum())
         if not count:
@@ -135,18 +135,16 @@ def _true_counts(truth: TrueBoxes, classes: Sequence[str]) -> str:
     return _join([name if count == 1 else f"{count} {name}" for name, count in counts.items()])
 
 
-_TILES: dict[Task, Callable[[Predictor, Config, str], list[Tile]]] = {
-    Task.CLS: _classified,
-    Task.SEG: _segmented,
-    Task.DET: _detected,
+_TILES: dict[str, Callable[[Predictor, Config, str], list[Tile]]] = {
+    "cls": _classified,
+    "seg": _segmented,
+    "det": _detected,
 }
 
 
-def _draw(
-    chosen: Sequence[tuple[Task, str, Tile]], classes: Mapping[Task, Sequence[str]], *, plain: bool
-) -> Image.Image:
+def _draw(chosen: Sequence[tuple[str, str, Tile]], classes: Mapping[str, Sequence[str]], *, plain: bool) -> Image.Image:
     """Every tile shows mask and boxes of the one forward pass, whatever its own task is."""
-    mask_names, box_names = classes[Task.SEG], classes[Task.DET]
+    mask_names, box_names = classes["seg"], classes["det"]
     colours = class_colours([*box_names, *mask_names[1:]])
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(mask_names)] = [colours[name] for name in mask_names[1:]]

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 
 Lines = list[str]
 
-SCORE_LABELS = {Task.CLS: "Top-1", Task.SEG: "mIoU", Task.DET: "mAP"}
+SCORE_LABELS = {"cls": "Top-1", "seg": "mIoU", "det": "mAP"}
 
 
 def table_head(first: str, *last: str) -> Lines:

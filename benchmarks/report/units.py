@@ -10,7 +10,7 @@ from typing import Any
 from onehead_cli.checkpoint.networks import STUDENT
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
-from onehead_cli.types import TASKS
+from onehead_cli.registry import TASKS
 from report.data import FULL, PLAIN
 
 #: What differs from the config, by recipe.
@@ -18,7 +18,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     FULL: {},
     PLAIN: {"teacher.boxes_from_masks": False, "student.boxes_from_masks": False},
 }
-NETWORKS = [*(task.value for task in TASKS), STUDENT]
+NETWORKS = [*(task for task in TASKS), STUDENT]
 
 
 @dataclass(frozen=True)

@@ -6,35 +6,34 @@ import numpy as np
 import torch
 
 from onehead_cli.config.sections import Config
-from onehead_cli.data.augment import to_float
-from onehead_cli.data.split import TaskData
-from onehead_cli.evaluation.evaluator import TaskResult
+from onehead_cli.data.batch import images_to_float
+from onehead_cli.data.split import Split
 from onehead_cli.runtime.compute import autocast
-from onehead_cli.tasks.classification import ClassificationData, ClassificationResult
+from onehead_cli.tasks.classification import ClassificationResult, ClassificationSplit
 from onehead_cli.tasks.detection.average_precision import DetectionResult
-from onehead_cli.tasks.detection.data import DetectionData, pooled_ground_truth
 from onehead_cli.tasks.detection.decode import Detections
-from onehead_cli.tasks.segmentation.data import SegmentationData
+from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
 from onehead_cli.tasks.segmentation.reading import read_mask
 from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
-from onehead_cli.types import Task
+from onehead_cli.tasks.segmentation.split import SegmentationSplit
+from onehead_cli.tasks.task import Result
 from specialist.networks import Specialist, maps_of
 
 
 @torch.inference_mode()
 def measure(
-    model: Specialist, task: Task, splits: list[TaskData], config: Config, device: torch.device, precision: torch.dtype
-) -> TaskResult:
+    model: Specialist, task: str, splits: list[Split], config: Config, device: torch.device, precision: torch.dtype
+) -> Result:
     """The result over the pooled splits, by the same metrics as for our networks."""
     logits, matrices, detections = [], [], []
     size = config.evaluation.batch_size
     for split in splits:
         for start in range(0, len(split), size):
             indices = range(start, min(start + size, len(split)))
-            images = to_float(split.batch(indices), device).images
+            images = images_to_float(split.batch(indices).images, device)
             with autocast(device, precision):
                 features = model.features(images)
-            if task is Task.DET:
+            if task == "det":
                 for index, found in zip(indices, model.head.with_features(features)(list(images)), strict=True):
                     boxes = split.fit(index).to_picture(found["boxes"].cpu().double().numpy())
                     scores, labels = found["scores"].cpu().double().numpy(), found["labels"].cpu().numpy() - 1
@@ -42,21 +41,21 @@ def measure(
                     detections.append(Detections(boxes[best], scores[best], labels[best]))
                 continue
             maps = maps_of(model, features, task)
-            if task is Task.CLS:
+            if task == "cls":
                 logits.append(maps.cpu())
                 continue
-            assert isinstance(split, SegmentationData)
+            assert isinstance(split, SegmentationSplit)
             for index, picture in zip(indices, maps, strict=True):
                 matrices.append(
                     confusion_matrix(read_mask(picture, split.fit(index)), split.mask(index), len(split.classes))
                 )
     first = splits[0]
-    if task is Task.CLS:
+    if task == "cls":
         labels = np.array(
-            [label for split in splits if isinstance(split, ClassificationData) for label in split.labels]
+            [label for split in splits if isinstance(split, ClassificationSplit) for label in split.labels]
         )
         return ClassificationResult(torch.cat(logits).numpy(), labels, first.classes)
-    if task is Task.SEG:
+    if task == "seg":
         return SegmentationResult(np.stack(matrices), first.classes)
-    boxed = [split for split in splits if isinstance(split, DetectionData)]
+    boxed = [split for split in splits if isinstance(split, DetectionSplit)]
     return DetectionResult(pooled_ground_truth(boxed), detections, boxed[0].category_ids, first.classes)

@@ -17,13 +17,14 @@ from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from onehead_cli.config.sections import Config
+from onehead_cli.data.batch import Batch, Target
 from onehead_cli.network.backbone import Preprocess, create_backbone
 from onehead_cli.network.depthwise import replace_depthwise
 from onehead_cli.network.weights import load_pretrained
 from onehead_cli.runtime.compute import autocast
+from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.types import Batch, DetectionTarget, Task
 
 
 class Specialist(nn.Module):
@@ -87,14 +88,14 @@ class SsdLite(SSD):
         return self
 
 
-def build(task: Task, config: Config, classes: int) -> Specialist:
+def build(task: str, config: Config, classes: int) -> Specialist:
     """A specialist with ImageNet weights in its backbone, unless `model.pretrained` is false."""
     name = config.model.backbone
     preprocess = create_backbone(name).preprocess
-    if task is Task.CLS:
+    if task == "cls":
         backbone = timm.create_model(name, num_classes=0, global_pool="")
         head: nn.Module = LinearClassifier(backbone.head_hidden_size, classes)
-    elif task is Task.SEG:
+    elif task == "seg":
         backbone = timm.create_model(name, features_only=True, out_indices=(2, 4), output_stride=16)
         low, high = backbone.feature_info.channels()
         head = LRASPPHead(low, high, classes, 128)
@@ -111,7 +112,7 @@ def build(task: Task, config: Config, classes: int) -> Specialist:
 class SpecialistObjective:
     """The loss of one mini-batch, in the form that the training loop asks for."""
 
-    task: Task
+    task: str
     model: Specialist
     schedule: Any
     precision: torch.dtype
@@ -124,9 +125,9 @@ class SpecialistObjective:
         with autocast(part.images.device, self.precision):
             features = self.model.features(part.images)
         loss = self._loss(features, part.images, part.target)
-        return loss, {self.task.value: loss.detach()}
+        return loss, {self.task: loss.detach()}
 
-    def _loss(self, features: Any, images: Tensor, target: Tensor | DetectionTarget) -> Tensor:
+    def _loss(self, features: Any, images: Tensor, target: Target) -> Tensor:
         if isinstance(target, DetectionTarget):
             wanted = [target.labels[i] >= 0 for i in range(len(images))]
             truth = [
@@ -134,14 +135,14 @@ class SpecialistObjective:
             ]
             losses = self.model.head.with_features(features)(list(images), truth)
             return losses["bbox_regression"] + losses["classification"]
-        if self.task is Task.SEG:
-            return segmentation_loss(self._maps(features), target).mean()
-        return F.cross_entropy(self._maps(features), target, label_smoothing=self.schedule.label_smoothing)
+        if self.task == "seg":
+            return segmentation_loss(self._maps(features), target.masks).mean()
+        return F.cross_entropy(self._maps(features), target.labels, label_smoothing=self.schedule.label_smoothing)
 
     def _maps(self, features: Any) -> Tensor:
         return maps_of(self.model, features, self.task)
 
 
-def maps_of(model: Specialist, features: Any, task: Task) -> Tensor:
-    inputs = {"low": features[0].float(), "high": features[1].float()} if task is Task.SEG else features.float()
+def maps_of(model: Specialist, features: Any, task: str) -> Tensor:
+    inputs = {"low": features[0].float(), "high": features[1].float()} if task == "seg" else features.float()
     return model.head(inputs)

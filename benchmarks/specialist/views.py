@@ -17,31 +17,32 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from onehead_cli.data.augment import pictures_to_float
+from onehead_cli.config.sections import IGNORE_INDEX
+from onehead_cli.data.batch import Batch, Target, TaskBatch, images_to_float
 from onehead_cli.data.images import open_picture
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.data.split import TaskData
-from onehead_cli.tasks.classification import ClassificationData
-from onehead_cli.tasks.detection.data import DetectionData, detection_target
-from onehead_cli.tasks.segmentation.data import SegmentationData
-from onehead_cli.types import IGNORE_INDEX, Batch, DetectionTarget, Task, TaskBatch
+from onehead_cli.data.split import Split
+from onehead_cli.tasks.classification import ClassificationSplit, ClassLabels
+from onehead_cli.tasks.detection.split import DetectionSplit
+from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.segmentation.split import Masks, SegmentationSplit
 
 #: What `specialists.py` writes down of the views.
 VIEWS = {
-    Task.CLS: "random resized crop, mirror",
-    Task.SEG: "scale jitter .5 to 2, crop, mirror",
-    Task.DET: "zoom-out, IoU crop, mirror, photometric distortion",
+    "cls": "random resized crop, mirror",
+    "seg": "scale jitter .5 to 2, crop, mirror",
+    "det": "zoom-out, IoU crop, mirror, photometric distortion",
 }
 
 
-def transform_of(task: Task, size: int, fill: list[float]) -> v2.Transform:
+def transform_of(task: str, size: int, fill: list[float]) -> v2.Transform:
     """What makes an S x S view of a sample (image, target).
 
     Args: size: S in pixels. fill: colour outside the image, red, green and blue in 0..255.
     """
-    if task is Task.CLS:
+    if task == "cls":
         return v2.Compose([v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()])
-    if task is Task.SEG:
+    if task == "seg":
         outside: Any = {tv_tensors.Image: fill, tv_tensors.Mask: IGNORE_INDEX}
         jitter = v2.ScaleJitter((size, size), scale_range=(0.5, 2.0), antialias=True)
         crop = v2.RandomCrop(size, pad_if_needed=True, fill=outside)
@@ -56,11 +57,11 @@ def transform_of(task: Task, size: int, fill: list[float]) -> v2.Transform:
 class ViewLoader(TrainLoader):
     """Mini-batches of one task in its paper's views; what comes when depends on the seed and the position alone."""
 
-    def __init__(self, split: TaskData, **settings: Any) -> None:
+    def __init__(self, split: Split, **settings: Any) -> None:
         """Args: settings: those of `TrainLoader`."""
         super().__init__({split.task: split}, **settings)
         self.split = split
-        self._truth = true_boxes(split) if isinstance(split, DetectionData) else []
+        self._truth = true_boxes(split) if isinstance(split, DetectionSplit) else []
         self._transform = transform_of(split.task, split.image_size, (self.fill.flatten() * 255).tolist())
         self._kept: dict[int, tuple[Tensor, Any]] = {}
 
@@ -70,7 +71,7 @@ class ViewLoader(TrainLoader):
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from torch's own generator
             torch.manual_seed(self._generator(task, "view", position).initial_seed())
             views = [self._transform(*self._sample(index)) for index in indices]
-        images = pictures_to_float(torch.stack([image.as_subclass(Tensor) for image, _ in views]), self.device)
+        images = images_to_float(torch.stack([image.as_subclass(Tensor) for image, _ in views]), self.device)
         names = [self.split.paths[index].name for index in indices]
         return {task: TaskBatch(images, self._targets([target for _, target in views]), names)}
 
@@ -86,9 +87,9 @@ class ViewLoader(TrainLoader):
         return tv_tensors.Image(image), target
 
     def _target(self, index: int, canvas: tuple[int, ...]) -> Any:
-        if isinstance(self.split, ClassificationData):
+        if isinstance(self.split, ClassificationSplit):
             return self.split.labels[index]
-        if isinstance(self.split, SegmentationData):
+        if isinstance(self.split, SegmentationSplit):
             return tv_tensors.Mask(torch.tensor(self.split.mask(index)))
         # torchvision knows no regions to ignore: they are left out, and what is found there counts as wrong.
         truth = self._truth[index]
@@ -96,11 +97,11 @@ class ViewLoader(TrainLoader):
         boxed: Any = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
         return {"boxes": boxed, "labels": torch.from_numpy(labels)}
 
-    def _targets(self, targets: list[Any]) -> Tensor | DetectionTarget:
-        if self.split.task is Task.CLS:
-            return torch.tensor(targets, device=self.device)
-        if self.split.task is Task.SEG:
-            return torch.stack([mask.as_subclass(Tensor) for mask in targets]).long().to(self.device)
+    def _targets(self, targets: list[Any]) -> Target:
+        if self.split.task == "cls":
+            return ClassLabels(torch.tensor(targets, device=self.device))
+        if self.split.task == "seg":
+            return Masks(torch.stack([mask.as_subclass(Tensor) for mask in targets]).long().to(self.device))
         rows = [(found["boxes"].numpy(), found["labels"].numpy()) for found in targets]
-        target = detection_target([(boxes, labels, np.zeros(len(labels), dtype=np.bool_)) for boxes, labels in rows])
-        return DetectionTarget(*(part.to(self.device) for part in (target.boxes, target.labels, target.crowd)))
+        padded = [(boxes, labels, np.zeros(len(labels), dtype=np.bool_)) for boxes, labels in rows]
+        return DetectionTarget.padded(padded).to(self.device)

@@ -17,7 +17,7 @@ import onehead_cli.training.run
 from onehead_cli import engine
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
-from onehead_cli.types import TASKS
+from onehead_cli.registry import TASKS
 
 
 def main(config_file: Path) -> None:

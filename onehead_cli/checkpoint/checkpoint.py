@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from onehead_cli.checkpoint.half_precision import SUFFIX, read_half_precision, to_half_precision
-from onehead_cli.errors import CheckpointError, DamagedCheckpointError
+from onehead_cli.config.sections import EvaluationConfig
+from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import add_checksum, has_valid_checksum
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.reading import Reading
-from onehead_cli.types import SizeUnit, Task
+from onehead_cli.tasks.task import Reader, all_tasks, get_task
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
@@ -29,29 +28,19 @@ _READABLE = (2, FORMAT)
 
 
 @dataclass
-class Thresholds:
-    """How the maps are read; chosen on val.
-
-    cells: cells less sure of their class than this do not count in classification.
-    boxes: score of a class from which a box is drawn, one a detection class (evaluation keeps all boxes).
-    """
-
-    cells: float
-    boxes: list[float]
-
-
-@dataclass
 class Checkpoint:
     """A network with all that is needed to use it, and, in a `_last` file, to go on training it.
 
     name: "cls", "seg", "det" or "all".
     weights: the averaged (EMA) weights that are evaluated.
     preprocess: mean, std and interpolation of the backbone, image size in pixels, and fit.
+    thresholds: how the maps are read, chosen on val, by name. Cells less sure of their class than `cells` do not count
+        in classification; a box is shown from a score in `boxes`, one per detection class (evaluation keeps all boxes).
     scores: on val, by metric.
     config: the config it was trained with.
     epoch: epochs done. training: optimizer, raw weights, random states, ... of a `_last` file, else empty.
     data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
-    reading: how its maps are read.
+    reading: how its maps are read besides, as plain values by name; empty in format 2, which means as 0.1.0 read.
     origin: what it was trained with: {"precision": "bf16" or "fp32", "processor": ..., "commit": ...}; empty where it
         was not written down, in format 2.
     """
@@ -60,14 +49,14 @@ class Checkpoint:
     architecture: Architecture
     weights: dict[str, Tensor]
     preprocess: dict[str, Any]
-    thresholds: Thresholds
+    thresholds: dict[str, Any]
     scores: dict[str, float | None]
     config: dict[str, Any]
     epoch: int
     seed: int
     training: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
-    reading: Reading = field(default_factory=Reading)
+    reading: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str | None] = field(default_factory=dict)
 
     def model(self) -> OneHead:
@@ -82,6 +71,12 @@ class Checkpoint:
         except RuntimeError as error:
             raise CheckpointError(f"weights of '{self.name}' do not fit its architecture: {error}") from None
         return model.eval()
+
+    def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
+        """What reads the network's map of a task; see `Task.reader`."""
+        found = get_task(task)
+        reading = found.changed_reading(self.reading, config)
+        return found.reader(self.architecture, reading, self.thresholds, config, score_threshold=score_threshold)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
@@ -127,22 +122,20 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
         "name": checkpoint.name,
         "architecture": {
             "backbone": architecture.backbone,
-            "classes": {task.value: list(names) for task, names in architecture.classes.items()},
-            "boxes_per_cell": architecture.boxes_per_cell,
-            "tasks": [task.value for task in architecture.tasks],
+            "classes": {task: list(names) for task, names in architecture.classes.items()},
+            "tasks": list(architecture.tasks),
             "skip": architecture.skip,
-            "priors": [list(prior) for prior in architecture.priors],
-            "size_unit": architecture.size_unit,
+            **architecture.of_tasks,
         },
         "weights": checkpoint.weights,
         "preprocess": checkpoint.preprocess,
-        "thresholds": {"cells": checkpoint.thresholds.cells, "boxes": checkpoint.thresholds.boxes},
+        "thresholds": checkpoint.thresholds,
         "scores": checkpoint.scores,
         "config": checkpoint.config,
         "epoch": checkpoint.epoch,
         "seed": checkpoint.seed,
         "data": checkpoint.data,
-        "reading": dataclasses.asdict(checkpoint.reading),
+        "reading": checkpoint.reading,
         "origin": checkpoint.origin,
     }
 
@@ -165,6 +158,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {readable})")
     try:
         return _parse(document)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint ({error})") from None
 
@@ -188,29 +183,31 @@ def _read(path: Path) -> object:
 
 
 def _parse(document: Mapping[str, Any]) -> Checkpoint:
-    stored, is_old = document["architecture"], document["format"] == 2
-    since_3 = {} if is_old else _since_format_3(stored)
-    architecture = Architecture(
-        backbone=stored["backbone"],
-        classes={Task(task): list(names) for task, names in stored["classes"].items()},
-        boxes_per_cell=int(stored["boxes_per_cell"]),
-        tasks=tuple(Task(task) for task in stored["tasks"]),
-        **since_3,
-    )
-    thresholds = Thresholds(float(document["thresholds"]["cells"]), list(document["thresholds"]["boxes"]))
+    is_old = document["format"] == 2
     fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
-    stored_fields = {key: document[key] for key in fields}
-    data = document.get("data", {})
-    reading = Reading() if is_old else Reading(**document["reading"])
-    origin = {} if is_old else dict(document["origin"])
     return Checkpoint(
-        architecture=architecture, thresholds=thresholds, data=data, reading=reading, origin=origin, **stored_fields
+        architecture=_architecture(document["architecture"], is_old=is_old),
+        thresholds=dict(document["thresholds"]),
+        data=document.get("data", {}),
+        reading={} if is_old else dict(document["reading"]),
+        origin={} if is_old else dict(document["origin"]),
+        **{key: document[key] for key in fields},
     )
 
 
-def _since_format_3(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an architecture that format 2 has not; their defaults are what it means."""
-    if stored["size_unit"] not in get_args(SizeUnit):
-        raise ValueError(f"size_unit {stored['size_unit']!r}")
-    priors = tuple((float(width), float(height)) for width, height in stored["priors"])
-    return {"skip": bool(stored["skip"]), "priors": priors, "size_unit": stored["size_unit"]}
+def _architecture(stored: Mapping[str, Any], *, is_old: bool) -> Architecture:
+    """Raises: ConfigError: a task that is not installed."""
+    further = dict(stored)
+    known = {key: further.pop(key) for key in ("backbone", "classes", "tasks")}
+    skip = False if is_old else bool(further.pop("skip"))
+    for task in all_tasks(list(known["classes"])):
+        task.check(further)
+    for name in known["classes"]:
+        get_task(name)
+    return Architecture(
+        backbone=known["backbone"],
+        classes={task: list(names) for task, names in known["classes"].items()},
+        tasks=tuple(known["tasks"]),
+        skip=skip,
+        of_tasks=further,
+    )

@@ -10,7 +10,6 @@ from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import CheckpointError
 from onehead_cli.events import Reporter
-from onehead_cli.types import Task
 
 FILE = "student.safetensors"
 CARD = "MODEL_CARD.md"
@@ -67,7 +66,7 @@ def forget_run(folder: Path, name: str) -> None:
     last_path(folder, name).unlink(missing_ok=True)
 
 
-def load_teachers(config: Config) -> dict[Task, Checkpoint]:
+def load_teachers(config: Config) -> dict[str, Checkpoint]:
     """The teachers of `config.data.tasks` whose best checkpoints are in `config.teachers_folder`.
 
     Raises:
@@ -76,5 +75,5 @@ def load_teachers(config: Config) -> dict[Task, Checkpoint]:
     folder = config.teachers_folder
     if config.distill.teachers is not None and not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder of teachers")
-    paths = {task: best_path(folder, task.value) for task in config.data.tasks}
+    paths = {task: best_path(folder, task) for task in config.data.tasks}
     return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}

@@ -28,7 +28,7 @@ def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> N
         console.warn(warning)
     counts = scan.bad_counts()
     rows = [
-        [task.value, split, str(count), str(counts[task.value][split])]
+        [task, split, str(count), str(counts[task][split])]
         for task, splits in scan.pictures.items()
         for split, count in splits.items()
     ]
@@ -45,7 +45,7 @@ def _document(path: Path, scan: Scan) -> dict[str, Any]:
         "bad": scan.bad_counts(),
         "problems": [
             {
-                "task": problem.task.value,
+                "task": problem.task,
                 "split": problem.split,
                 "kind": problem.kind,
                 "path": str(problem.path) if problem.path else None,

@@ -11,12 +11,9 @@ from onehead_cli.commands import options as o
 from onehead_cli.commands.console import Console, number, table
 from onehead_cli.errors import ConfigError
 from onehead_cli.runtime.launch import is_main
-from onehead_cli.types import MAIN_METRIC, TASKS
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.compare import EvaluateResult
-
-_METRIC_NAMES = {"top1": "Top-1", "top5": "Top-5", "miou": "mIoU", "map": "mAP", "map50": "AP50"}
 
 
 class EvaluateTask(StrEnum):
@@ -87,21 +84,26 @@ def evaluate(
 
 
 def _show(result: EvaluateResult, console: Console) -> None:
+    from onehead_cli.tasks.task import get_task
+
     document = result.document
     pictures = ", ".join(f"{count} {task}" for task, count in document["pictures"].items())
     where = f"{'+'.join(document['splits'])}: {pictures} pictures"
     limit = f"{100 * document['drop_limit']:g}%"
     rows, extra = [], []
-    for task in TASKS:
-        metric = MAIN_METRIC[task]
-        before, after = document["baseline"][metric], document["unified"][metric]
+    for name, drop in document["drop"].items():
+        metric, *others = get_task(name).metrics
+        for other in others:
+            before, after = document["baseline"][other.key], document["unified"][other.key]
+            if before is not None or after is not None:
+                extra.append(f"{other.label} {number(before)} -> {number(after)}")
+        before, after = document["baseline"][metric.key], document["unified"][metric.key]
         if before is None and after is None:
             continue
-        drop = document["drop"][task.value]
         compared = drop["verdict"] is not None
         rows.append(
             [
-                _METRIC_NAMES[metric],
+                metric.label,
                 number(before),
                 number(after),
                 number(drop["diff"], "+.4f"),
@@ -110,10 +112,6 @@ def _show(result: EvaluateResult, console: Console) -> None:
                 drop["verdict"] or "–",
             ]
         )
-    for metric in ("top5", "map50"):
-        before, after = document["baseline"][metric], document["unified"][metric]
-        if before is not None or after is not None:
-            extra.append(f"{_METRIC_NAMES[metric]} {number(before)} -> {number(after)}")
     header = ["", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
     footer = "; ".join(extra) + f". Report: {result.files[0]}" if extra else f"Report: {result.files[0]}"
     console.result(document, table(where, header, rows), footer)

@@ -12,7 +12,6 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.load import describe_fields, load_config, parse_assignments
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError
-from onehead_cli.types import Task
 
 #: Of an option that is a field of the config.
 CONFIGURED = "[default: the config's]"
@@ -102,7 +101,7 @@ def build_config(file: Path | None, assignments: list[str] | None, flags: dict[s
     return load_config(file, {**parse_assignments(assignments or []), **given})
 
 
-def chosen_tasks(task: str, config: Config) -> tuple[Task, ...]:
+def chosen_tasks(task: str, config: Config) -> tuple[str, ...]:
     """The tasks that --task names: one of `data.tasks`, or all of them.
 
     Raises:
@@ -113,7 +112,7 @@ def chosen_tasks(task: str, config: Config) -> tuple[Task, ...]:
         return tasks
     if task not in tasks:
         raise ConfigError(f"--task {task}: data.tasks names {', '.join(tasks)} only")
-    return (Task(task),)
+    return (task,)
 
 
 def show_config(config: Config, console: Console) -> None:

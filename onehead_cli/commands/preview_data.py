@@ -11,7 +11,7 @@ from rich.table import Table
 from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.load import load_config
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.layout import SPLITS
 from onehead_cli.wording import readable
 
@@ -30,11 +30,13 @@ def preview_data(path: Path, *, folder: Path | None, seed: int, console: Console
     """
     if path.is_file():
         config = load_config(path)
-        data, splits = config.data, tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
+        splits = tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
         place = config.output
     else:
-        data, splits, place = DataConfig(root=path), SPLITS, path
-    document = engine.preview_data(data, splits=splits, folder=folder or place / "preview", seed=seed, reporter=console)
+        config, splits, place = Config(data=DataConfig(root=path)), SPLITS, path
+    document = engine.preview_data(
+        config, splits=splits, folder=folder or place / "preview", seed=seed, reporter=console
+    )
     tables = [_task_table(task, found["splits"]) for task, found in document["tasks"].items()]
     console.result(document, *tables, f"Samples, histograms and numbers: {document['preview']}")
 

@@ -10,11 +10,11 @@ from onehead_cli.commands.console import Console, number, table
 if TYPE_CHECKING:
     from onehead_cli.training.run import TrainingResult
 
-_METRICS = ("top1", "miou", "map")
-
 
 def show_training(command: str, results: Sequence[TrainingResult], console: Console) -> None:
-    """A row a network: its best epoch and scores on val."""
+    """A row per network: its best epoch and scores on val."""
+    from onehead_cli.tasks.task import all_tasks
+
     document = {
         "command": command,
         "networks": {
@@ -28,9 +28,12 @@ def show_training(command: str, results: Sequence[TrainingResult], console: Cons
             for result in results
         },
     }
+    metrics = [task.metric for task in all_tasks([name for result in results for name in result.tasks])]
     rows = [
-        [result.name, str(result.epoch), *(number(result.scores.get(metric)) for metric in _METRICS)]
+        [result.name, str(result.epoch), *(number(result.scores.get(metric.key)) for metric in metrics)]
         for result in results
     ]
     where = "Checkpoints: " + ", ".join(str(result.best) for result in results)
-    console.result(document, table("Best on val", ["Network", "Epoch", "Top-1", "mIoU", "mAP"], rows), where)
+    console.result(
+        document, table("Best on val", ["Network", "Epoch", *(metric.label for metric in metrics)], rows), where
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import os
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
+from onehead_cli import registry
 from onehead_cli.config.sections import Config
 from onehead_cli.config.yaml_text import parse_yaml
 from onehead_cli.errors import ConfigError
@@ -26,6 +28,18 @@ _OWN_CONFIGS = (
 
 #: Keys that are gone, with the default they had; where one still stands at it, it is passed over.
 _GONE: dict[str, Any] = {"distill.gate_masks": False}
+
+
+@functools.cache
+def config_class() -> type[Config]:
+    """The config with the sections that formats of other packages bring."""
+    formats = {name: registry.load_format(name) for name in registry.TASKS if name not in registry.OWN_TASKS}
+    sections = {name: (found.section, found.section()) for name, found in formats.items() if found.section}
+    return create_model("Config", __base__=Config, **sections) if sections else Config  # type: ignore[call-overload]
+
+
+def default_config() -> Config:
+    return config_class()()
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -46,7 +60,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
             _set_dotted(raw, key, value)
     _pass_over_gone(raw)
     try:
-        return Config.model_validate(raw)
+        return config_class().model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
 
@@ -60,7 +74,7 @@ def config_of(stored: Mapping[str, Any]) -> Config:
     raw = copy.deepcopy(dict(stored))
     _pass_over_gone(raw)
     try:
-        return Config.model_validate(raw)
+        return config_class().model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explain(error, None)) from None
 
@@ -112,7 +126,7 @@ class FieldDescription:
 
 def describe_fields(config: Config) -> list[FieldDescription]:
     """Every field of a config, in the order of the sections."""
-    return list(_describe(config, Config(), ""))
+    return list(_describe(config, default_config(), ""))
 
 
 def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[FieldDescription]:
@@ -161,7 +175,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
-    for key, words in _path_keys(Config, ""):
+    for key, words in _path_keys(config_class(), ""):
         *parents, last = key.split(".")
         node: Any = raw
         for parent in parents:
@@ -205,7 +219,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     key = ".".join(str(part) for part in first["loc"])
     source = f"{path}: " if path else ""
     if first["type"] == "extra_forbidden":
-        known = list(_known_keys(Config))
+        known = list(_known_keys(config_class()))
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         # A right key in the wrong section is closer to what was meant than a similar word.
         same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]

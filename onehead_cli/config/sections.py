@@ -7,13 +7,19 @@ The defaults are a plain recipe that any data can be trained with, at a size for
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from onehead_cli.types import IGNORE_INDEX, TASKS, Pooling, SizeUnit, Task
+from onehead_cli.registry import OWN_TASKS, TASKS, TaskName
 
 Precision = Literal["auto", "fp32", "bf16"]
+#: How the class map's cells become one answer; see `tasks.classification.pool_classes`.
+Pooling = Literal["gate", "soft"]
+#: What the sizes of boxes are counted in: the sides of the input, or cells of the map.
+SizeUnit = Literal["input", "cells"]
+#: The label of a mask pixel that belongs to no class ("void" in VOC).
+IGNORE_INDEX = 255
 
 
 class _Section(BaseModel):
@@ -27,7 +33,7 @@ def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) ->
 class DataConfig(_Section):
     """Where the pictures are and how they enter the network."""
 
-    tasks: tuple[Task, ...] = _field(TASKS, "The tasks that there is data for.", min_length=1)
+    tasks: tuple[TaskName, ...] = _field(OWN_TASKS, "The tasks that there is data for.", min_length=1)
     root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
     det_images: Path | None = _field(
         None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
@@ -82,7 +88,7 @@ class DataConfig(_Section):
 
     @field_validator("tasks")
     @classmethod
-    def _in_canonical_order(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    def _in_canonical_order(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tasks)) != len(tasks):
             raise ValueError("each task may be named once")
         return tuple(task for task in TASKS if task in tasks)
@@ -192,12 +198,16 @@ class TeacherConfig(ScheduleConfig):
     """The single-task networks: baselines of the drop check and teachers of the student."""
 
 
-class FixedWeights(_Section):
-    """The task weights of `student.task_weights: fixed`; scaled to add up to 1."""
+if TYPE_CHECKING:
 
-    cls: float = _field(1.0, "Weight of the classification loss.", ge=0)
-    seg: float = _field(1.0, "Weight of the segmentation loss.", ge=0)
-    det: float = _field(1.0, "Weight of the detection loss.", ge=0)
+    class FixedWeights(_Section):
+        """The task weights of `student.task_weights: fixed`, a field per task; scaled to add up to 1."""
+else:
+    FixedWeights = create_model(
+        "FixedWeights",
+        __base__=_Section,
+        **{name: (float, _field(1.0, f"Weight of the loss of {name}.", ge=0)) for name in TASKS},
+    )
 
 
 class StudentConfig(ScheduleConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,12 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task, TaskBatch
-
-#: A box cut to less than this share of itself is neither wanted nor wrong: it becomes a region to ignore.
-_MIN_VISIBLE = 0.25
-
-_MIN_SIDE = 2.0
+from onehead_cli.data.batch import TaskBatch
 
 #: Luminance of red, green and blue (ITU-R BT.601).
 _LUMINANCE = (0.299, 0.587, 0.114)
@@ -58,103 +54,64 @@ class View:
         return cls(zoom_x, zoom_y, flip, (u[2] * 2 - 1) * reach_x, (u[3] * 2 - 1) * reach_y)
 
 
-def to_float(batch: TaskBatch, device: torch.device) -> TaskBatch:
-    """The batch on the device, pictures in 0..1."""
-    return replace(
-        batch,
-        images=pictures_to_float(batch.images, device),
-        target=target_to(batch.target, device),
-        mask_boxes=None if batch.mask_boxes is None else boxes_to(batch.mask_boxes, device),
-    )
+class Seen(ABC):
+    """How the images of a batch are seen, for their labels.
+
+    view: where each is seen from. size: side in pixels of the input that boxes are in. side: of what is seen.
+    """
+
+    view: View
+    size: int
+    side: int
+
+    @abstractmethod
+    def nearest(self, maps: Tensor | list[Tensor], fill: int) -> Tensor:
+        """A value per pixel of each image, seen at the nearest pixel: [B, side, side], `fill` beyond the image."""
 
 
-def take(batch: TaskBatch, count: int) -> TaskBatch:
-    """The first pictures of a batch; all targets are tensors over the pictures."""
-    return TaskBatch(
-        batch.images[:count],
-        take_target(batch.target, count),
-        batch.names[:count],
-        mask_boxes=None if batch.mask_boxes is None else take_boxes(batch.mask_boxes, count),
-    )
+@dataclass
+class SeenFitted(Seen):
+    """grid: where each output pixel is read in the fitted images, float [B, S, S, 2]."""
 
+    view: View
+    size: int
+    side: int
+    grid: Tensor
 
-def take_target(target: Tensor | DetectionTarget, count: int) -> Tensor | DetectionTarget:
-    return take_boxes(target, count) if isinstance(target, DetectionTarget) else target[:count]
-
-
-def take_boxes(target: DetectionTarget, count: int) -> DetectionTarget:
-    return DetectionTarget(target.boxes[:count], target.labels[:count], target.crowd[:count])
-
-
-def pictures_to_float(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 [B, 3, S, S] -> float in 0..1 on the device, channels last."""
-    return images.to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+    def nearest(self, maps: Tensor | list[Tensor], fill: int) -> Tensor:
+        """Args: maps: [B, S, S], whole numbers or floats."""
+        assert isinstance(maps, Tensor)
+        # grid_sample pads with 0, so `fill` is made 0 for its sake.
+        shifted = (maps - fill).float()[:, None]
+        seen = F.grid_sample(shifted, self.grid, mode="nearest", align_corners=False)[:, 0]
+        return seen + fill if maps.is_floating_point() else seen.round().long() + fill
 
 
 def augment(
-    batch: TaskBatch,
-    task: Task,
-    data: DataConfig,
-    generator: torch.Generator,
-    fill: Tensor,
-    *,
-    rows: slice = slice(None),
+    batch: TaskBatch, data: DataConfig, generator: torch.Generator, fill: Tensor, *, rows: slice = slice(None)
 ) -> TaskBatch:
-    """Zoom, shift, mirror and recolour a float batch, the targets along with the pictures.
+    """Zoom, shift, mirror and recolour a float batch, the labels along with the images.
 
     Args:
         generator: on the CPU, so that a seed means the same on every device.
-        fill: colour outside the picture, float [1, 3, 1, 1].
-        rows: where the batch stands in the mini-batch of all processes, so that a picture gets the same view however
+        fill: colour outside the image, float [1, 3, 1, 1].
+        rows: where the batch stands in the mini-batch of all processes, so that an image gets the same view however
             many there are.
     """
     if not batch.names:
         return batch
+    size = batch.images.shape[-1]
     view = View.draw(batch.total, data, generator, rows)
     images = recolour(batch.images, data.colour, generator, total=batch.total, rows=rows)
-    grid = _grid(view, batch.images.shape[-1], batch.images.device)
+    grid = _grid(view, size, batch.images.device)
     images = F.grid_sample(images - fill, grid, align_corners=False).add_(fill)
-    target = batch.target
-    if task is Task.SEG:
-        assert isinstance(target, Tensor)
-        target = view_masks(target, grid)
-    elif task is Task.DET:
-        assert isinstance(target, DetectionTarget)
-        target = view_boxes(target, view, batch.images.shape[-1])
-    boxes = None if batch.mask_boxes is None else view_boxes(batch.mask_boxes, view, batch.images.shape[-1])
-    images = images.contiguous(memory_format=torch.channels_last)
-    return replace(batch, images=images, target=target, mask_boxes=boxes)
-
-
-def view_masks(masks: Tensor, grid: Tensor) -> Tensor:
-    """Masks int64 [B, S, S] sampled at the nearest pixel; 255 outside."""
-    # grid_sample pads with 0, so void is made 0 for its sake.
-    shifted = (masks - IGNORE_INDEX).float()[:, None]
-    return F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0].round().long() + IGNORE_INDEX
-
-
-def view_boxes(target: DetectionTarget, view: View, size: int, side: int | None = None) -> DetectionTarget:
-    """Boxes as the view shows them, clipped; those mostly outside become regions to ignore, the rest go.
-
-    Args:
-        size: side of the input that the boxes are in, in pixels.
-        side: side of the view; unset, the same.
-    """
-    side = side or size
-    device = target.boxes.device
-    zoom_x, zoom_y, flip = (v.to(device)[:, None] for v in (view.zoom_x, view.zoom_y, view.flip))
-    boxes = target.boxes * 2 / size - 1  # [B, M, 4] in -1..1
-    x = (boxes[..., 0::2] - view.shift_x.to(device)[:, None, None]) * (zoom_x * flip)[..., None]
-    y = (boxes[..., 1::2] - view.shift_y.to(device)[:, None, None]) * zoom_y[..., None]
-    whole = torch.stack([x.amin(-1), y.amin(-1), x.amax(-1), y.amax(-1)], dim=-1)
-    whole = (whole + 1) * side / 2
-    clipped = whole.clamp(0, side)
-    sides = clipped[..., 2:] - clipped[..., :2]
-    share = sides.prod(-1) / (whole[..., 2:] - whole[..., :2]).prod(-1).clamp(min=1e-6)
-    gone = (sides <= 0).any(-1)
-    doubtful = (share < _MIN_VISIBLE) | (sides < _MIN_SIDE).any(-1)
-    labels = torch.where(gone, -1, target.labels)
-    return DetectionTarget(clipped, labels, (target.crowd | doubtful) & (labels >= 0))
+    seen = SeenFitted(view, size, size, grid)
+    return replace(
+        batch,
+        images=images.contiguous(memory_format=torch.channels_last),
+        target=batch.target.seen_through(seen),
+        also={task: target.seen_through(seen) for task, target in batch.also.items()},
+    )
 
 
 def recolour(
@@ -188,14 +145,6 @@ def apply_colours(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     flat = images.flatten(2)
     changed = torch.baddbmm(offset.to(flat.device), matrix.to(flat.device), flat)
     return changed.clamp_(0, 1).view_as(images)
-
-
-def target_to(target: Tensor | DetectionTarget, device: torch.device) -> Tensor | DetectionTarget:
-    return boxes_to(target, device) if isinstance(target, DetectionTarget) else target.to(device)
-
-
-def boxes_to(target: DetectionTarget, device: torch.device) -> DetectionTarget:
-    return DetectionTarget(target.boxes.to(device), target.labels.to(device), target.crowd.to(device))
 
 
 def _grid(view: View, size: int, device: torch.device) -> Tensor:

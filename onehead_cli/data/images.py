@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from onehead_cli.data.checks import wrong_mode
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.layout import PICTURE_SUFFIXES
+from onehead_cli.data.layout import PICTURE_SUFFIXES, voc_palette
 from onehead_cli.errors import DataError
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
@@ -188,3 +188,10 @@ def fit_mask(mask: NDArray[np.uint8], fit: Fit, fill: int) -> NDArray[np.uint8]:
 def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The mask at a width and height by the nearest pixel, uint8 [height, width]."""
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def palette_image(labels: NDArray[np.uint8]) -> Image.Image:
+    """A mask of class indices, uint8 [height, width], as a palette image in VOC's colours."""
+    image = Image.fromarray(labels)
+    image.putpalette(voc_palette())
+    return image

@@ -7,28 +7,18 @@ zoomed-in view is sharp and a zoomed-out one does not alias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.augment import (
-    View,
-    apply_colours,
-    boxes_to,
-    draw_colours,
-    pictures_to_float,
-    take_boxes,
-    take_target,
-    target_to,
-    view_boxes,
-)
+from onehead_cli.data.augment import Seen, View, apply_colours, draw_colours
+from onehead_cli.data.batch import Target, TaskBatch, images_to_float
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import BAR_GREY
-from onehead_cli.types import IGNORE_INDEX, DetectionTarget, TaskBatch
 
 #: Pixels that are read on each side of a view, for the filters: of the view where it shrinks the image, else the image.
 _MARGIN = 2
@@ -43,26 +33,24 @@ class KeptBatch:
 
     images: uint8 [h, w, 3] each, without letterbox bars.
     fits: the place of each in an input of `data.image_size`, which boxes are in pixels of.
-    target: int64 [B] (cls), a mask uint8 [h, w] per image (seg), or a DetectionTarget (det).
-    names, total, mask_boxes: as in `TaskBatch`.
+    target, names, total, also: as in `TaskBatch`; labels per pixel are of the size of their kept image.
     """
 
     images: list[Tensor]
     fits: list[Fit]
-    target: Tensor | DetectionTarget | list[Tensor]
+    target: Target
     names: list[str]
     total: int = 0
-    mask_boxes: DetectionTarget | None = None
+    also: Mapping[str, Target] = field(default_factory=dict)
 
     def take(self, count: int) -> KeptBatch:
         """The first images of the batch."""
-        target, boxes = self.target, self.mask_boxes
         return KeptBatch(
             self.images[:count],
             self.fits[:count],
-            target[:count] if isinstance(target, list) else take_target(target, count),
+            self.target.take(count),
             self.names[:count],
-            mask_boxes=None if boxes is None else take_boxes(boxes, count),
+            also={task: target.take(count) for task, target in self.also.items()},
         )
 
 
@@ -75,7 +63,7 @@ def augment_kept(
     side: int,
     rows: slice = slice(None),
 ) -> TaskBatch:
-    """What `transforms.augment` does, with the same views, for images of any size; the input is side x side.
+    """What `augment.augment` does, with the same views, for images of any size; the input is side x side.
 
     Args: generator, fill, rows: as for `augment`; the batch comes on the device of `fill`.
     """
@@ -86,18 +74,13 @@ def augment_kept(
         images = _view_images(batch.images, across, down, matrix, offset, fill)
     else:
         images = fill.new_zeros(0, 3, side, side)
-    target = batch.target
-    if isinstance(target, list):
-        target = _view_masks(target, across, down, fill.device)
-    elif isinstance(target, DetectionTarget):
-        target = view_boxes(target, view, data.image_size, side)
-    boxes = None if batch.mask_boxes is None else view_boxes(batch.mask_boxes, view, data.image_size, side)
+    seen = _SeenKept(view, data.image_size, side, across, down, fill.device)
     return TaskBatch(
         images,
-        target_to(target, fill.device),
+        batch.target.seen_through(seen).to(fill.device),
         batch.names,
         batch.total,
-        None if boxes is None else boxes_to(boxes, fill.device),
+        {task: target.seen_through(seen).to(fill.device) for task, target in batch.also.items()},
     )
 
 
@@ -179,7 +162,7 @@ def _view_images(
     for row, (image, (x1, x2, w), (y1, y2, h)) in enumerate(zip(images, xs, ys, strict=True)):
         cut[row, :, :h, :w] = _shrunk(image[y1:y2, x1:x2], w, h)
     inside = _both(across.in_image(), down.in_image())
-    coloured = apply_colours(pictures_to_float(cut, fill.device), matrix, offset)
+    coloured = apply_colours(images_to_float(cut, fill.device), matrix, offset)
     columns, lines = across.grid(xs, length).to(fill.device), down.grid(ys, length).to(fill.device)
     places = torch.stack([columns[:, None, :].expand_as(inside), lines[:, :, None].expand_as(inside)], dim=-1)
     seen = F.grid_sample(coloured, places, align_corners=False)
@@ -202,14 +185,30 @@ def _shrunk(image: Tensor, width: int, height: int) -> Tensor:
     return F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)[0]
 
 
-def _view_masks(masks: Sequence[Tensor], across: _Axis, down: _Axis, device: torch.device) -> Tensor:
-    """Int64 [B, S, S], the nearest pixel of each mask; IGNORE_INDEX beyond it."""
-    inside = _both(across.in_image(), down.in_image()).to(device)
-    seen = torch.full(inside.shape, IGNORE_INDEX, device=device)
-    columns, lines = across.nearest().to(device), down.nearest().to(device)
-    for row, mask in enumerate(masks):
-        seen[row] = mask[lines[row]][:, columns[row]]
-    return seen.masked_fill_(~inside, IGNORE_INDEX)
+@dataclass
+class _SeenKept(Seen):
+    """across, down: where the kept images are read along x and y. device: of what is seen."""
+
+    view: View
+    size: int
+    side: int
+    across: _Axis
+    down: _Axis
+    device: torch.device
+
+    def nearest(self, maps: Tensor | list[Tensor], fill: int) -> Tensor:
+        """Args: maps: one [h, w] per image, of the size of its kept image."""
+        inside = _both(self.across.in_image(), self.down.in_image()).to(self.device)
+        seen = torch.full(inside.shape, fill, device=self.device, dtype=_dtype(maps))
+        columns, lines = self.across.nearest().to(self.device), self.down.nearest().to(self.device)
+        for row, values in enumerate(maps):
+            seen[row] = values[lines[row]][:, columns[row]]
+        return seen.masked_fill_(~inside, fill)
+
+
+def _dtype(maps: Tensor | list[Tensor]) -> torch.dtype:
+    """Whole numbers become int64."""
+    return torch.float32 if len(maps) and maps[0].is_floating_point() else torch.int64
 
 
 def _both(across: Tensor, down: Tensor) -> Tensor:

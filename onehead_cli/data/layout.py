@@ -7,11 +7,10 @@ imagenette-160/{split}/{class folder}/*     manifest.json
 
 from __future__ import annotations
 
-from onehead_cli.types import Task
-
 SPLITS = ("train", "val", "test")
 
-DATASET_FOLDERS = {Task.CLS: "imagenette-160", Task.SEG: "mini_voc_seg", Task.DET: "mini_coco_det"}
+#: By task.
+DATASET_FOLDERS = {"cls": "imagenette-160", "seg": "mini_voc_seg", "det": "mini_coco_det"}
 
 ANNOTATION_FOLDER = "annotations"
 

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.augment import augment, pictures_to_float, take, to_float
+from onehead_cli.data.augment import augment
+from onehead_cli.data.batch import Batch, TaskBatch, images_to_float
 from onehead_cli.data.kept import KeptBatch, augment_kept
-from onehead_cli.data.split import TaskData
-from onehead_cli.tasks.segmentation.copy_paste import Pastes, paste
-from onehead_cli.tasks.segmentation.data import SegmentationData
-from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors, repeated_order
-from onehead_cli.types import TASKS, Batch, Task, TaskBatch
+from onehead_cli.data.repeats import repeated_order
+from onehead_cli.data.split import Split
+from onehead_cli.registry import TASKS
 
 #: A mini-batch as it is read, before it is augmented.
-_Raw = dict[Task, TaskBatch | KeptBatch]
+_Raw = dict[str, TaskBatch | KeptBatch]
 
 
 class TrainLoader:
@@ -29,7 +28,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        splits: Mapping[Task, TaskData],
+        splits: Mapping[str, Split],
         *,
         batch_size: int,
         seed: int,
@@ -41,8 +40,6 @@ class TrainLoader:
         small_until: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
-        repeat_factor: float = 0.0,
-        copy_paste: float = 0.0,
     ) -> None:
         """Args:
         batch_size: pictures of a task in a mini-batch, in all processes together.
@@ -50,10 +47,6 @@ class TrainLoader:
         buffer_size, epochs: mini-batches per optimizer step, and epochs of the run.
         small_until: share of the run's steps that see the first of `data.sizes` alone.
         rank, world_size: this process and how many share each mini-batch.
-        repeat_factor, copy_paste: of segmentation pictures, as in the config.
-
-        Raises:
-            DataError: a mask cannot be read, where `repeat_factor` asks for all of them.
         """
         self.splits = splits
         self.batch_size = batch_size
@@ -66,10 +59,6 @@ class TrainLoader:
         self.small_until = small_until
         self.rank = rank
         self.world_size = world_size
-        self.copy_paste = copy_paste
-        self._factors: list[float] = []
-        if repeat_factor and isinstance(masks := splits.get(Task.SEG), SegmentationData):
-            self._factors = repeat_factors(mask_classes(masks), repeat_factor)
         self._threads = ThreadPoolExecutor(data.workers, "reader") if data.workers else None
         self._coming: dict[int, Future[_Raw]] = {}
 
@@ -84,9 +73,7 @@ class TrainLoader:
     def minibatch_of_side(self, position: int, side: int) -> Batch:
         """The mini-batch that `minibatch` gives, at another side of the input; without `data.sizes` there is one."""
         batch = {task: self._seen(raw, task, "view", position, side) for task, raw in self._raw(position).items()}
-        if self.copy_paste and Task.SEG in batch:
-            batch[Task.SEG] = self._with_pastes(batch[Task.SEG], position, side)
-        return batch
+        return {task: self._mixed(part, task, position, side) for task, part in batch.items()}
 
     def side(self, position: int) -> int:
         """Side of the input of the optimizer step that the mini-batch belongs to, in pixels."""
@@ -100,7 +87,7 @@ class TrainLoader:
         """The images of the whole `position`-th mini-batch as they are on disk, the same in all processes: float
         [B, 3, S, S] in 0..1, all tasks in one."""
         parts = [split.batch(self._indices(task, len(split), position)) for task, split in self.splits.items()]
-        return pictures_to_float(torch.cat([part.images for part in parts]), self.device)
+        return images_to_float(torch.cat([part.images for part in parts]), self.device)
 
     def wait(self) -> None:
         """Until the mini-batches that were begun are read."""
@@ -123,47 +110,47 @@ class TrainLoader:
             batch[task] = self._on_disk(split, mine or indices[:1], count=len(mine))
         return batch
 
-    def _on_disk(self, split: TaskData, indices: list[int], *, count: int) -> TaskBatch | KeptBatch:
+    def _on_disk(self, split: Split, indices: list[int], *, count: int) -> TaskBatch | KeptBatch:
         """The first `count` of these pictures, of which all processes together have a mini-batch."""
         part: TaskBatch | KeptBatch
-        part = split.kept_batch(indices).take(count) if split.keeps_larger else take(split.batch(indices), count)
+        part = split.kept_batch(indices).take(count) if split.keeps_larger else split.batch(indices).take(count)
         part.total = self.batch_size
         return part
 
-    def _seen(self, raw: TaskBatch | KeptBatch, task: Task, purpose: str, position: int, side: int) -> TaskBatch:
+    def _seen(self, raw: TaskBatch | KeptBatch, task: str, purpose: str, position: int, side: int) -> TaskBatch:
         generator, rows = self._generator(task, purpose, position), self._rows(task)
         if isinstance(raw, KeptBatch):
             return augment_kept(raw, self.data, generator, self.fill, side=side, rows=rows)
-        return augment(to_float(raw, self.device), task, self.data, generator, self.fill, rows=rows)
+        return augment(raw.to_float(self.device), self.data, generator, self.fill, rows=rows)
 
-    def _with_pastes(self, part: TaskBatch, position: int, side: int) -> TaskBatch:
-        """The segmentation pictures with what is pasted from others of their dataset, seen through views of its own."""
-        if not part.names:
+    def _mixed(self, part: TaskBatch, task: str, position: int, side: int) -> TaskBatch:
+        """The images with what they take from others of their dataset, which are seen through views of their own."""
+        split = self.splits[task]
+        if split.mixing is None or not part.names:
             return part
-        split, generator = self.splits[Task.SEG], self._generator(Task.SEG, "paste", position)
-        pastes = Pastes.draw(self.batch_size, len(split), self.copy_paste, generator, self._rows(Task.SEG))
-        raw = self._on_disk(split, pastes.sources.tolist(), count=len(part.names))
-        return paste(part, self._seen(raw, Task.SEG, "paste view", position, side), pastes)
+        mixing = split.mixing(self.batch_size, len(split), self._generator(task, "paste", position), self._rows(task))
+        raw = self._on_disk(split, mixing.sources.tolist(), count=len(part.names))
+        return mixing.mix(part, self._seen(raw, task, "paste view", position, side))
 
-    def _rows(self, task: Task) -> slice:
+    def _rows(self, task: str) -> slice:
         """Which pictures of a task's mini-batch are this process's; who has one more goes round with the tasks."""
         place, count = (self.rank + TASKS.index(task)) % self.world_size, self.batch_size
         return slice(place * count // self.world_size, (place + 1) * count // self.world_size)
 
-    def _indices(self, task: Task, count: int, position: int) -> list[int]:
+    def _indices(self, task: str, count: int, position: int) -> list[int]:
         places = range(position * self.batch_size, (position + 1) * self.batch_size)
         orders = {
-            passed: self._order(task, count, self._generator(task, "order", passed))
+            passed: self._order(self.splits[task], self._generator(task, "order", passed))
             for passed in {place // count for place in places}
         }
         return [orders[place // count][place % count] for place in places]
 
-    def _order(self, task: Task, count: int, generator: torch.Generator) -> list[int]:
-        if task is Task.SEG and self._factors:
-            return repeated_order(self._factors, generator)
-        return torch.randperm(count, generator=generator).tolist()
+    def _order(self, split: Split, generator: torch.Generator) -> list[int]:
+        if split.repeats:
+            return repeated_order(split.repeats, generator)
+        return torch.randperm(len(split), generator=generator).tolist()
 
-    def _generator(self, task: Task, purpose: str, number: int) -> torch.Generator:
+    def _generator(self, task: str, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._number(f"{TASKS.index(task)}/{purpose}/{number}"))
 
     def _number(self, key: str) -> int:

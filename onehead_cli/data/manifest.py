@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import Config
+from onehead_cli.data.format import reads_root
 from onehead_cli.data.layout import DATASET_FOLDERS, MANIFEST_FILE
-from onehead_cli.data.listing import reads_root
 from onehead_cli.errors import DataError
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.files.json_files import entries_of, read_json, write_json
-from onehead_cli.types import Task
 
 _SCHEMA = 1
 
@@ -26,7 +25,7 @@ def write_manifest(
     *,
     source: str,
     arguments: Mapping[str, Any],
-    counts: Mapping[Task, Mapping[str, int]],
+    counts: Mapping[str, Mapping[str, int]],
     origins: Origins,
 ) -> None:
     """Write the manifest of the three datasets in a folder. It says nothing of the machine or of the time."""
@@ -59,11 +58,11 @@ def verify_manifest(root: Path) -> list[str]:
     return problems
 
 
-def manifest_hash(data: DataConfig, tasks: Collection[Task]) -> str | None:
+def manifest_hash(config: Config, tasks: Collection[str]) -> str | None:
     """sha256 of the manifest in `data.root`; None where there is none, or where none of the tasks is read from there.
 
     Raises:
         DataError: it cannot be read.
     """
-    path = data.root / MANIFEST_FILE
-    return sha256_of(path) if path.is_file() and any(reads_root(task, data) for task in tasks) else None
+    path = config.data.root / MANIFEST_FILE
+    return sha256_of(path) if path.is_file() and any(reads_root(task, config) for task in tasks) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,22 @@ from onehead_cli.checkpoint.networks import load_teachers
 from onehead_cli.commands.console import SCHEMA
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.format import check_classes
+from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.scan.bad_files import scan_for_run
-from onehead_cli.data.split import TaskData
+from onehead_cli.data.split import Split
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop
-from onehead_cli.evaluation.evaluator import Evaluator, TaskResult
-from onehead_cli.evaluation.report import confusion_csv, imagenet_sentence, precision_recall_csv, write_report
+from onehead_cli.evaluation.evaluator import Evaluator
+from onehead_cli.evaluation.report import imagenet_sentence, write_report
 from onehead_cli.events import Reporter
 from onehead_cli.files.atomic import make_writable_folder
+from onehead_cli.network.closed_form import image_task
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import is_main
 from onehead_cli.runtime.processes import from_first
-from onehead_cli.tasks.detection.average_precision import DetectionResult
-from onehead_cli.tasks.sources import check_classes, load_split
-from onehead_cli.types import TASKS, Row, Task
-
-_SCORES = ("top1", "top5", "miou", "map", "map50")
+from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def compare(
     config: Config,
     *,
     checkpoint_path: Path,
-    tasks: Sequence[Task] | None,
+    tasks: Sequence[str] | None,
     splits: Sequence[str],
     relative: bool,
     reporter: Reporter,
@@ -70,17 +69,19 @@ def compare(
     checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
     known = checkpoint.architecture.tasks
     wanted = [task for task in config.data.tasks if task in (tasks or known)]
-    if lacking := [task.value for task in wanted if task not in known]:
+    if lacking := [task for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     if not wanted:
         raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
     from_first(lambda: make_writable_folder(config.output))
     is_student = len(known) > 1
     baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
-    scan = from_first(lambda: scan_for_run(config, wanted, splits, reporter))
-    reader = _Reader(config, splits, scan.bad, reporter)
+    listings = Listings(config)
+    scan = from_first(lambda: scan_for_run(listings, wanted, splits, reporter))
+    listings.leave_out(scan.bad)
+    reader = _Reader(config, splits, listings, reporter)
     _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
-    missing = [task.value for task in wanted if task not in baselines]
+    missing = [task for task in wanted if task not in baselines]
     if missing:
         reader.warn(f"no teacher for {', '.join(missing)} in {config.teachers_folder}: no drop check there")
 
@@ -114,10 +115,10 @@ def compare(
         "command": "evaluate",
         "checkpoint": str(checkpoint_path),
         "splits": list(splits),
-        "pictures": {task.value: len(result) for task, result in (unified or baseline).items()},
-        "unified": _scores(unified),
-        "baseline": _scores(baseline),
-        "drop": {task.value: _drop(drops, task) for task in TASKS},
+        "pictures": {task: len(result) for task, result in (unified or baseline).items()},
+        "unified": _scores(unified, wanted),
+        "baseline": _scores(baseline, wanted),
+        "drop": {task.name: _drop(drops, task.name) for task in all_tasks(wanted)},
         "drop_limit": settings.drop_limit,
         "relative": relative,
         "resamples": settings.resamples,
@@ -137,21 +138,21 @@ def compare(
 class _Reader:
     """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
 
-    def __init__(self, config: Config, splits: Sequence[str], skip: Collection[Path], reporter: Reporter) -> None:
+    def __init__(self, config: Config, splits: Sequence[str], listings: Listings, reporter: Reporter) -> None:
         self.config = config
         self.splits = splits
-        self.skip = skip
+        self.listings = listings
         self.reporter = reporter
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.model.precision, self.device)
         self.budget = CacheBudget(config.data.cache_mb)
         self.warnings: list[str] = []
-        self._loaded: dict[tuple[Any, ...], list[TaskData]] = {}
+        self._loaded: dict[tuple[Any, ...], list[Split]] = {}
 
-    def measure(self, label: str, networks: Mapping[Task, Checkpoint]) -> dict[Task, TaskResult]:
+    def measure(self, label: str, networks: Mapping[str, Checkpoint]) -> dict[str, Result]:
         """The result of each task's network; a network that does several tasks is built once."""
         data = {task: self._load(task, checkpoint) for task, checkpoint in networks.items()}
-        results: dict[Task, TaskResult] = {}
+        results: dict[str, Result] = {}
         models = {id(checkpoint): checkpoint for checkpoint in networks.values()}
         done, total = 0, sum(len(split) for parts in data.values() for split in parts)
         if not total:
@@ -165,32 +166,36 @@ class _Reader:
 
             for identity, checkpoint in models.items():
                 model = checkpoint.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                reading = checkpoint.reading.changed_by(self.config.evaluation)
-                evaluator = Evaluator(self.config.evaluation, reading, self.device, self.precision, count)
+                evaluator = Evaluator(self.config.evaluation, self.device, self.precision, count)
                 for task, parts in data.items():
                     if id(networks[task]) == identity:
-                        threshold = checkpoint.thresholds.cells
-                        results[task] = evaluator.measure(model, task, parts, cell_threshold=threshold)
+                        results[task] = evaluator.measure(model, parts, checkpoint.reader(task, self.config.evaluation))
         return {task: results[task] for task in networks}
 
     def warn(self, message: str) -> None:
         self.reporter.warn(message)
         self.warnings.append(message)
 
-    def _load(self, task: Task, checkpoint: Checkpoint) -> list[TaskData]:
+    def _load(self, task: str, checkpoint: Checkpoint) -> list[Split]:
         stored = checkpoint.preprocess
         key = (task, stored["image_size"], stored["fit"], stored["interpolation"])
         if key not in self._loaded:
-            data = self.config.data.model_copy(update={"image_size": stored["image_size"], "fit": stored["fit"]})
+            input_ = {"image_size": stored["image_size"], "fit": stored["fit"]}
+            config = self.config.model_copy(update={"data": self.config.data.model_copy(update=input_)})
             parts = [
-                load_split(task, split, data, interpolation=stored["interpolation"], budget=self.budget, skip=self.skip)
+                get_task(task).load(
+                    self.listings.get(task, split),
+                    config,
+                    interpolation=stored["interpolation"],
+                    budget=self.budget,
+                )
                 for split in self.splits
             ]
             for warning in [warning for part in parts for warning in part.warnings]:
                 self.warn(warning)
             self._loaded[key] = parts
         for split, part in zip(self.splits, self._loaded[key], strict=True):
-            check_classes(part, checkpoint.architecture.classes, f"split {split}")
+            check_classes(task, part.classes, checkpoint.architecture.classes[task], f"split {split}")
         return self._loaded[key]
 
 
@@ -199,7 +204,7 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
     for name, (trained, tasks) in {
         each.name: (each.data.get("manifest"), each.architecture.tasks) for each in checkpoints
     }.items():
-        held = manifest_hash(config.data, tasks)
+        held = manifest_hash(config, tasks)
         if held and trained and held != trained:
             reader.warn(
                 f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
@@ -207,38 +212,31 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
             )
 
 
-def _began_as_imagenet(networks: Mapping[Task, Checkpoint]) -> bool:
+def _began_as_imagenet(networks: Mapping[str, Checkpoint]) -> bool:
     """Whether classification, where it is measured, began as the ImageNet classifier."""
-    return Task.CLS in networks and bool(networks[Task.CLS].config.get("model", {}).get("imagenet_classes"))
+    task = image_task(networks)
+    return task is not None and bool(networks[task].config.get("model", {}).get("imagenet_classes"))
 
 
-def _curves(label: str, results: Mapping[Task, TaskResult]) -> dict[str, str]:
+def _curves(label: str, results: Mapping[str, Result]) -> dict[str, list[list[Any]]]:
     """Confusion matrices and precision-recall curves by file name."""
-    files = {}
-    for task, result in results.items():
-        if isinstance(result, DetectionResult):
-            precision = result.precision[0]
-            files[f"precision_recall_{label}.csv"] = precision_recall_csv(
-                precision, result.recall_steps, result.class_names
-            )
-        else:
-            files[f"confusion_{task}_{label}.csv"] = confusion_csv(result.confusion, result.class_names)
-    return files
+    found = [curve for result in results.values() for curve in result.curves().items()]
+    return {f"{name}_{label}.csv": rows for name, rows in found}
 
 
-def _rows(results: Mapping[Task, TaskResult], task: Task) -> list[Row] | None:
+def _rows(results: Mapping[str, Result], task: str) -> list[Row] | None:
     return results[task].per_class() if task in results else None
 
 
-def _scores(results: Mapping[Task, TaskResult]) -> dict[str, float | None]:
+def _scores(results: Mapping[str, Result], tasks: Sequence[str]) -> dict[str, float | None]:
     found = {name: value for result in results.values() for name, value in result.scores().items()}
-    return {name: found.get(name) for name in _SCORES}
+    return {metric.key: found.get(metric.key) for task in all_tasks(tasks) for metric in task.metrics}
 
 
-def _drop(drops: Sequence[Drop], task: Task) -> dict[str, Any]:
+def _drop(drops: Sequence[Drop], task: str) -> dict[str, Any]:
     """The task's drop; nulls where there was nothing to compare."""
     for drop in drops:
-        if drop.task is task:
+        if drop.task == task:
             names = ("diff", "low", "high", "within_limit", "verdict")
             return {name: getattr(drop, name) for name in names}
     return dict.fromkeys(("diff", "low", "high", "within_limit", "verdict"))

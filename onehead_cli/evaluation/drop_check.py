@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.errors import DataError
-from onehead_cli.types import MAIN_METRIC, Row, Task
+from onehead_cli.tasks.task import Result, get_task
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -25,36 +25,18 @@ _ROUNDING = 1e-9
 _CHUNK = 5_000_000
 
 
-class Result(Protocol):
-    """What the three tasks' results have in common."""
-
-    task: ClassVar[Task]
-
-    def __len__(self) -> int:
-        """Pictures of the split."""
-
-    def scores(self) -> dict[str, float | None]:
-        """Every score of the task; None where the truth has nothing to score."""
-
-    def per_class(self) -> list[Row]:
-        """A row a class."""
-
-    def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The main score when picture i is taken counts[r, i] times; counts int [R, n], returns float64 [R]."""
-
-
 @dataclass(frozen=True)
 class Drop:
     """How one task fared.
 
     metric: the task's main score; baseline, unified: its two values.
     limit: the largest drop that passes, as a share of the baseline where `relative` is set.
-    diff: unified - baseline; low, high: its 95 % interval.
+    diff: unified - baseline; low, high: its 95 % interval. Where less is better, a drop is a rise.
     within_limit: the drop itself is under the limit, whatever the interval says.
     verdict: PASS where the whole interval is above the limit, FAIL where all of it is below.
     """
 
-    task: Task
+    task: str
     metric: str
     baseline: float
     unified: float
@@ -91,27 +73,29 @@ def check_drop(
         raise ValueError(
             f"cannot pair {baseline.task} on {len(baseline)} pictures with {unified.task} on {len(unified)} pictures"
         )
-    metric = MAIN_METRIC[baseline.task]
-    before, after = baseline.scores()[metric], unified.scores()[metric]
+    metric = get_task(baseline.task).metric
+    before, after = baseline.scores()[metric.key], unified.scores()[metric.key]
     if before is None or after is None:
-        raise DataError(f"{baseline.task}: the split has nothing labelled, so its {metric} cannot be compared")
+        raise DataError(f"{baseline.task}: the split has nothing labelled, so its {metric.key} cannot be compared")
     drawn = np.concatenate(
         [unified.resampled(counts) - baseline.resampled(counts) for counts in _draw(len(baseline), resamples, seed)]
     )
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
-        raise DataError(f"{baseline.task}: too little of the split is labelled for the interval of its {metric}")
+        raise DataError(f"{baseline.task}: too little of the split is labelled for the interval of its {metric.key}")
     low, high = (float(bound) for bound in np.percentile(drawn, _INTERVAL))
     floor = -limit * before if relative else -limit
     diff = after - before
+    # Gains: the worst and the best of the interval, in the direction in which more is better.
+    worst, best = sorted((metric.sign * low, metric.sign * high))
     verdict: Verdict = "INCONCLUSIVE"
-    if low > floor + _ROUNDING:
+    if worst > floor + _ROUNDING:
         verdict = "PASS"
-    elif high < floor - _ROUNDING:
+    elif best < floor - _ROUNDING:
         verdict = "FAIL"
     return Drop(
         task=baseline.task,
-        metric=metric,
+        metric=metric.key,
         baseline=before,
         unified=after,
         limit=limit,
@@ -119,7 +103,7 @@ def check_drop(
         diff=diff,
         low=low,
         high=high,
-        within_limit=diff > floor + _ROUNDING,
+        within_limit=metric.sign * diff > floor + _ROUNDING,
         verdict=verdict,
     )
 

@@ -10,41 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onehead_cli.errors import OneheadError
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.types import Row, Task
+from onehead_cli.tasks.task import Row, get_task
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.drop_check import Drop
 
 
 MODELS = ("baseline", "unified")
-_PATTERNS = ("per_class_???.*", "confusion_???_*.csv", "precision_recall_*.csv", "drop_check.md")
+_PATTERNS = ("per_class_*.*", "confusion_*_*.csv", "precision_recall_*.csv", "drop_check.md")
 
-_TASK_LABELS = {Task.CLS: "Classification", Task.SEG: "Segmentation", Task.DET: "Detection"}
-_COUNT_LABELS = {Task.CLS: "Pictures", Task.SEG: "Pixels", Task.DET: "Boxes"}
-_SCORE_LABELS = {
-    "top1": "Top-1",
-    "precision": "Precision",
-    "miou": "mIoU",
-    "iou": "IoU",
-    "map": "mAP",
-    "ap": "AP",
-    "ap50": "AP50",
-}
 _ABSENT = "–"
 
 
 def write_report(
     folder: Path,
     document: Mapping[str, Any],
-    per_class: Mapping[Task, Mapping[str, Sequence[Row] | None]],
+    per_class: Mapping[str, Mapping[str, Sequence[Row] | None]],
     *,
     drops: Sequence[Drop],
-    curves: Mapping[str, str],
+    curves: Mapping[str, Sequence[Sequence[Any]]],
 ) -> list[Path]:
     """Write evaluate.json, per_class_{task}.{json,csv,md}, the curves and drop_check.md; each whole or not at all.
 
@@ -56,7 +42,7 @@ def write_report(
         per_class: task -> {"baseline": rows, "unified": rows}, None for a network that was not evaluated; a task
             without rows gets no files.
         drops: one a task that was compared; without any there is no drop_check.md.
-        curves: file name -> CSV; see `confusion_csv` and `precision_recall_csv`.
+        curves: file name -> the rows of a CSV.
 
     Returns:
         The files, in the order of writing.
@@ -71,7 +57,7 @@ def write_report(
             files[f"per_class_{task}.json"] = _json({"task": task, **{model: present.get(model) for model in MODELS}})
             files[f"per_class_{task}.csv"] = _class_csv(present)
             files[f"per_class_{task}.md"] = _class_markdown(task, present)
-    files |= curves
+    files |= {name: _csv(rows) for name, rows in curves.items()}
     if drops:
         notes = [_skipped_note(document.get("skipped", {})), imagenet_sentence(document.get("imagenet_classes", {}))]
         files["drop_check.md"] = drop_table(drops) + "".join(f"\n{note}\n" for note in notes if note)
@@ -85,31 +71,14 @@ def write_report(
     return [folder / name for name in files]
 
 
-def confusion_csv(matrix: NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """A confusion matrix [C, C] as CSV: a row a true class, a column a predicted one."""
-    rows: list[list[Any]] = [["true class", *class_names]]
-    rows += [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
-    return _csv(rows)
-
-
-def precision_recall_csv(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], class_names: Sequence[str]
-) -> str:
-    """Precision at IoU .50, float [R, C], against recall, float [R], as CSV; a class without truth stays empty."""
-    rows: list[list[Any]] = [["recall", *class_names]]
-    for at, values in zip(recall.tolist(), precision.tolist(), strict=True):
-        rows.append([f"{at:.2f}", *("" if value != value else value for value in values)])
-    return _csv(rows)
-
-
 def drop_table(drops: Sequence[Drop]) -> str:
     """The drop check of at least one task as a Markdown table, with a line that says how it is read."""
     limit = f"{100 * drops[0].limit:g}%"
     header = ["Task", "Metric", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
     body = [
         [
-            _TASK_LABELS[drop.task],
-            _SCORE_LABELS[drop.metric],
+            get_task(drop.task).title,
+            get_task(drop.task).metric.label,
             _cell(drop.baseline),
             _cell(drop.unified),
             _signed(drop.diff),
@@ -158,16 +127,17 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _class_markdown(task: Task, tables: Mapping[str, Sequence[Row]]) -> str:
+def _class_markdown(name: str, tables: Mapping[str, Sequence[Row]]) -> str:
     scores = _score_keys(tables)
-    header = ["Class", _COUNT_LABELS[task], *(f"{model.capitalize()} {_SCORE_LABELS[key]}" for model, key in scores)]
+    task = get_task(name)
+    header = ["Class", task.counted, *(f"{model.capitalize()} {task.class_scores[key]}" for model, key in scores)]
     body, absent = [], []
     for rows in _by_class(tables):
         first = next(iter(rows.values()))
         body.append([_cell(first["name"]), _cell(first["count"]), *(_cell(rows[model][key]) for model, key in scores)])
         if not first["count"]:
             absent.append(_cell(first["name"]))
-    text = f"# {_TASK_LABELS[task]}, a class\n\n" + _markdown_table(header, body, left={0})
+    text = f"# {task.title}, a class\n\n" + _markdown_table(header, body, left={0})
     if absent:
         text += f"\nNot in the split and left out of the mean: {', '.join(absent)}.\n"
     return text

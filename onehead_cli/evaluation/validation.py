@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from onehead_cli.checkpoint.checkpoint import Thresholds
-from onehead_cli.data.split import TaskData
-from onehead_cli.evaluation.evaluator import Evaluator, TaskResult
+from onehead_cli.config.sections import Config
+from onehead_cli.data.split import Split
+from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.network.onehead import OneHead
-from onehead_cli.tasks.detection.average_precision import best_f1_thresholds
-from onehead_cli.tasks.detection.ranking import BoxRanking, summarise
-from onehead_cli.types import MAIN_METRIC, Task
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.task import all_tasks, get_task
 
 
 @dataclass(frozen=True)
@@ -23,52 +23,50 @@ class Validation:
 
     scores: dict[str, float | None]
     criterion: float
-    thresholds: Thresholds
+    thresholds: dict[str, Any]
     diagnostics: dict[str, float | None] = field(default_factory=dict)
+
+
+def first_thresholds(config: Config) -> dict[str, Any]:
+    """The thresholds before val has chosen any; those of tasks that a network does not do stay so."""
+    return {k: v for task in all_tasks(config.data.tasks) for k, v in task.first_thresholds(config).items()}
 
 
 def validate(
     model: OneHead,
-    splits: Mapping[Task, TaskData],
+    splits: Mapping[str, Split],
     evaluator: Evaluator,
     *,
-    cell_threshold: float,
-    teacher_scores: Mapping[Task, float] | None = None,
+    architecture: Architecture,
+    reading: Mapping[str, Any],
+    thresholds: Mapping[str, Any],
+    teacher_scores: Mapping[str, float] | None = None,
 ) -> Validation:
     """Measure a network on val and choose its thresholds.
 
-    The criterion is the smallest, over the tasks, of score minus the teacher's score; without a teacher for
-    each of them, the mean score.
+    The criterion is the smallest gain, over the tasks, on the teacher's score; without a teacher for each of them, the
+    mean score. A score of which less is better counts with the other sign.
 
     Args:
         splits: val of each task.
-        cell_threshold: kept where there is no classification to choose it on.
-        teacher_scores: main metric of each teacher on val.
+        reading: how the maps are read.
+        thresholds: kept where there is no task to choose them on.
+        teacher_scores: main score of each teacher on val.
     """
     scores: dict[str, float | None] = {}
     diagnostics: dict[str, float | None] = {}
-    thresholds = Thresholds(cells=cell_threshold, boxes=[])
-    for task, split in splits.items():
-        result: TaskResult
-        if task is Task.CLS:
-            maps, labels = evaluator.class_maps(model, [split])
-            thresholds.cells = evaluator.best_cell_threshold(maps, labels)
-            result = evaluator.classified(maps, labels, thresholds.cells, split.classes)
-        elif task is Task.DET:
-            reading = evaluator.reading
-            # A box is drawn from the score that is best for boxes read as they are drawn.
-            nms_ious = list(dict.fromkeys([reading.nms_iou, reading.predict_nms_iou]))
-            rankings: list[BoxRanking] = []
-            results = evaluator.detected(model, [split], nms_ious, rankings=rankings)
-            diagnostics |= summarise(rankings)
-            result, drawn = results[0], results[-1]
-            thresholds.boxes = best_f1_thresholds(drawn, shared_below=evaluator.config.shared_below)
-        else:
-            result = evaluator.measure(model, task, [split], cell_threshold=thresholds.cells)
-        scores |= result.scores()
-    main = {task: scores[MAIN_METRIC[task]] or 0.0 for task in splits}
-    if teacher_scores and all(task in teacher_scores for task in splits):
-        criterion = min(main[task] - teacher_scores[task] for task in splits)
+    chosen = dict(thresholds)
+    for name, split in splits.items():
+        task = get_task(name)
+        own = task.changed_reading(reading, evaluator.config)
+        reader = task.reader(architecture, own, chosen, evaluator.config)
+        choice = reader.choose(evaluator.observe(model, split, reader, choosing=True), split)
+        chosen |= choice.thresholds
+        diagnostics |= choice.diagnostics
+        scores |= choice.result.scores()
+    main = {name: get_task(name).metric.sign * (scores[get_task(name).metric.key] or 0.0) for name in splits}
+    if teacher_scores and all(name in teacher_scores for name in splits):
+        criterion = min(main[name] - get_task(name).metric.sign * teacher_scores[name] for name in splits)
     else:
         criterion = sum(main.values()) / len(main)
-    return Validation(scores, criterion, thresholds, diagnostics)
+    return Validation(scores, criterion, chosen, diagnostics)

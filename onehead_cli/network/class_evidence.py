@@ -1,7 +1,7 @@
 """What the ImageNet classifier knows of the classes of other tasks, put where their necks can read it.
 
 A row of the classifier tells in each cell whether its class is there. The mean of the rows that fit a class of
-segmentation or detection becomes one upsampled channel; what follows is left to the training.
+things in an image becomes one upsampled channel; what follows is left to the training.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 
 from onehead_cli.network.imagenet import imagenet_linear, plain_name, rows_by_name
 from onehead_cli.network.onehead import UPSAMPLED_CHANNELS, OneHead
-from onehead_cli.types import Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 
 #: Between the channels that a map of stride 16 may be added to and those that classification may be written into.
 _CHANNELS = range(320, UPSAMPLED_CHANNELS - 256)
@@ -54,12 +55,12 @@ _SAME = {
 }
 
 
-def evidence_rows(classes: Mapping[Task, Sequence[str]]) -> list[list[int]]:
-    """The rows of ImageNet's outputs that fit each class of segmentation and detection; none where none fits, and once
+def evidence_rows(classes: Mapping[str, Sequence[str]]) -> list[list[int]]:
+    """The rows of ImageNet's outputs that fit each class of things in an image; none where none fits, and once
     where both tasks have the class. A class outside the table fits the ImageNet class of its name."""
     known, found = rows_by_name(), list[list[int]]()
-    for task in (Task.SEG, Task.DET):
-        for name in map(plain_name, classes.get(task, ())):
+    for task in [task for task in TASKS if task in classes and get_task(task).names_things]:
+        for name in map(plain_name, classes[task]):
             name = _SAME.get(name, name)
             rows = list(_ROWS.get(name) or known.get(name, []))
             if rows and rows not in found:
@@ -68,7 +69,7 @@ def evidence_rows(classes: Mapping[Task, Sequence[str]]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def write_evidence(model: OneHead, classes: Mapping[Task, Sequence[str]], weights_file: Path | None) -> None:
+def write_evidence(model: OneHead, classes: Mapping[str, Sequence[str]], weights_file: Path | None) -> None:
     """Start one upsampled channel per class from the classifier; see `evidence_rows`.
 
     Raises:

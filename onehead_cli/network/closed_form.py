@@ -20,7 +20,7 @@ from onehead_cli.network.imagenet import imagenet_linear, imagenet_rows
 from onehead_cli.network.norm_statistics import measure_norms
 from onehead_cli.network.onehead import NECK_CHANNELS, Neck, OneHead
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import Task
+from onehead_cli.tasks.task import get_task
 
 #: Two channels of the neck per class.
 MOST_CLASSES = NECK_CHANNELS // 2
@@ -30,10 +30,12 @@ MOST_CLASSES = NECK_CHANNELS // 2
 class ClosedForm:
     """What is written, for K classes: z and -z of each.
 
+    task: whose classes they are.
     weight: of the classifier, float [2K, C]. bias: float [2K].
     mean, variance: of the cells' logits without the bias, over clean images, float [2K].
     """
 
+    task: str
     weight: Tensor
     bias: Tensor
     mean: Tensor
@@ -56,9 +58,10 @@ def closed_form(
         CheckpointError: there are no weights for the backbone.
     """
     key = "model.imagenet_classes"
-    if Task.CLS not in architecture.classes:
+    task = image_task(architecture.classes)
+    if task is None:
         raise ConfigError(f"{key}: there is no classification in data.tasks")
-    names = architecture.classes[Task.CLS]
+    names = architecture.classes[task]
     if len(names) > MOST_CLASSES:
         raise ConfigError(f"{key}: the network has room for {MOST_CLASSES} classes, not for {len(names)}")
     rows = imagenet_rows(names, asked_by=key)
@@ -67,7 +70,12 @@ def closed_form(
     model.upsample.conv.weight[-4 * len(bias) :] = weight.repeat_interleave(4, dim=0)[..., None, None]
     [statistics] = measure_norms(model, [model.upsample.norm], batches)
     last = slice(-4 * len(bias), None, 4)
-    return ClosedForm(weight, bias, statistics.mean[last], statistics.variance[last])
+    return ClosedForm(task, weight, bias, statistics.mean[last], statistics.variance[last])
+
+
+def image_task(tasks: Iterable[str]) -> str | None:
+    """The first of these tasks whose classes are of whole images; None where there is none."""
+    return next((task for task in tasks if get_task(task).names_images), None)
 
 
 @torch.no_grad()
@@ -80,9 +88,9 @@ def write_classes(model: OneHead, form: ClosedForm) -> None:
     """
     used = len(form.bias)
     _write_upsample(model, form)
-    if Task.CLS not in model.tasks:
+    if form.task not in model.tasks:
         return
-    neck, out = model.necks[Task.CLS.value], model.identity[Task.CLS.value]
+    neck, out = model.necks[form.task], model.identity[form.task]
     assert isinstance(neck, Neck) and isinstance(out, nn.Conv2d) and out.bias is not None
     difference = torch.eye(used // 2, device=form.bias.device)
     difference = torch.cat([difference, -difference], dim=1)  # [K, 2K]: of z and -z
@@ -95,7 +103,7 @@ def write_classes(model: OneHead, form: ClosedForm) -> None:
     out.weight.zero_()
     out.weight[:, -used:, 0, 0] = difference
     out.bias.zero_()
-    _cancel_head(model)
+    _cancel_head(model, form.task)
 
 
 def _write_upsample(model: OneHead, form: ClosedForm) -> None:
@@ -116,11 +124,11 @@ def _pass_through(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     norm.weight[last], norm.bias[last] = (variance + norm.eps).sqrt(), mean
 
 
-def _cancel_head(model: OneHead) -> None:
+def _cancel_head(model: OneHead, task: str) -> None:
     """Let the task's own group be minus the group that all share, which stays as the other tasks know it."""
     head = model.head
     own, shared = (
-        slice(group * head.width, (group + 1) * head.width) for group in (head.tasks.index(Task.CLS), len(head.tasks))
+        slice(group * head.width, (group + 1) * head.width) for group in (head.tasks.index(task), len(head.tasks))
     )
     for kind in ("weight", "bias"):
         project, grouped = getattr(head.project, kind), getattr(head.grouped, kind)

@@ -12,11 +12,10 @@ import torch
 
 from onehead_cli.errors import CheckpointError
 from onehead_cli.network.onehead import OneHead
-from onehead_cli.types import Task
 
 
 @torch.no_grad()
-def start_from_teachers(student: OneHead, teachers: Mapping[Task, OneHead]) -> None:
+def start_from_teachers(student: OneHead, teachers: Mapping[str, OneHead]) -> None:
     """Give a student the necks, outputs and groups of the head of its teachers, and the mean of all else.
 
     Args:
@@ -25,7 +24,7 @@ def start_from_teachers(student: OneHead, teachers: Mapping[Task, OneHead]) -> N
     Raises:
         CheckpointError: a teacher is missing, or has another backbone or only one of both the skip.
     """
-    if lacking := [task.value for task in student.tasks if task not in teachers]:
+    if lacking := [task for task in student.tasks if task not in teachers]:
         raise CheckpointError(f"student.from_teachers: there is no teacher for {', '.join(lacking)}")
     states = {task: teachers[task].state_dict() for task in student.tasks}
     for task, teacher in teachers.items():
@@ -39,7 +38,7 @@ def start_from_teachers(student: OneHead, teachers: Mapping[Task, OneHead]) -> N
     for name, value in student.state_dict().items():
         part, _, rest = name.partition(".")
         if part in ("necks", "identity"):
-            value.copy_(states[Task(rest.partition(".")[0])][name])
+            value.copy_(states[rest.partition(".")[0]][name])
         elif value.is_floating_point():
             first, *others = (state[name] for state in states.values())
             # Written so that equal tensors, those of frozen layers, give the same bits.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -13,13 +12,12 @@ from onehead_cli.config.sections import ModelConfig
 from onehead_cli.network.backbone import Backbone, Preprocess, create_backbone
 from onehead_cli.network.depthwise import replace_depthwise
 from onehead_cli.network.weights import load_pretrained
+from onehead_cli.registry import OWN_TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.detection.decode import BOX_CHANNELS
-from onehead_cli.tasks.detection.priors import SPREAD
-from onehead_cli.types import TASKS, SizeUnit, Task, TaskOutputs
+from onehead_cli.tasks.task import get_task
 
-#: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
-_PRIOR_CONFIDENCE = 0.01
+#: The map of each task by its name: float [B, channels of the task, S / 16, S / 16].
+TaskOutputs = dict[str, Tensor]
 
 
 class OneHead(nn.Module):
@@ -35,19 +33,17 @@ class OneHead(nn.Module):
         self,
         backbone: Backbone,
         *,
-        channels: dict[Task, int],
+        channels: dict[str, int],
         width: int,
-        tasks: Sequence[Task] = TASKS,
-        size_unit: SizeUnit = "input",
+        tasks: Sequence[str] = OWN_TASKS,
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        self.size_unit = size_unit
         self.channels = {task: channels[task] for task in self.tasks}
         self.backbone = backbone
         self.upsample = Upsample(backbone.out_channels)
         self.skip = Skip(backbone.skip.channels) if backbone.skip else None
-        self.necks = nn.ModuleDict({task.value: Neck() for task in self.tasks})
+        self.necks = nn.ModuleDict({task: Neck() for task in self.tasks})
         self.head = Head(width, tuple(channels))
         self.identity = IdentityMapping(channels, self.tasks)
         self.register_buffer("mean", torch.tensor(backbone.preprocess.mean).view(1, 3, 1, 1))
@@ -77,12 +73,12 @@ class OneHead(nn.Module):
 
     def maps(self, features: Tensor) -> TaskOutputs:
         """The maps, from what `features` gave."""
-        necks = {task: self.necks[task.value](features) for task in self.tasks}
+        necks = {task: self.necks[task](features) for task in self.tasks}
         aggregate = torch.stack(list(necks.values())).sum(0) if len(necks) > 1 else necks[self.tasks[0]]
         own, shared = self.head(aggregate)
         outputs = {}
         for task, channels in self.channels.items():
-            outputs[task] = own[task][:, :channels] + shared[:, :channels] + self.identity[task.value](necks[task])
+            outputs[task] = own[task][:, :channels] + shared[:, :channels] + self.identity[task](necks[task])
         return outputs
 
 
@@ -97,10 +93,12 @@ def build_model(architecture: Architecture) -> OneHead:
         channels=architecture.channels,
         width=architecture.width,
         tasks=architecture.tasks,
-        size_unit=architecture.size_unit,
     )
-    if Task.DET in architecture.tasks:
-        _set_detection_prior(model, architecture)
+    with torch.no_grad():
+        for task in architecture.tasks:
+            bias = model.identity[task].bias
+            assert isinstance(bias, Tensor)
+            get_task(task).set_first_bias(bias, architecture)
     return model
 
 
@@ -124,20 +122,6 @@ def build_pretrained(architecture: Architecture, config: ModelConfig) -> OneHead
     return model
 
 
-def _set_detection_prior(model: OneHead, architecture: Architecture) -> None:
-    bias = model.identity[Task.DET.value].bias
-    assert isinstance(bias, Tensor)
-    with torch.no_grad():
-        boxes = bias[len(architecture.classes[Task.DET]) :].view(architecture.boxes_per_cell, BOX_CHANNELS)
-        boxes.zero_()
-        if architecture.priors:
-            boxes[:, 2:4] = torch.tensor(architecture.priors).log()
-        else:
-            small, large = map(math.log, SPREAD)
-            boxes[:, 2:4] = torch.linspace(small, large, architecture.boxes_per_cell)[:, None]
-        boxes[:, 4] = -math.log(1 / _PRIOR_CONFIDENCE - 1)
-
-
 class Head(nn.Module):
     """Project the aggregated necks and give each group its own 1x1 convolution.
 
@@ -146,7 +130,7 @@ class Head(nn.Module):
     tasks: those that have a group, in the order of the groups; a teacher's head has the student's.
     """
 
-    def __init__(self, width: int, tasks: Sequence[Task]) -> None:
+    def __init__(self, width: int, tasks: Sequence[str]) -> None:
         super().__init__()
         self.width = width
         self.tasks = tuple(tasks)
@@ -154,7 +138,7 @@ class Head(nn.Module):
         self.project = nn.Conv2d(NECK_CHANNELS, groups * width, 1)
         self.grouped = nn.Conv2d(groups * width, groups * width, 1, groups=groups)
 
-    def forward(self, aggregate: Tensor) -> tuple[dict[Task, Tensor], Tensor]:
+    def forward(self, aggregate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         *own, shared = self.grouped(self.project(aggregate)).split(self.width, dim=1)
         return dict(zip(self.tasks, own, strict=True)), shared
 
@@ -162,8 +146,8 @@ class Head(nn.Module):
 class IdentityMapping(nn.ModuleDict):
     """A 1x1 convolution of each task's own neck, added to its slice of the head."""
 
-    def __init__(self, channels: dict[Task, int], tasks: Iterable[Task]) -> None:
-        super().__init__({task.value: nn.Conv2d(NECK_CHANNELS, channels[task], 1) for task in tasks})
+    def __init__(self, channels: dict[str, int], tasks: Iterable[str]) -> None:
+        super().__init__({task: nn.Conv2d(NECK_CHANNELS, channels[task], 1) for task in tasks})
 
 
 @torch.no_grad()

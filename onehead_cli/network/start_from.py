@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.errors import ConfigError
 from onehead_cli.network.onehead import Head, OneHead
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.detection.decode import BOX_CHANNELS
-from onehead_cli.types import TASKS, Task
+from onehead_cli.tasks.task import get_task
 
 
 @dataclass(frozen=True)
@@ -30,23 +29,22 @@ class _Channels:
 
 
 @torch.no_grad()
-def start_from(model: OneHead, architecture: Architecture, checkpoint: Checkpoint) -> list[str]:
-    """Give a network what fits of a checkpoint's weights.
+def start_from(model: OneHead, architecture: Architecture, source: OneHead, other: Architecture) -> list[str]:
+    """Give a network what fits of another one's weights.
+
+    Args: source, other: of a checkpoint, on the device of the network.
 
     Returns:
         What does not fit and keeps its own start, in words.
 
     Raises:
         ConfigError: the checkpoint has another backbone.
-        CheckpointError: its weights are not those of its architecture.
     """
-    other = checkpoint.architecture
     if other.backbone != architecture.backbone:
         raise ConfigError(
             f"model.start_from: the checkpoint has the backbone {other.backbone}, model.backbone is "
             f"{architecture.backbone}"
         )
-    source = checkpoint.model().to(model.mean.device)
     mine, theirs = model.state_dict(), source.state_dict()
     anew = list[str]()
     for name, value in mine.items():
@@ -62,42 +60,38 @@ def start_from(model: OneHead, architecture: Architecture, checkpoint: Checkpoin
         if task not in architecture.classes:
             continue
         if task not in other.tasks:
-            anew += [task.value] if task in model.tasks else []
+            anew += [task] if task in model.tasks else []
             continue
         channels = _same_channels(task, architecture, other)
         _take_group(model.head, source.head, task, channels, as_it_is=same_width and channels.all)
         if task in model.tasks:
-            _take_rows(model.identity[task.value], source.identity[task.value], channels)
-            anew += _what_is_new(task, architecture, channels)
+            _take_rows(model.identity[task], source.identity[task], channels)
+            anew += _what_is_new(task, architecture, other, channels)
     return anew
 
 
 def _is_of_new_task(name: str, other: Architecture) -> bool:
     part, _, rest = name.partition(".")
-    return part == "necks" and Task(rest.partition(".")[0]) not in other.tasks
+    return part == "necks" and rest.partition(".")[0] not in other.tasks
 
 
-def _same_channels(task: Task, architecture: Architecture, other: Architecture) -> _Channels:
+def _same_channels(task: str, architecture: Architecture, other: Architecture) -> _Channels:
     names, known = list(architecture.classes[task]), {name: i for i, name in enumerate(other.classes[task])}
     mine = [index for index, name in enumerate(names) if name in known]
     theirs = [known[names[index]] for index in mine]
-    if task is Task.DET and _same_boxes(architecture, other):
-        boxes = range(architecture.boxes_per_cell * BOX_CHANNELS)
-        mine += [len(names) + channel for channel in boxes]
-        theirs += [len(other.classes[task]) + channel for channel in boxes]
     counts = architecture.channels[task], other.channels[task]
+    if get_task(task).difference(architecture, other) is None:
+        further = range(counts[0] - len(names))
+        mine += [len(names) + channel for channel in further]
+        theirs += [len(other.classes[task]) + channel for channel in further]
     return _Channels(mine, theirs, all=mine == theirs and (len(mine), len(mine)) == counts)
 
 
-def _same_boxes(architecture: Architecture, other: Architecture) -> bool:
-    return (architecture.boxes_per_cell, architecture.size_unit) == (other.boxes_per_cell, other.size_unit)
-
-
-def _what_is_new(task: Task, architecture: Architecture, channels: _Channels) -> list[str]:
+def _what_is_new(task: str, architecture: Architecture, other: Architecture, channels: _Channels) -> list[str]:
     names = [name for index, name in enumerate(architecture.classes[task]) if index not in channels.mine]
-    boxes = task is Task.DET and architecture.channels[task] - 1 not in channels.mine
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return [f"{task.value} ({shown})"] * bool(names) + ["the boxes, of another number per cell or unit"] * boxes
+    difference = get_task(task).difference(architecture, other)
+    return [f"{task} ({shown})"] * bool(names) + ([difference] if difference else [])
 
 
 def _take_shared(head: Head, source: Head) -> None:
@@ -110,7 +104,7 @@ def _take_shared(head: Head, source: Head) -> None:
     _set_affine(head, len(head.tasks), rows, weight[rows], bias[rows])
 
 
-def _take_group(head: Head, source: Head, task: Task, channels: _Channels, *, as_it_is: bool) -> None:
+def _take_group(head: Head, source: Head, task: str, channels: _Channels, *, as_it_is: bool) -> None:
     """Give a task's own group what own and shared group together made of its classes there, less what the shared group
     makes of them here. `as_it_is`: the shared group makes the same of them, so that the layers can be taken."""
     group, theirs = head.tasks.index(task), source.tasks.index(task)

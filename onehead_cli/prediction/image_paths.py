@@ -44,10 +44,12 @@ def find_pictures(arguments: Sequence[str], *, skip: Path, warn: Callable[[str],
     return list(found.values())
 
 
-def output_names(paths: Sequence[Path], folder: Path) -> list[str]:
+def output_names(paths: Sequence[Path], folder: Path, kinds: Sequence[str] = ("mask",)) -> list[str]:
     """A name for the outputs of each picture in `folder`: its stem, with -2, -3, ... where another picture has it.
 
     Names that differ only in case count as equal, and no output takes the place of a picture that is read.
+
+    Args: kinds: of the images that are written beside the overlay, as {name}_{kind}.png.
     """
     taken = {path.stem.lower() for path in paths if path.parent.resolve() == folder.resolve()}
     counts: dict[str, int] = {}
@@ -55,11 +57,11 @@ def output_names(paths: Sequence[Path], folder: Path) -> list[str]:
     for path in paths:
         stem = path.stem
         name, count = stem, counts.get(stem.lower(), 1)
-        while {name.lower(), f"{name}_mask".lower()} & taken:
+        while {name.lower(), *(f"{name}_{kind}".lower() for kind in kinds)} & taken:
             count += 1
             name = f"{stem}-{count}"
         counts[stem.lower()] = count
-        taken |= {name.lower(), f"{name}_mask".lower()}
+        taken |= {name.lower(), *(f"{name}_{kind}".lower() for kind in kinds)}
         names.append(name)
     return names
 

@@ -22,20 +22,18 @@ from PIL import Image
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.config.sections import Config
-from onehead_cli.data.augment import pictures_to_float
+from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_picture, open_picture
-from onehead_cli.data.layout import voc_palette
+from onehead_cli.drawing import class_colours
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
 from onehead_cli.events import Reporter
+from onehead_cli.network.closed_form import image_task
+from onehead_cli.network.onehead import TaskOutputs
 from onehead_cli.prediction.image_paths import FOLDER, output_names
-from onehead_cli.prediction.overlay import Painter, drawing_copy
 from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
-from onehead_cli.tasks.classification import pool_classes
-from onehead_cli.tasks.detection.decode import Detections, decode_boxes, read_boxes
-from onehead_cli.tasks.segmentation.reading import read_mask
-from onehead_cli.types import Task, TaskOutputs
-from onehead_cli.wording import readable
+from onehead_cli.tasks.canvas import Canvas, drawing_copy
+from onehead_cli.tasks.task import Found, get_task
 
 RECORDS = "predictions.jsonl"
 
@@ -60,23 +58,19 @@ class PredictResult:
 
 @dataclass
 class Prediction:
-    """What the network says about one picture; None for a task that it does not do.
+    """What the network says about one image.
 
-    width, height: of the picture, turned as its EXIF orientation says; mask and boxes are in its pixels.
-    probabilities: float [classes].
-    mask: uint8 [height, width], class indices.
-    boxes: those above the thresholds, best first.
+    width, height: of the image, turned as its EXIF orientation says.
+    found: by task; masks and boxes are in pixels of the image.
     """
 
     width: int
     height: int
-    probabilities: NDArray[np.float32] | None = None
-    mask: NDArray[np.uint8] | None = None
-    boxes: Detections | None = None
+    found: dict[str, Found]
 
 
 class Predictor:
-    """A network ready to read pictures; image size, fit, class names and thresholds are the checkpoint's."""
+    """A network ready to read images; image size, fit, class names and thresholds are the checkpoint's."""
 
     def __init__(self, checkpoint: Checkpoint, config: Config, *, score_threshold: float | None = None) -> None:
         """Args: score_threshold: for boxes of every class, instead of the checkpoint's own.
@@ -85,57 +79,33 @@ class Predictor:
             ConfigError: the device is not there.
         """
         self.classes = checkpoint.architecture.classes
-        self.cell_threshold = checkpoint.thresholds.cells
-        floor, own = config.evaluation.score_min, checkpoint.thresholds.boxes
-        count = len(self.classes.get(Task.DET, ()))
-        self.box_thresholds = np.array(
-            (own or [floor] * count) if score_threshold is None else [score_threshold] * count
-        )
-        self.score_min = floor if score_threshold is None else min(floor, score_threshold)
-        self._evaluation = config.evaluation
-        self._reading = checkpoint.reading.changed_by(config.evaluation)
+        self.readers = {
+            task: checkpoint.reader(task, config.evaluation, score_threshold=score_threshold)
+            for task in checkpoint.architecture.tasks
+        }
         self._preprocess = checkpoint.preprocess
         self._device = resolve_device(config.device)
         self._precision = resolve_precision(config.model.precision, self._device)
         self._model = checkpoint.model().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def fit(self, picture: Image.Image) -> tuple[NDArray[np.uint8], Fit]:
-        """The picture as the network sees it, uint8 [S, S, 3], and its place there."""
-        fit = Fit.of(picture.width, picture.height, self._preprocess["image_size"], self._preprocess["fit"])
-        return fit_picture(picture, fit, self._preprocess["interpolation"]), fit
+    def fit(self, image: Image.Image) -> tuple[NDArray[np.uint8], Fit]:
+        """The image as the network sees it, uint8 [S, S, 3], and its place there."""
+        fit = Fit.of(image.width, image.height, self._preprocess["image_size"], self._preprocess["fit"])
+        return fit_picture(image, fit, self._preprocess["interpolation"]), fit
 
     def predict(self, inputs: Sequence[NDArray[np.uint8]], fits: list[Fit]) -> Iterator[Prediction]:
-        """One forward pass over pictures from `fit`, then a prediction each; masks are made one at a time.
+        """One forward pass over images from `fit`, then a prediction each; masks are made one at a time.
 
         Raises:
             CheckpointError: the network's outputs are not finite.
         """
         maps = self._forward(inputs)
-        probabilities, boxes = None, None
-        if Task.CLS in maps:
-            logits = pool_classes(maps[Task.CLS], self.cell_threshold, pooling=self._reading.pooling)
-            probabilities = logits.softmax(1).cpu().numpy()
-        if Task.DET in maps:
-            boxes = read_boxes(
-                decode_boxes(maps[Task.DET], len(self.classes[Task.DET]), self._model.size_unit),
-                fits,
-                nms_iou=self._reading.predict_nms_iou,
-                score_min=self.score_min,
-                max_detections=self._evaluation.max_detections,
-                best_class=self._reading.best_class,
-                vote_iou=self._reading.vote_iou,
-            )
-        for index, fit in enumerate(fits):
-            yield Prediction(
-                width=fit.width,
-                height=fit.height,
-                probabilities=None if probabilities is None else probabilities[index],
-                mask=read_mask(maps[Task.SEG][index], fit) if Task.SEG in maps else None,
-                boxes=None if boxes is None else self._sure(boxes[index]),
-            )
+        found = {task: reader.predict(maps[task], fits) for task, reader in self.readers.items()}
+        for fit in fits:
+            yield Prediction(fit.width, fit.height, {task: next(each) for task, each in found.items()})
 
     def _forward(self, inputs: Sequence[NDArray[np.uint8]]) -> TaskOutputs:
-        images = pictures_to_float(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), self._device)
+        images = images_to_float(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), self._device)
         with torch.inference_mode(), autocast(self._device, self._precision):
             outputs = self._model(images)
         maps = {task: output.float() for task, output in outputs.items()}
@@ -144,10 +114,6 @@ class Predictor:
                 "the network's outputs are not finite; its weights are damaged, or try --set model.precision=fp32"
             )
         return maps
-
-    def _sure(self, found: Detections) -> Detections:
-        keep = found.scores >= self.box_thresholds[found.labels]
-        return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
 
 
 def predict_pictures(
@@ -174,17 +140,19 @@ def predict_pictures(
     network = load_checkpoint(checkpoint)
     predictor = Predictor(network, config, score_threshold=score_threshold)
     writer = _Writer(folder, predictor.classes, overlays=overlays, masks=masks)
+    kinds = [kind for task in network.architecture.tasks for kind in get_task(task).files]
     result = PredictResult(len(paths), 0, checkpoint, folder, folder / RECORDS)
     done = 0
     records: TextIO | None = None
     lines: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if Task.CLS in network.architecture.tasks:
-            count = len(predictor.classes[Task.CLS])
+        task = image_task(network.architecture.tasks)
+        if task is not None:
+            count = len(predictor.classes[task])
             reporter.note(f"class: always the likeliest of the {count} that this network knows")
         with ExitStack() as closing, reporter.track("predict", len(paths)) as advance:
-            jobs = iter(zip(paths, output_names(paths, folder), strict=True))
+            jobs = iter(zip(paths, output_names(paths, folder, kinds), strict=True))
             while batch := list(islice(jobs, config.evaluation.batch_size)):
                 for record in _predict_batch(batch, predictor, writer):
                     if "error" in record:
@@ -241,58 +209,31 @@ def _predict_batch(
 class _Writer:
     """Writes the files of a prediction and says what it holds."""
 
-    def __init__(self, folder: Path, classes: Mapping[Task, Sequence[str]], *, overlays: bool, masks: bool) -> None:
+    def __init__(self, folder: Path, classes: Mapping[str, Sequence[str]], *, overlays: bool, masks: bool) -> None:
         self.folder = folder
-        self.classes = classes
         self.overlays = overlays
         self.masks = masks
-        self._painter = Painter(classes)
-        self._palette = voc_palette()
+        # Boxes come before masks, whatever the order of the tasks: a class keeps the colour it always had.
+        names = [name for task in reversed(list(classes)) for name in get_task(task).colour_names(classes[task])]
+        self._colours = class_colours(names)
 
     def write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:
         record: dict[str, Any] = {"width": prediction.width, "height": prediction.height}
-        likely = self._likely(prediction)
         if drawing is not None:
             record["overlay"] = f"{name}.png"
-            overlay = self._painter.paint(
-                drawing,
-                size=(prediction.width, prediction.height),
-                likely=likely,
-                mask=prediction.mask,
-                boxes=prediction.boxes,
-            )
+            canvas = Canvas(self._colours)
+            for found in prediction.found.values():
+                found.paint(canvas)
+            overlay = canvas.render(drawing, (prediction.width, prediction.height))
             overlay.save(self.folder / record["overlay"], compress_level=4)
-        if likely:
-            top = [{"name": n, "title": readable(n), "probability": round(p, 6)} for n, p in likely]
-            record["class"] = {**top[0], "top5": top}
-        if prediction.mask is not None:
-            record["mask"] = self._write_mask(name, prediction.mask)
-        if prediction.boxes is not None:
-            record["boxes"] = self._boxes(prediction.boxes)
+
+        def save(kind: str, image: Image.Image) -> str | None:
+            if not self.masks:
+                return None
+            file = f"{name}_{kind}.png"
+            image.save(self.folder / file)
+            return file
+
+        for found in prediction.found.values():
+            record |= found.record(save)
         return record
-
-    def _likely(self, prediction: Prediction) -> list[tuple[str, float]]:
-        if prediction.probabilities is None:
-            return []
-        order = np.argsort(-prediction.probabilities, kind="stable")[:5]
-        return [(self.classes[Task.CLS][i], float(prediction.probabilities[i])) for i in order]
-
-    def _write_mask(self, name: str, mask: NDArray[np.uint8]) -> dict[str, Any]:
-        counts = np.bincount(mask.ravel(), minlength=len(self.classes[Task.SEG])).tolist()
-        pixels = {label: count for label, count in zip(self.classes[Task.SEG], counts, strict=True) if count}
-        if not self.masks:
-            return {"pixels": pixels}
-        picture = Image.fromarray(mask)
-        picture.putpalette(self._palette)
-        file = f"{name}_mask.png"
-        picture.save(self.folder / file)
-        return {"file": file, "pixels": pixels}
-
-    def _boxes(self, found: Detections) -> list[dict[str, Any]]:
-        names = self.classes[Task.DET]
-        return [
-            {"label": names[label], "score": round(score, 6), "box": [round(side, 3) for side in box]}
-            for label, score, box in zip(
-                found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
-            )
-        ]

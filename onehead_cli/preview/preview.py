@@ -10,23 +10,22 @@ import numpy as np
 from PIL import Image
 
 from onehead_cli.commands.console import SCHEMA
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import IGNORE_INDEX, Config
 from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.format import get_format
 from onehead_cli.data.images import open_picture
-from onehead_cli.data.listing import is_there
-from onehead_cli.data.split import TaskData
+from onehead_cli.data.listings import Listings
+from onehead_cli.data.split import Split
 from onehead_cli.drawing import LIGHT, class_colours
 from onehead_cli.errors import DataError
 from onehead_cli.events import Reporter
 from onehead_cli.files.json_files import write_json
-from onehead_cli.preview.histograms import UNITS, LabelCounts, count_labels
+from onehead_cli.preview.histograms import count_labels, counts_document
 from onehead_cli.preview.label_chart import Panel, draw_chart
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
-from onehead_cli.tasks.classification import ClassificationData
-from onehead_cli.tasks.detection.data import DetectionData
-from onehead_cli.tasks.segmentation.data import SegmentationData
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import IGNORE_INDEX, TASKS, Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.labels import LabelCounts
+from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many, readable
 
 LABELS_FILE = "labels.json"
@@ -36,15 +35,9 @@ _SAMPLES = 12
 
 _VOID = "void (no class)"
 
-_PANELS = {
-    Task.CLS: ("pictures",),
-    Task.SEG: ("pictures that show it", "pixels"),
-    Task.DET: ("boxes", "pictures that show it"),
-}
-
 
 def preview_data(
-    data: DataConfig, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
+    config: Config, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Write {task}.png, {task}_histogram.png and labels.json into `folder` and return what labels.json holds.
 
@@ -56,7 +49,8 @@ def preview_data(
     Raises:
         DataError: none of the datasets is there, one cannot be read, or a file cannot be written.
     """
-    loaded, missing = _load(data, splits, reporter)
+    listings = Listings(config)
+    loaded, missing = _load(config, listings, splits, reporter)
     tasks: dict[str, Any] = {}
     pictures: dict[str, Image.Image] = {}
     with reporter.track("preview", sum(len(s) for found in loaded.values() for s in found.values())) as advance:
@@ -68,14 +62,14 @@ def preview_data(
             advance(done, name)
 
         for task, found in loaded.items():
-            counts = {split: count_labels(labelled, count) for split, labelled in found.items()}
+            counts = {split: count_labels(listings.get(task, split), count) for split in found}
             sheet, histogram = f"{task}.png", f"{task}_histogram.png"
             pictures[sheet] = _sheet(task, found, counts, seed)
             pictures[histogram] = _histogram(task, counts)
-            tasks[task.value] = {
+            tasks[task] = {
                 "sheet": sheet,
                 "histogram": histogram,
-                "splits": {split: counted.document() for split, counted in counts.items()},
+                "splits": {split: counts_document(get_task(task), each) for split, each in counts.items()},
             }
     document = {
         "schema": SCHEMA,
@@ -103,37 +97,38 @@ def preview_data(
 
 
 def _load(
-    data: DataConfig, splits: Sequence[str], reporter: Reporter
-) -> tuple[dict[Task, dict[str, TaskData]], list[str]]:
+    config: Config, listings: Listings, splits: Sequence[str], reporter: Reporter
+) -> tuple[dict[str, dict[str, Split]], list[str]]:
     """The splits that are there by task, and the names of those that are not."""
-    loaded: dict[Task, dict[str, TaskData]] = {}
+    loaded: dict[str, dict[str, Split]] = {}
     missing = []
-    for task in data.tasks:
+    for task in config.data.tasks:
         for split in splits:
-            if not is_there(task, split, data):
+            if not get_format(task).is_there(config, split):
                 missing.append(f"{task} {split}")
                 continue
-            found = load_split(task, split, data, interpolation="bilinear", budget=CacheBudget(0))
+            listing = listings.get(task, split)
+            found = get_task(task).load(listing, config, interpolation="bilinear", budget=CacheBudget(0))
             for warning in found.warnings:
                 reporter.warn(warning)
             loaded.setdefault(task, {})[split] = found
     if not loaded:
-        raise DataError(f"{data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
+        raise DataError(f"{config.data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
     if missing:
         reporter.note(f"{', '.join(missing)}: not there, passed over")
     return loaded, missing
 
 
-def _sheet(task: Task, found: Mapping[str, TaskData], counts: Mapping[str, LabelCounts], seed: int) -> Image.Image:
+def _sheet(task: str, found: Mapping[str, Split], counts: Mapping[str, LabelCounts], seed: int) -> Image.Image:
     chosen = _choose(counts, np.random.default_rng([seed, TASKS.index(task)]))
     samples = [_sample(found[split], split, index) for split, index in chosen]
-    if task is Task.CLS:
-        return draw_sheet(samples)
     names = _all_classes(counts)
-    if task is Task.DET:
+    drawn = {name for sample in samples for _, name, _ in sample.label.boxes}
+    if drawn:
         colours = class_colours(names)
-        drawn = {name for sample in samples for _, name, _ in sample.boxes}
         return draw_sheet(samples, box_colours=colours, legend={n: c for n, c in colours.items() if n in drawn})
+    if not any(sample.label.mask is not None for sample in samples):
+        return draw_sheet(samples)
     colours = class_colours(names[1:])  # the background is left as it is
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(names)] = [colours[name] for name in names[1:]]
@@ -157,40 +152,29 @@ def _choose(counts: Mapping[str, LabelCounts], rng: np.random.Generator) -> list
     return chosen
 
 
-def _sample(found: TaskData, split: str, index: int) -> Sample:
-    found.batch([index])  # refuses what training would refuse, such as boxes for a picture of another size
+def _sample(found: Split, split: str, index: int) -> Sample:
+    found.batch([index])  # refuses what training would refuse, such as boxes for an image of another size
     path = found.paths[index]
-    sample = Sample(open_picture(path), f"{split} · {path.name}")
-    if isinstance(found, ClassificationData):
-        sample.label = found.classes[found.labels[index]]
-    elif isinstance(found, SegmentationData):
-        sample.mask = found.mask(index)
-    elif isinstance(found, DetectionData):
-        names = dict(zip(found.category_ids, found.classes, strict=True))
-        image = found.ground_truth["images"][index]["id"]
-        for annotation in found.ground_truth["annotations"]:
-            if annotation["image_id"] == image:
-                x, y, width, height = annotation["bbox"]
-                name = names[annotation["category_id"]]
-                sample.boxes.append(((x, y, x + width, y + height), name, bool(annotation["iscrowd"])))
-    return sample
+    return Sample(open_picture(path), f"{split} · {path.name}", get_task(found.task).show_label(found, index))
 
 
-def _histogram(task: Task, counts: Mapping[str, LabelCounts]) -> Image.Image:
+def _histogram(task: str, counts: Mapping[str, LabelCounts]) -> Image.Image:
+    diagram = get_task(task).histogram
     names: list[str | None] = [*_all_classes(counts)]
     legend = {split: f"{split}: {how_many(len(counted.sizes), 'picture')}" for split, counted in counts.items()}
-    if task is Task.SEG:
+    if diagram.has_background:
         # Beside the background no other class would have a bar to be seen.
         background = names.pop(0)
         for split, counted in counts.items():
             shares = [counted.amounts[name] / counted.amounts.total() for name in (background, None)]
-            legend[split] += f", of their pixels {shares[0]:.1%} {background}, {shares[1]:.1%} void"
-    elif task is Task.DET:
+            legend[split] += f", of their {counted.unit} {shares[0]:.1%} {background}, {shares[1]:.1%} void"
+    if diagram.nothing is not None:
         names.append(None)
-    pictures = {split: [counted.pictures(name) for name in names] for split, counted in counts.items()}
+    images = {split: [counted.images(name) for name in names] for split, counted in counts.items()}
     amounts = {split: [counted.amounts[name] for name in names] for split, counted in counts.items()}
-    panels = [Panel(title, amounts if title == UNITS.get(task) else pictures) for title in _PANELS[task]]
-    rows = ["crowd regions" if name is None else readable(name) for name in names]
+    units = {counted.unit for counted in counts.values()}
+    panels = [Panel(title, amounts if title in units else images) for title in diagram.panels]
+    rows = [str(diagram.nothing) if name is None else readable(name) for name in names]
     return draw_chart(rows, panels, splits=legend)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from onehead_cli.drawing import (
     tinted,
     wrapped,
 )
+from onehead_cli.tasks.labels import Label
 from onehead_cli.wording import readable
 
 COLUMNS = 4
@@ -39,20 +40,15 @@ _NAMED_FROM = 0.02
 
 @dataclass
 class Sample:
-    """A picture and its labels, in the pixels of the picture.
+    """An image with its label.
 
     source: split and file, for the caption.
-    label: the class name of the whole picture, if it has one.
-    mask: uint8 [height, width], class indices.
-    boxes: (x1 y1 x2 y2, class name, whether it is a region to ignore).
-    ignored: what such a region is called.
+    ignored: what a region to ignore is called.
     """
 
     picture: Image.Image
     source: str
-    label: str = ""
-    mask: NDArray[np.uint8] | None = None
-    boxes: list[tuple[Rect, str, bool]] = field(default_factory=list)
+    label: Label
     ignored: str = "crowd"
 
 
@@ -74,7 +70,7 @@ def draw_sheet(
     """
     font, small = load_font(16), load_font(13)
     captions = [
-        [(line, font, LIGHT) for line in (wrapped(readable(s.label), font, CELL[0]) if s.label else [])]
+        [(line, font, LIGHT) for line in (wrapped(readable(s.label.text), font, CELL[0]) if s.label.text else [])]
         + [(line, small, GREY) for line in wrapped(s.source, small, CELL[0])]
         for s in samples
     ]
@@ -108,12 +104,12 @@ def placed(size: tuple[int, int]) -> tuple[int, int, int, int]:
 def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArray[np.uint8] | None) -> Image.Image:
     left, top, width, height = placed(sample.picture.size)
     picture = sample.picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if sample.mask is not None and mask_colours is not None:
-        picture = tinted(picture, sample.mask, mask_colours)
+    if sample.label.mask is not None and mask_colours is not None:
+        picture = tinted(picture, sample.label.mask, mask_colours)
     cell = Image.new("RGB", CELL, (0, 0, 0))
     cell.paste(picture, (left, top))
     # Small boxes on top, and their names first, for they have less room.
-    found = sorted(sample.boxes, key=lambda box: _area(box[0]))
+    found = sorted(sample.label.boxes, key=lambda box: _area(box[0]))
     scale_x, scale_y = width / sample.picture.width, height / sample.picture.height
     boxes = [
         (left + x1 * scale_x, top + y1 * scale_y, left + x2 * scale_x, top + y2 * scale_y)

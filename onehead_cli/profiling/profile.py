@@ -32,10 +32,7 @@ from onehead_cli.network.onehead import OneHead, build_model, build_pretrained
 from onehead_cli.runtime.compute import autocast, precision_name, processor_name, resolve_device, resolve_precision
 from onehead_cli.runtime.memory import peak_resident_bytes
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import Task
-
-#: Classes of the reference system: Imagenette, VOC with its background, and the first ten of COCO.
-REFERENCE_CLASSES = {Task.CLS: 10, Task.SEG: 21, Task.DET: 10}
+from onehead_cli.tasks.task import all_tasks, get_task
 
 PARAMETER_LIMIT = 8_000_000
 
@@ -131,8 +128,8 @@ class Memory:
 class Teachers:
     """The single-task networks that one student replaces. together: of one round, one after the other."""
 
-    counts: dict[Task, Count]
-    latencies: dict[Task, Latency]
+    counts: dict[str, Count]
+    latencies: dict[str, Latency]
     together: Latency
 
     @property
@@ -163,8 +160,8 @@ class ProfileResult:
 
     backbone: str
     checkpoint: Path | None
-    tasks: tuple[Task, ...]
-    classes: dict[Task, int]
+    tasks: tuple[str, ...]
+    classes: dict[str, int]
     image_size: int
     stages: dict[str, Count]
     torch_multiply_adds: int
@@ -248,7 +245,7 @@ def profile_network(
         architecture = _reference_architecture(config)
         model = build_pretrained(architecture, config.model).eval()
         side = image_size or config.data.image_size
-        counts = ", ".join(f"{task} {REFERENCE_CLASSES[task]}" for task in architecture.tasks)
+        counts = ", ".join(f"{task} {get_task(task).reference_classes}" for task in architecture.tasks)
         reporter.note(f"no checkpoint: the class counts are the reference's ({counts})")
     model = _placed(model, device)
     images = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -362,14 +359,14 @@ def _reference_architecture(config: Config) -> Architecture:
     tasks = config.data.tasks
     return Architecture(
         backbone=config.model.backbone,
-        classes={task: [f"class{i}" for i in range(REFERENCE_CLASSES[task])] for task in tasks},
-        boxes_per_cell=config.model.boxes_per_cell,
+        classes={task: [f"class{i}" for i in range(get_task(task).reference_classes)] for task in tasks},
         tasks=tasks,
         skip=resolve_skip(config.model.backbone, config.model.skip),
+        of_tasks={k: v for task in all_tasks(tasks) for k, v in task.of_config(config, None).items()},
     )
 
 
-def _teacher(student: OneHead, architecture: Architecture, task: Task) -> OneHead:
+def _teacher(student: OneHead, architecture: Architecture, task: str) -> OneHead:
     """The student cut down to one task: same weights, its own neck and output only."""
     teacher = build_model(dataclasses.replace(architecture, tasks=(task,)))
     weights = student.state_dict()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from onehead_cli.tasks.detection.decode import BOX_CHANNELS
-from onehead_cli.types import TASKS, SizeUnit, Task
+from onehead_cli.registry import TASKS
 
 #: Pixels of the input that a cell of the maps stands for, along each side.
 STRIDE = 16
@@ -20,26 +20,21 @@ class Architecture:
         the head's width and its groups.
     tasks: the tasks that the network has a neck and an output for.
     skip: the backbone's last map of stride 16 is added to the upsampled features.
-    priors: width and height, in `size_unit`, that each of a cell's boxes starts with; empty for squares spread evenly
-        between .12 and .6 of the input, as in 0.1.0.
-    size_unit: sizes of boxes are shares of the input, or counted in cells.
+    of_tasks: what the tasks add, as plain values by name; see `Task.of_config`.
     """
 
     backbone: str
-    classes: Mapping[Task, Sequence[str]]
-    boxes_per_cell: int
-    tasks: tuple[Task, ...]
+    classes: Mapping[str, Sequence[str]]
+    tasks: tuple[str, ...]
     skip: bool = False
-    priors: tuple[tuple[float, float], ...] = ()
-    size_unit: SizeUnit = "input"
+    of_tasks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def channels(self) -> dict[Task, int]:
+    def channels(self) -> dict[str, int]:
         """Channels of each task's map."""
-        counts = {task: len(self.classes[task]) for task in TASKS if task in self.classes}
-        if Task.DET in counts:
-            counts[Task.DET] += self.boxes_per_cell * BOX_CHANNELS
-        return counts
+        from onehead_cli.tasks.task import get_task
+
+        return {task: get_task(task).channels(self) for task in TASKS if task in self.classes}
 
     @property
     def width(self) -> int:

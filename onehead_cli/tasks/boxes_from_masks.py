@@ -6,12 +6,19 @@ its class: a connected component is taken for an object where that is likely, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from onehead_cli.config.sections import Config
+from onehead_cli.data.split import Split
+from onehead_cli.errors import ConfigError
+from onehead_cli.tasks.detection.split import DetectionSplit
+from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.segmentation.split import SegmentationSplit
 
 #: A component of less than this share of the picture is too small to be sure of.
 _MIN_SHARE = 0.002
@@ -53,6 +60,52 @@ class MaskBoxes:
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     doubtful: NDArray[np.bool_]
+
+
+class _Lent:
+    """The boxes that a split's masks hold, read out once."""
+
+    def __init__(self, split: SegmentationSplit, shared: Mapping[int, int], weight: float) -> None:
+        self.split, self.shared, self.weight = split, shared, weight
+        self._boxes: dict[int, MaskBoxes] = {}
+
+    def __call__(self, indices: Sequence[int]) -> DetectionTarget:
+        for index in indices:
+            if index not in self._boxes:
+                self._boxes[index] = boxes_from_mask(self.split.mask(index), self.shared)
+        found = [(self.split.fit(index), self._boxes[index]) for index in indices]
+        target = DetectionTarget.padded([(fit.to_input(b.boxes), b.labels, b.doubtful) for fit, b in found])
+        return replace(target, labelled=tuple(sorted(self.shared.values())), weight=self.weight)
+
+
+def lender() -> tuple[str, ...]:
+    """The tasks whose masks boxes are read out of."""
+    return (SegmentationSplit.task,)
+
+
+def lend_boxes(
+    split: Split, classes: Mapping[str, Sequence[str]], *, weight: float
+) -> Callable[[Sequence[int]], DetectionTarget]:
+    """What gives the boxes of images by their indices.
+
+    Args:
+        classes: of all tasks.
+        weight: of an image with such boxes beside one with true ones.
+    """
+    assert isinstance(split, SegmentationSplit)
+    return _Lent(split, _shared(classes), weight)
+
+
+def check_shared(classes: Mapping[str, Sequence[str]], config: Config) -> None:
+    """Raises: ConfigError: there is nothing to lend, or nobody who can use it."""
+    if not _shared(classes):
+        raise ConfigError("boxes_from_masks: segmentation and detection are not both there, or share no class by name")
+    if config.model.detection_loss == "yolov1":
+        raise ConfigError("boxes_from_masks: needs model.detection_loss=quality, which knows regions to ignore")
+
+
+def _shared(classes: Mapping[str, Sequence[str]]) -> dict[int, int]:
+    return shared_classes(classes.get(SegmentationSplit.task, ()), classes.get(DetectionSplit.task, ()))
 
 
 def shared_classes(mask_classes: Sequence[str], box_classes: Sequence[str]) -> dict[int, int]:

@@ -1,25 +1,137 @@
-"""Scores of the classification task."""
+"""Classification: the class of a whole image, pooled from the cells of its map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import Config, EvaluationConfig, Pooling
+from onehead_cli.data.augment import Seen
+from onehead_cli.data.batch import Target
 from onehead_cli.data.cache import CPU, CacheBudget
-from onehead_cli.data.listing import ClassFolders
-from onehead_cli.data.split import TaskData
+from onehead_cli.data.class_folders import ClassFoldersListing
+from onehead_cli.data.format import Listing
+from onehead_cli.data.geometry import Fit
+from onehead_cli.data.split import Split
 from onehead_cli.errors import OneheadError
-from onehead_cli.tasks.soft_targets import _kl
-from onehead_cli.types import Pooling, Row, Task
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.canvas import Canvas
+from onehead_cli.tasks.labels import Label
+from onehead_cli.tasks.soft_targets import kl
+from onehead_cli.tasks.task import Choice, Metric, Reader, Row, Setting, Task, confusion_rows
+from onehead_cli.wording import readable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NAME = "cls"
+
+#: The thresholds that are tried on val for leaving out unsure cells.
+_CELL_THRESHOLDS = [i / 20 for i in range(20)]
+#: Soft pooling has none above: bf16 would move the answer more than it does without a threshold.
+_HIGHEST_SOFT = 0.3
+
+
+@dataclass
+class ClassLabels(Target):
+    """labels: int64 [B]."""
+
+    labels: Tensor
+
+    def seen_through(self, seen: Seen) -> ClassLabels:
+        return self
+
+
+class ClassificationSplit(Split):
+    """labels: int, one per image."""
+
+    task = NAME
+
+    def __init__(self, listing: ClassFoldersListing, *args: Any, **options: Any) -> None:
+        super().__init__(listing, *args, **options)
+        self.labels = listing.labels
+
+    def target(self, indices: Sequence[int]) -> ClassLabels:
+        return ClassLabels(torch.tensor([self.labels[i] for i in indices]))
+
+
+@dataclass
+class ClassificationReader(Reader):
+    """Pools the class map; see `pool_classes`."""
+
+    classes: Sequence[str]
+    threshold: float
+    pooling: Pooling
+
+    def observe(self, maps: Tensor, split: Split, indices: Sequence[int], *, choosing: bool = False) -> list[Tensor]:
+        return list(torch.split(maps.cpu(), 1))
+
+    def result(self, observations: Sequence[Tensor], splits: Sequence[Split]) -> ClassificationResult:
+        return self._result(torch.cat(list(observations)), _labels(splits), self.threshold)
+
+    def choose(self, observations: Sequence[Tensor], split: Split) -> Choice:
+        maps, labels = torch.cat(list(observations)), _labels([split])
+        threshold = self.best_threshold(maps, labels)
+        return Choice(self._result(maps, labels, threshold), {"cells": threshold})
+
+    def predict(self, maps: Tensor, fits: Sequence[Fit]) -> Iterator[FoundClass]:
+        probabilities = pool_classes(maps, self.threshold, pooling=self.pooling).softmax(1).cpu().numpy()
+        return (FoundClass(self.classes, row) for row in probabilities)
+
+    def best_threshold(self, maps: Tensor, labels: Sequence[int]) -> float:
+        """The threshold whose pooling gives the best top-1, and among equals the lowest cross-entropy, then the lowest.
+
+        Args: maps: class maps of val, float [n, C, h, w].
+        """
+        truth = torch.tensor(labels)
+
+        def merit(threshold: float) -> tuple[float, float, float]:
+            logits = pool_classes(maps, threshold, pooling=self.pooling)
+            top1 = float((logits.argmax(1) == truth).float().mean())
+            return top1, -float(nn.functional.cross_entropy(logits, truth)), -threshold
+
+        highest = _HIGHEST_SOFT if self.pooling == "soft" else 1.0
+        return max((threshold for threshold in _CELL_THRESHOLDS if threshold <= highest), key=merit)
+
+    def _result(self, maps: Tensor, labels: Sequence[int], threshold: float) -> ClassificationResult:
+        logits = pool_classes(maps, threshold, pooling=self.pooling)
+        return ClassificationResult(logits.numpy(), np.array(labels), self.classes)
+
+
+def _labels(splits: Sequence[Split]) -> list[int]:
+    found: list[int] = []
+    for split in splits:
+        assert isinstance(split, ClassificationSplit)
+        found += split.labels
+    return found
+
+
+@dataclass(frozen=True)
+class FoundClass:
+    """probabilities: float [classes], of one image."""
+
+    classes: Sequence[str]
+    probabilities: NDArray[np.float32]
+
+    def likely(self) -> list[tuple[str, float]]:
+        """The five likeliest classes, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:5]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def record(self, save: Callable[[str, Image.Image], str | None]) -> dict[str, Any]:
+        top = [{"name": n, "title": readable(n), "probability": round(p, 6)} for n, p in self.likely()]
+        return {"class": {**top[0], "top5": top}}
+
+    def paint(self, canvas: Canvas) -> None:
+        canvas.banner = self.likely()
 
 
 @dataclass(frozen=True)
@@ -38,7 +150,7 @@ class ClassificationResult:
     logits: NDArray[np.floating]
     labels: NDArray[np.integer]
     class_names: Sequence[str]
-    task: ClassVar[Task] = Task.CLS
+    task: ClassVar[str] = NAME
 
     def __post_init__(self) -> None:
         n, classes = len(self.labels), len(self.class_names)
@@ -99,25 +211,9 @@ class ClassificationResult:
         top1: NDArray[np.float64] = weights @ (self.predicted == self.labels) / weights.sum(axis=1)
         return top1
 
-
-class ClassificationData(TaskData):
-    """labels: int, one a picture."""
-
-    task = Task.CLS
-
-    def __init__(
-        self,
-        found: ClassFolders,
-        data: DataConfig,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-    ) -> None:
-        self.labels = found.labels
-        super().__init__(found.pictures, found.classes, data, interpolation, budget, device)
-
-    def _targets(self, indices: Sequence[int]) -> Tensor:
-        return torch.tensor([self.labels[i] for i in indices])
+    def curves(self) -> dict[str, list[list[Any]]]:
+        """The confusion matrix: a row per true class, a column per predicted one."""
+        return {f"confusion_{NAME}": confusion_rows(self.confusion, self.class_names)}
 
 
 #: No cell is less sure than one part in as many classes; it stands for a threshold of 0.
@@ -155,7 +251,7 @@ def classification_loss(
     pooling: Pooling = "gate",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy a picture, float [B].
+    """Cross-entropy per image, float [B].
 
     Args:
         class_map: logits, float [B, C, h, w], pooled as in `decode.pool_classes`.
@@ -171,4 +267,78 @@ def distil_classes(
     """T^2 KL(teacher || student) of the pooled class maps [B, C, h, w], float [B] (Hinton et al., arXiv 1503.02531)."""
     student = pool_classes(student_map, cell_threshold, pooling=pooling)
     teacher = pool_classes(teacher_map, cell_threshold, pooling=pooling)
-    return _kl(student, teacher, temperature)
+    return kl(student, teacher, temperature)
+
+
+class Classification(Task):
+    """Top-1 of the class folders."""
+
+    name = NAME
+    title = "Classification"
+    metrics = (Metric("top1", "Top-1"), Metric("top5", "Top-5"))
+    class_scores: ClassVar[Mapping[str, str]] = {"top1": "Top-1", "precision": "Precision"}
+    counted = "Pictures"
+    names_images = True
+
+    def load(
+        self,
+        listing: Listing,
+        data: Config,
+        *,
+        interpolation: str,
+        budget: CacheBudget,
+        device: torch.device = CPU,
+        training: bool = False,
+    ) -> ClassificationSplit:
+        assert isinstance(listing, ClassFoldersListing)
+        return ClassificationSplit(listing, data.data, interpolation, budget, device)
+
+    def loss(self, task_map: Tensor, target: Target, image_size: int, setting: Setting) -> Tensor:
+        assert isinstance(target, ClassLabels)
+        return classification_loss(
+            task_map,
+            target.labels,
+            cell_threshold=setting.config.model.cell_threshold,
+            pooling=setting.config.model.pooling,
+            label_smoothing=setting.schedule.label_smoothing,
+        )
+
+    def distil(self, student_map: Tensor, teacher_map: Tensor, setting: Setting) -> Tensor:
+        return distil_classes(
+            student_map,
+            teacher_map,
+            cell_threshold=setting.config.model.cell_threshold,
+            temperature=setting.config.distill.temperature,
+            pooling=setting.config.model.pooling,
+        )
+
+    def teacher_reads(self, config: Config) -> tuple[str, ...]:
+        # The backbone's ImageNet classifier is one more teacher.
+        return ("distill.lambda", "distill.temperature") if config.teacher.imagenet_teacher else ()
+
+    def first_reading(self, config: Config) -> dict[str, Any]:
+        return {"pooling": config.model.pooling}
+
+    def changed_reading(self, stored: Mapping[str, Any], config: EvaluationConfig) -> dict[str, Any]:
+        return {"pooling": stored.get("pooling", "gate")}
+
+    def first_thresholds(self, config: Config) -> dict[str, Any]:
+        return {"cells": config.model.cell_threshold}
+
+    def reader(
+        self,
+        architecture: Architecture,
+        reading: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
+        config: EvaluationConfig,
+        *,
+        score_threshold: float | None = None,
+    ) -> ClassificationReader:
+        return ClassificationReader(architecture.classes[self.name], thresholds["cells"], reading["pooling"])
+
+    def show_label(self, split: Split, index: int) -> Label:
+        assert isinstance(split, ClassificationSplit)
+        return Label(text=split.classes[split.labels[index]])
+
+
+CLASSIFICATION = Classification()

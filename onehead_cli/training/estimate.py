@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ import torch
 from onehead_cli.network.batch_norm import set_training
 from onehead_cli.runtime.memory import peak_resident_bytes
 from onehead_cli.training.loop import TrainingLoop
-from onehead_cli.training.optim import learned
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
 
     The run itself is left as it was: a copy of the model is used, and no random state is drawn from.
     """
-    model, auxiliary = copy.deepcopy(loop.objective.model), copy.deepcopy(loop.objective.auxiliary)
-    objective = dataclasses.replace(loop.objective, model=model, auxiliary=auxiliary)
+    objective = loop.objective.trial_copy()
     set_training(objective.model, objective.model.backbone, loop.batch_norm)
     device = loop.loader.device
     size = loop.schedule.buffer_size
@@ -46,14 +42,13 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
             for _ in range(2):  # the first run also builds the kernels
                 began = time.perf_counter()
                 loss, _ = objective(loop.loader.minibatch_of_side(loop.state.step * size, side))
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds = time.perf_counter() - began
             total += seconds * size * steps
-    objective.task_weights.zero_grad()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
-    moments = 2 * sum(p.numel() * p.element_size() for p in learned(model, auxiliary))
+    moments = 2 * sum(p.numel() * p.element_size() for p in objective.learned())
     return Estimate(seconds=total, memory_bytes=peak + moments + _pictures(loop))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from onehead_cli.config.sections import ScheduleConfig
+from onehead_cli.data.batch import Batch
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
@@ -24,8 +25,7 @@ from onehead_cli.runtime.launch import world_size
 from onehead_cli.runtime.processes import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
-from onehead_cli.training.optim import build_optimizer, clip_gradients, learned, lr_factor, set_lr
-from onehead_cli.types import Batch
+from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 
 
 @dataclass
@@ -64,7 +64,7 @@ class TrainingLoop:
         self.weights_floor = weights_floor
         self.state = LoopState()
         self.average = WeightAverage(objective.model, self.schedule.ema_decay)
-        self.optimizer = build_optimizer(objective.model, objective.task_weights, self.schedule, objective.auxiliary)
+        self.optimizer = build_optimizer(objective, self.schedule)
         self.steps_per_epoch = -(-loader.batches_per_epoch() // self.schedule.buffer_size)
         self.total_steps = self.schedule.epochs * self.steps_per_epoch
 
@@ -133,7 +133,7 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=False)
         total, losses = gather_buffer(objective, (self.loader.minibatch(step * size + i) for i in range(size)), size)
         weights = objective.task_weights.as_dict()
-        norm = clip_gradients(learned(objective.model, objective.auxiliary), self.schedule.clip_norm)
+        norm = clip_gradients(objective.learned(), self.schedule.clip_norm)
         if not math.isfinite(norm):
             raise NonFiniteLossError(
                 f"gradient is {norm} at step {step + 1}: stopped before the step; "
@@ -160,17 +160,16 @@ class TrainingLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `run` goes on from, as tensors and plain values; the averaged weights are kept apart."""
-        auxiliary = self.objective.auxiliary
         return {
             "step": self.state.step,
             "processes": world_size(),
-            "pictures": {task.value: len(split) for task, split in self.loader.splits.items()},
+            "pictures": {task: len(split) for task, split in self.loader.splits.items()},
             "best": self.state.best,
             "recent": list(self.state.recent),
             "since_best": self.state.since_best,
             "warned": list(self.state.warned),
             "model": self.objective.model.state_dict(),
-            "auxiliary": auxiliary.state_dict() if auxiliary is not None else {},
+            "auxiliary": self.objective.terms.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "task_weights": self.objective.task_weights.state_dict(),
             "normaliser": self.objective.normaliser.state_dict(),
@@ -185,8 +184,7 @@ class TrainingLoop:
             warned=list(state["warned"]),
         )
         self.objective.model.load_state_dict(state["model"])
-        if self.objective.auxiliary is not None:
-            self.objective.auxiliary.load_state_dict(state["auxiliary"])
+        self.objective.terms.load_state_dict(state["auxiliary"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])
         self.objective.normaliser.load_state_dict(state["normaliser"])
@@ -207,9 +205,9 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
     total, sums = 0.0, dict[str, torch.Tensor]()
     for batch in batches:
         loss, parts = objective(batch)
-        (loss / size).backward()  # type: ignore[no-untyped-call]
+        (loss / size).backward()
         total += float(loss.detach()) / size
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
-    sum_gradients([*learned(objective.model, objective.auxiliary), *objective.task_weights.parameters()])
+    sum_gradients([*objective.learned(), *objective.task_weights.parameters()])
     return sum_number(total), {name: float(value) / size for name, value in sums.items()}

@@ -9,27 +9,19 @@ import torch
 from torch import nn
 
 from onehead_cli.config.sections import ScheduleConfig, StudentConfig
-from onehead_cli.network.onehead import OneHead
-from onehead_cli.training.task_weights import TaskWeights
+from onehead_cli.training.objective import Objective
 
 
-def learned(model: nn.Module, auxiliary: nn.Module | None) -> list[nn.Parameter]:
-    """The parameters of a network and, after them, of the layer that is there for its training alone, if any."""
-    return [*model.parameters(), *(auxiliary.parameters() if auxiliary is not None else ())]
-
-
-def build_optimizer(
-    model: OneHead, task_weights: TaskWeights, config: ScheduleConfig, auxiliary: nn.Module | None = None
-) -> torch.optim.AdamW:
+def build_optimizer(objective: Objective, config: ScheduleConfig) -> torch.optim.AdamW:
     """One group each for backbone and new layers, with and without weight decay, and one for the task weights.
 
     Each group keeps its peak rate as `peak_lr`; `set_lr` scales it.
     """
-    backbone = {id(p) for p in model.backbone.parameters()}
+    backbone = {id(p) for p in objective.model.backbone.parameters()}
     groups: list[dict[str, object]] = []
     for in_backbone in (True, False):
         lr = config.lr * (config.backbone_lr_factor if in_backbone else 1.0)
-        mine = [p for p in learned(model, auxiliary) if (id(p) in backbone) == in_backbone]
+        mine = [p for p in objective.learned() if (id(p) in backbone) == in_backbone]
         # Norm scales and biases have one dimension; decay would pull them to 0 for no reason.
         for decayed in (True, False):
             params = [p for p in mine if (p.ndim > 1) == decayed]
@@ -37,8 +29,14 @@ def build_optimizer(
                 groups.append(
                     {"params": params, "peak_lr": lr, "weight_decay": config.weight_decay if decayed else 0.0}
                 )
-    if isinstance(config, StudentConfig) and task_weights.r.requires_grad:
-        groups.append({"params": [task_weights.r], "peak_lr": config.weights_lr, "weight_decay": config.weights_decay})
+    if isinstance(config, StudentConfig) and objective.task_weights.r.requires_grad:
+        groups.append(
+            {
+                "params": [objective.task_weights.r],
+                "peak_lr": config.weights_lr,
+                "weight_decay": config.weights_decay,
+            }
+        )
     return torch.optim.AdamW(groups, lr=config.lr)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import STUDENT, best_path, can_resume, last_path, previous_path
-from onehead_cli.config.load import is_gone
+from onehead_cli.config.load import default_config, is_gone
 from onehead_cli.config.sections import Config
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
@@ -18,9 +18,9 @@ from onehead_cli.events import Reporter
 from onehead_cli.runtime.launch import world_size
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.task import all_tasks, get_task
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
-from onehead_cli.types import Task
 from onehead_cli.wording import how_many
 
 #: What may differ between a run and its continuation: where things are, when to save, how what was learned is read and
@@ -43,16 +43,8 @@ _FREE_KEYS = (
 )
 #: What 0.1.0 did, of keys that it had not and whose default is another by now; none is.
 _IN_0_1_0: dict[str, Any] = {}
-#: The section that only networks of this task read.
-_OF_TASK = {Task.SEG: "segmentation.", Task.DET: "detection."}
 #: What the training of a teacher reads of the student's sections.
 _READ_BY_TEACHERS = ("student.normalise_losses", "student.normaliser_floor")
-#: The same where it learns from the backbone's ImageNet classifier, which is one more teacher.
-_READ_WITH_IMAGENET = ("distill.lambda", "distill.temperature")
-#: The same where segmentation learns from it in each cell, by a weight of its own.
-_READ_WITH_CELLS = ("distill.temperature",)
-#: What the training of a detection teacher reads of segmentation's section, whose pictures it learns from too.
-_READ_WITH_MASKS = ("segmentation.repeat_factor", "segmentation.copy_paste")
 
 
 def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
@@ -89,17 +81,13 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
     of_others: tuple[str, ...] = ("teacher.",)
     read: tuple[str, ...] = ()
     if name != STUDENT:
-        other_tasks = (section for task, section in _OF_TASK.items() if task != name)
-        of_others, read = ("student.", "distill.", *other_tasks), _READ_BY_TEACHERS
-        if name == Task.CLS and config.teacher.imagenet_teacher:
-            read += _READ_WITH_IMAGENET
-        if name == Task.SEG and config.segmentation.imagenet_cells:
-            read += _READ_WITH_CELLS
-        if name == Task.DET and config.teacher.boxes_from_masks:
-            read += _READ_WITH_MASKS
+        others = [task for task in all_tasks(config.data.tasks) if task.name != name]
+        sections = (f"{task.section}." for task in others if task.section)
+        of_others = ("student.", "distill.", *sections)
+        read = (*_READ_BY_TEACHERS, *get_task(name).teacher_reads(config))
     ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
     stored = {key: value for key, value in _flat(before).items() if not is_gone(key, value)}
-    old = _flat(Config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored
+    old = _flat(default_config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
         f"{key} was {old.get(key)}, now {new.get(key)}"
@@ -120,7 +108,7 @@ def check_same_classes(last: Checkpoint, architecture: Architecture) -> None:
 
 
 def continue_from(
-    last: Checkpoint, loop: TrainingLoop, config: Config, *, teachers: Mapping[Task, Checkpoint], reporter: Reporter
+    last: Checkpoint, loop: TrainingLoop, config: Config, *, teachers: Mapping[str, Checkpoint], reporter: Reporter
 ) -> None:
     """Bring a new loop to where the checkpoint was saved, and say so.
 
@@ -128,7 +116,7 @@ def continue_from(
         CheckpointError: the data or teachers are others, or the run is over and its best checkpoint is lost.
     """
     name, path = last.name, last_path(config.output, last.name)
-    pictures = {task.value: len(split) for task, split in loop.loader.splits.items()}
+    pictures = {task: len(split) for task, split in loop.loader.splits.items()}
     if last.training["pictures"] != pictures:
         raise CheckpointError(f"{path} was trained on other data: {last.training['pictures']} pictures, now {pictures}")
     if last.training["teachers"] != scores_of(teachers):
@@ -174,7 +162,7 @@ def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> N
 
 
 def _warn_of_other_data(name: str, last: Checkpoint, config: Config, reporter: Reporter) -> None:
-    before, now = last.data.get("manifest"), manifest_hash(config.data, last.architecture.tasks)
+    before, now = last.data.get("manifest"), manifest_hash(config, last.architecture.tasks)
     if before and now and before != now:
         reporter.warn(
             f"{name}: begun on other data than {config.data.root} holds now (manifest {before[:12]}, now {now[:12]}): "

@@ -8,26 +8,29 @@ from pathlib import Path
 
 import torch
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint, Thresholds, load_checkpoint
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import best_path, forget_run
 from onehead_cli.config.sections import Config
+from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.scan.scan import Scan
 from onehead_cli.errors import Interrupted
+from onehead_cli.evaluation.validation import first_thresholds
 from onehead_cli.events import EpochInfo, Reporter, StepInfo
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import precision_name, processor_name
 from onehead_cli.runtime.launch import is_main
 from onehead_cli.runtime.processes import barrier, from_first, largest
 from onehead_cli.runtime.random_state import restore_random_states
 from onehead_cli.runtime.signals import StopRequest
 from onehead_cli.runtime.version import commit
+from onehead_cli.tasks.task import get_task
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.log import RunLog
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import check_same_classes, continue_from, load_last
 from onehead_cli.training.saves import Saver
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
-from onehead_cli.types import MAIN_METRIC, TASKS, Task
 from onehead_cli.wording import how_many
 
 
@@ -39,6 +42,7 @@ class TrainingResult:
     """
 
     name: str
+    tasks: tuple[str, ...]
     best: Path
     epoch: int
     scores: dict[str, float | None]
@@ -48,13 +52,14 @@ class TrainingResult:
 
 def train_network(
     name: str,
-    tasks: tuple[Task, ...],
+    tasks: tuple[str, ...],
     config: Config,
     *,
-    teachers: Mapping[Task, Checkpoint],
+    teachers: Mapping[str, Checkpoint],
     resume: bool,
     supersedes: Sequence[str],
     scan: Scan,
+    listings: Listings,
     reporter: Reporter,
 ) -> TrainingResult:
     """Train one network on train, choose the weights to keep, and write both files into the output folder.
@@ -63,24 +68,24 @@ def train_network(
         name: of the checkpoints and the log.
         teachers: distilled from where `distill.lambda` is above 0, and the baseline of the choice on val.
         resume: go on from {name}_last.pth, or from {name}_previous.pth where that is damaged or missing.
-        scan: of train and val; its bad pictures are left out.
+        scan: of train and val. listings: of the run, without the bad images.
         supersedes: names of the networks that can no longer be resumed once this run begins.
 
     Raises:
         OneheadError: data, weights, checkpoint or loss cannot be used; Interrupted after a signal, state saved.
     """
     last = from_first(lambda: load_last(config, name, reporter)) if resume else None
-    architecture = architecture_for(config, tasks)
+    architecture = architecture_for(config, tasks, listings)
     if last is not None:
         check_same_classes(last, architecture)
     resumed = last is not None
-    loop = build_loop(architecture, config, teachers=teachers, resumed=resumed, skip=scan.bad, reporter=reporter)
-    skipped = {task: splits for task, splits in scan.bad_counts().items() if Task(task) in tasks}
+    loop = build_loop(architecture, config, teachers=teachers, resumed=resumed, listings=listings, reporter=reporter)
+    skipped = {task: splits for task, splits in scan.bad_counts().items() if task in tasks}
     for stale in supersedes if is_main() else ():
         forget_run(config.output, stale)
     if last is not None:
         continue_from(last, loop, config, teachers=teachers, reporter=reporter)
-    manifest, origin = manifest_hash(config.data, tasks), _origin(loop)
+    manifest, origin = manifest_hash(config, tasks), _origin(loop)
     saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest, origin)
     if not loop.finished():
         _announce(name, loop, reporter)
@@ -93,6 +98,7 @@ def train_network(
     best = from_first(lambda: load_checkpoint(best_path(config.output, name)))
     return TrainingResult(
         name=name,
+        tasks=tasks,
         best=best_path(config.output, name),
         epoch=best.epoch,
         scores=best.scores,
@@ -120,7 +126,7 @@ def _drive(
     """Run the loop: log every fact, save every epoch, and stop between two steps when a signal came."""
     name, output = saver.name, saver.config.output
     resumed_step = loop.state.step if last is not None else None
-    thresholds = last.thresholds if last is not None else Thresholds(saver.config.model.cell_threshold, [])
+    thresholds = last.thresholds if last is not None else first_thresholds(saver.config)
     scores: dict[str, float | None] = last.scores if last is not None else {}
     with (
         RunLog(output, name, resumed_step=resumed_step) as log,
@@ -203,6 +209,7 @@ def _step_detail(info: StepInfo) -> str:
 def _epoch_line(name: str, info: EpochInfo) -> str:
     if not info.scores:
         return f"{name}: epoch {info.epoch}/{info.total_epochs}"
-    shown = {MAIN_METRIC[task]: info.scores.get(MAIN_METRIC[task]) for task in TASKS}
+    keys = [get_task(task).metric.key for task in TASKS if get_task(task).metric.key in info.scores]
+    shown = {key: info.scores[key] for key in keys}
     scores = " ".join(f"{metric} {value:.4f}" for metric, value in shown.items() if value is not None)
     return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}{' (best)' if info.best else ''}"

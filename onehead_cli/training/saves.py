@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint, Thresholds, save_checkpoint
+from onehead_cli.checkpoint.checkpoint import Checkpoint, save_checkpoint
 from onehead_cli.checkpoint.networks import best_path, last_path, previous_path
 from onehead_cli.config.sections import Config
 from onehead_cli.events import EpochInfo
@@ -40,10 +40,10 @@ class Saver:
         evaluated = info.criterion is not None
         return evaluated if self.loop.schedule.keep == "last" else info.best
 
-    def save_best(self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int) -> None:
+    def save_best(self, thresholds: dict[str, Any], scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))
 
-    def save_last(self, thresholds: Thresholds, scores: dict[str, float | None]) -> None:
+    def save_last(self, thresholds: dict[str, Any], scores: dict[str, float | None]) -> None:
         epoch = self.loop.state.step // self.loop.steps_per_epoch
         training = {
             **self.loop.state_dict(),
@@ -55,7 +55,7 @@ class Saver:
         save_checkpoint(last_path(folder, self.name), state, keep=previous_path(folder, self.name))
 
     def _checkpoint(
-        self, thresholds: Thresholds, scores: dict[str, float | None], epoch: int, training: dict[str, Any]
+        self, thresholds: dict[str, Any], scores: dict[str, float | None], epoch: int, training: dict[str, Any]
     ) -> Checkpoint:
         preprocess = self.loop.objective.model.preprocess
         return Checkpoint(

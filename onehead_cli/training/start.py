@@ -22,7 +22,6 @@ from onehead_cli.network.onehead import OneHead
 from onehead_cli.network.start_from import start_from
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import Task
 
 #: Clean mini-batches that norms are measured on.
 _CLEAN_BATCHES = 16
@@ -33,7 +32,7 @@ def give_first_weights(
     architecture: Architecture,
     config: Config,
     *,
-    teachers: Mapping[Task, OneHead],
+    teachers: Mapping[str, OneHead],
     loader: TrainLoader,
     reporter: Reporter,
 ) -> None:
@@ -72,7 +71,9 @@ def _start_from(
     model: OneHead, architecture: Architecture, source: Literal["shipped"] | Path, reporter: Reporter
 ) -> None:
     path = shipped_student() if source == "shipped" else Path(source)
-    anew = start_from(model, architecture, from_first(lambda: _checkpoint(path)))
+    checkpoint = from_first(lambda: _checkpoint(path))
+    other = checkpoint.model().to(model.mean.device)
+    anew = start_from(model, architecture, other, checkpoint.architecture)
     reporter.note(f"starts from {path}" + (f"; what does not fit starts anew: {', '.join(anew)}" if anew else ""))
 
 

@@ -13,8 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from onehead_cli.types import Task
-
 _MOMENTUM = 0.1
 
 
@@ -25,7 +23,7 @@ class TaskWeights(nn.Module):
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[str],
         mode: Literal["learned", "equal", "fixed"] = "learned",
         fixed: Sequence[float] | None = None,
     ) -> None:
@@ -43,7 +41,7 @@ class TaskWeights(nn.Module):
         return share / share.sum()
 
     def as_dict(self) -> dict[str, float]:
-        return {task.value: float(w) for task, w in zip(self.tasks, self().detach(), strict=True)}
+        return {task: float(w) for task, w in zip(self.tasks, self().detach(), strict=True)}
 
 
 class LossNormaliser:

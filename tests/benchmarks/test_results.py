@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: results.py with specialists of one epoch.
@@ -27,7 +27,7 @@ sys.exit(results.main())
 """
 #: sha256 of docs/RESULTS.md as 0.1.0 has it.
 PAGE_OF_0_1_0 = "6316ec4ed055a18798d446bd864e46686d5223835760ae3d757532038c5a1153"
-METRICS = {Task.CLS: "top1", Task.SEG: "miou", Task.DET: "map"}
+METRICS = {"cls": "top1", "seg": "miou", "det": "map"}
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -500,9 +500,9 @@ def test_a_unit_keeps_what_evaluate_says(units):
         for report, pictures in {"val": 10, "test": 10, "pooled": 20}.items():
             said = json.loads((root / "out" / f"{recipe}-seed0" / f"evaluate-{report}" / "evaluate.json").read_text())
             kept = document["evaluation"][report]
-            assert kept["pictures"] == {task.value: pictures for task in TASKS}
+            assert kept["pictures"] == dict.fromkeys(TASKS, pictures)
             for who in ("unified", "baseline"):
-                assert kept[who] == said[who] and kept[who][METRICS[Task.SEG]] is not None
+                assert kept[who] == said[who] and kept[who][METRICS["seg"]] is not None
                 assert sum(row["count"] for row in kept["per_class"]["cls"][who]) == pictures
         boxes = sum(row["count"] for row in document["evaluation"]["pooled"]["per_class"]["det"]["unified"])
         assert sum(row["true"] for row in document["errors"]["det"]["classes"]) == boxes

@@ -15,20 +15,16 @@ from hypothesis.extra import numpy as hnp
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import half_precision
-from onehead_cli.checkpoint.checkpoint import (
-    Checkpoint,
-    Thresholds,
-    load_checkpoint,
-    save_checkpoint,
-    save_half_precision,
-)
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_half_precision
 from onehead_cli.checkpoint.half_precision import to_half_precision
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-ARCHITECTURE = Architecture("mobilenetv3_small_050", {Task.CLS: ["é", "b"], Task.SEG: ["a"], Task.DET: ["d"]}, 2, TASKS)
+ARCHITECTURE = Architecture(
+    "mobilenetv3_small_050", {"cls": ["é", "b"], "seg": ["a"], "det": ["d"]}, TASKS, of_tasks={"boxes_per_cell": 2}
+)
 
 
 def checkpoint_of(weights):
@@ -37,7 +33,7 @@ def checkpoint_of(weights):
         architecture=ARCHITECTURE,
         weights=weights,
         preprocess={"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "image_size": 64, "fit": "resize"},
-        thresholds=Thresholds(0.3, [0.25]),
+        thresholds={"cells": 0.3, "boxes": [0.25]},
         scores={"top1": 1 / 3, "miou": None},
         config={"seed": 7, "data": {"root": "data"}},
         epoch=4,

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from loading import load_split
 from PIL import Image
 from tiny import SMALL, TINY
 
@@ -16,8 +17,6 @@ from onehead_cli.app import run
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_picture
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import Task
 
 CLS, SEG, DET = "imagenette-160", "mini_voc_seg", "mini_coco_det"
 
@@ -187,7 +186,7 @@ def test_fault_07_tiny_and_thin_pictures(data, check, size):
     assert check()[0] == 0
     for fit in ("resize", "letterbox"):
         settings = DataConfig(root=data, image_size=64, fit=fit)
-        loaded = load_split(Task.DET, "train", settings, interpolation="bicubic", budget=CacheBudget(1))
+        loaded = load_split("det", "train", settings, interpolation="bicubic", budget=CacheBudget(1))
         assert loaded.batch([0]).images.shape == (1, 3, 64, 64)
 
 
@@ -233,7 +232,7 @@ def add_box(root, bbox, category=1):
 
 
 def boxes_of(root):
-    loaded = load_split(Task.DET, "train", DataConfig(root=root), interpolation="bicubic", budget=CacheBudget(1))
+    loaded = load_split("det", "train", DataConfig(root=root), interpolation="bicubic", budget=CacheBudget(1))
     return [annotation["bbox"] for annotation in loaded.ground_truth["annotations"]]
 
 
@@ -296,7 +295,7 @@ def test_fault_16_box_of_a_category_that_is_not_listed(data, check):
 def test_fault_18_missing_iscrowd(data, check):
     """An annotation without `iscrowd` is an ordinary object."""
     assert "iscrowd" not in annotations(data).read_text() and check()[0] == 0
-    loaded = load_split(Task.DET, "train", DataConfig(root=data), interpolation="bicubic", budget=CacheBudget(1))
+    loaded = load_split("det", "train", DataConfig(root=data), interpolation="bicubic", budget=CacheBudget(1))
     target = loaded.batch([0, 1, 2]).target
     assert target.labels.tolist() == [[1], [0], [-1]] and not target.crowd.any()
 
@@ -306,7 +305,7 @@ def test_fault_19_picture_without_a_box(data, check):
     change(data, annotations=[])
     code, document, _ = check()
     assert code == 0 and document["pictures"]["det"]["train"] == 3
-    loaded = load_split(Task.DET, "train", DataConfig(root=data), interpolation="bicubic", budget=CacheBudget(1))
+    loaded = load_split("det", "train", DataConfig(root=data), interpolation="bicubic", budget=CacheBudget(1))
     assert loaded.batch([0]).target.labels.tolist() == [[-1]]
 
 
@@ -508,7 +507,7 @@ def test_boxes_of_a_skipped_picture_are_no_ground_truth(data, check):
     (data / DET / "train" / "a.jpg").unlink()
     settings = DataConfig(root=data, image_size=64)
     skip = {data / DET / "train" / "a.jpg"}
-    loaded = load_split(Task.DET, "train", settings, interpolation="bicubic", budget=CacheBudget(1), skip=skip)
+    loaded = load_split("det", "train", settings, interpolation="bicubic", budget=CacheBudget(1), skip=skip)
     assert [path.name for path in loaded.paths] == ["b.jpg", "c.jpg"]
     assert [image["id"] for image in loaded.ground_truth["images"]] == [2, 3]
     assert [annotation["image_id"] for annotation in loaded.ground_truth["annotations"]] == [2]

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
-from onehead_cli.types import Task
 
 
 def evaluate(capsys, data, output, *args):
@@ -62,18 +61,18 @@ def test_scores_equal_a_plain_computation(tiny_data, trained, capsys):
     right, folders = [], sorted((tiny_data / "imagenette-160" / "test").iterdir())
     for label, folder in enumerate(folders):
         for path in sorted(folder.iterdir()):
-            cells = maps(path)[Task.CLS][0].flatten(1)
-            sure = cells.softmax(0).max(0).values >= checkpoint.thresholds.cells
+            cells = maps(path)["cls"][0].flatten(1)
+            sure = cells.softmax(0).max(0).values >= checkpoint.thresholds["cells"]
             logits = cells[:, sure].mean(1) if sure.any() else cells.mean(1)
             right.append(int(logits.argmax()) == label)
     assert document["unified"]["top1"] == pytest.approx(np.mean(right))
 
-    names = checkpoint.architecture.classes[Task.SEG]
+    names = checkpoint.architecture.classes["seg"]
     inter, union, truth = np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names))
     split = tiny_data / "mini_voc_seg" / "test"
     for path in sorted((split / "JPEGImages").iterdir()):
         label = np.array(Image.open(split / "SegmentationClass" / f"{path.stem}.png"))
-        logits = F.interpolate(maps(path)[Task.SEG], size=label.shape, mode="bilinear", align_corners=False)
+        logits = F.interpolate(maps(path)["seg"], size=label.shape, mode="bilinear", align_corners=False)
         predicted = logits[0].argmax(0).numpy()
         for c in range(len(names)):
             mine, theirs = (predicted == c) & (label != 255), label == c

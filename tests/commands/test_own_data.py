@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loading import load_split
 from PIL import Image
 from tiny import TINY
 
@@ -17,8 +18,7 @@ from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.manifest import manifest_hash
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 
 OWN_DATA = Path(__file__).parents[2] / "configs" / "own-data.yaml"
 
@@ -70,7 +70,7 @@ def own(tiny_data, tmp_path):
 def test_the_shipped_config_for_own_data(own, capsys):
     assert run(["prepare-data", "--check", str(own), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["pictures"] == {task.value: {"train": 12, "val": 10, "test": 10} for task in TASKS}
+    assert document["pictures"] == {task: {"train": 12, "val": 10, "test": 10} for task in TASKS}
     output = own.parent.parent / "output" / "own"
     assert [path.name for path in output.iterdir()] == [".scan.json"]
     where = ["--config", str(own), *TINY[:-1]]
@@ -107,7 +107,7 @@ def test_the_ignore_index_is_read_as_void(own, capsys):
     own.write_text(own.read_text().replace("ignore_index: 255", "ignore_index: 99"))
     assert run(["prepare-data", "--check", str(own), "--quiet"]) == 0
     data = load_config(own).data
-    read = load_split(Task.SEG, "train", data, interpolation="bicubic", budget=CacheBudget(0))
+    read = load_split("seg", "train", data, interpolation="bicubic", budget=CacheBudget(0))
     for index, path in enumerate(read.mask_paths):
         assert (read.mask(index) == expected[path]).all()
     # 255 now means nothing.
@@ -121,10 +121,10 @@ def test_a_manifest_counts_only_for_what_is_read_beside_it(own, tiny_data):
     digest = hashlib.sha256((tiny_data / "manifest.json").read_bytes()).hexdigest()
     assert manifest_hash(beside, TASKS) == digest and manifest_hash(elsewhere, TASKS) is None
     partly = elsewhere.model_copy(update={"det_annotations": None})
-    assert manifest_hash(partly, TASKS) == manifest_hash(partly, [Task.DET]) == digest
-    assert manifest_hash(partly, [Task.CLS, Task.SEG]) is None
+    assert manifest_hash(partly, TASKS) == manifest_hash(partly, ["det"]) == digest
+    assert manifest_hash(partly, ["cls", "seg"]) is None
     named = beside.model_copy(update={"cls_root": tiny_data / "imagenette-160"})
-    assert manifest_hash(named, [Task.CLS]) == digest
+    assert manifest_hash(named, ["cls"]) == digest
 
 
 def test_no_other_data_where_the_root_has_a_manifest_that_nothing_was_read_by(
@@ -156,7 +156,7 @@ def test_two_tasks_train_and_evaluate(two, capsys):
     where, output = two
     assert sorted(path.name for path in output.glob("*_best.pth")) == ["all_best.pth", "cls_best.pth", "seg_best.pth"]
     student, teacher = load_checkpoint(output / "all_best.pth"), load_checkpoint(output / "seg_best.pth")
-    assert student.architecture.tasks == (Task.CLS, Task.SEG) and set(student.architecture.classes) == {"cls", "seg"}
+    assert student.architecture.tasks == ("cls", "seg") and set(student.architecture.classes) == {"cls", "seg"}
     # Two tasks and what they share; a teacher keeps the groups of the student.
     assert student.model().head.grouped.groups == teacher.model().head.grouped.groups == 3
     assert run(["evaluate", *where, "--quiet", "--json"]) == 0

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from onehead_cli.data.augment import SeenFitted
+from onehead_cli.tasks.segmentation.split import Masks
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.augment import View, _grid, augment, recolour, view_boxes, view_masks
-from onehead_cli.types import DetectionTarget, Task, TaskBatch
+from onehead_cli.data.augment import View, _grid, augment, recolour, 
+from onehead_cli.data.batch import TaskBatch
+from onehead_cli.tasks.detection.target import DetectionTarget, view_boxes
 
 S = 128
 FILL = torch.zeros(1, 3, 1, 1)
@@ -28,7 +31,7 @@ def test_boxes_follow_the_pixels():
     images, target = rectangle_batch(24)
     batch = TaskBatch(images, target, [""] * 24)
     config = DataConfig(colour=0)
-    seen = augment(batch, Task.DET, config, torch.Generator().manual_seed(0), FILL)
+    seen = augment(batch, config, torch.Generator().manual_seed(0), FILL)
     compared = 0
     for picture, box, label in zip(seen.images, seen.target.boxes[:, 0], seen.target.labels[:, 0], strict=True):
         lit = (picture[0] > 0.5).nonzero()
@@ -46,7 +49,7 @@ def test_masks_follow_the_pixels_and_outside_is_void():
     masks[:, 60:70, 40:50] = 255
     view = View.draw(8, DataConfig(), torch.Generator().manual_seed(1))
     grid = _grid(view, S, torch.device("cpu"))
-    seen = view_masks(masks, grid)
+    seen = Masks(masks).seen_through(SeenFitted(view, S, S, grid)).masks
     assert set(seen.unique().tolist()) <= {0, 3, 255}
     x, y = grid.unbind(-1)
     outside = (x.abs() > 1.02) | (y.abs() > 1.02)
@@ -62,7 +65,7 @@ def test_masks_follow_the_pixels_and_outside_is_void():
 def test_mirroring_alone_is_exact():
     images, target = rectangle_batch(3)
     config = DataConfig(scale_min=1, scale_max=1, flip=1, colour=0)
-    seen = augment(TaskBatch(images, target, [""] * 3), Task.DET, config, torch.Generator().manual_seed(0), FILL)
+    seen = augment(TaskBatch(images, target, [""] * 3), config, torch.Generator().manual_seed(0), FILL)
     torch.testing.assert_close(seen.images, images.flip(3), atol=1e-4, rtol=0)
     x1, _, x2, _ = target.boxes[:, 0].unbind(1)
     torch.testing.assert_close(seen.target.boxes[:, 0, 0], S - x2)

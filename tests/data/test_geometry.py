@@ -13,15 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import load_split
 from PIL import Image
 
-from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.augment import View, augment, view_boxes
+from onehead_cli.config.sections import IGNORE_INDEX, DataConfig
+from onehead_cli.data.augment import View, augment
+from onehead_cli.data.batch import TaskBatch
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_mask
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import IGNORE_INDEX, DetectionTarget, Task, TaskBatch
+from onehead_cli.tasks.detection.target import DetectionTarget, view_boxes
+from onehead_cli.tasks.segmentation.split import Masks
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 #: Half a pixel, and what float32 rounds at coordinates of up to 128.
@@ -111,21 +113,21 @@ def test_an_augmented_mask_lies_under_its_augmented_box(box, augmentation):
     )
     images, fill = (mask == 7).float()[:, None].expand(1, 3, SIZE, SIZE), torch.zeros(1, 3, 1, 1)
 
-    def seen(task, labels):
+    def seen(labels):
         generator = torch.Generator().manual_seed(seed)
-        return augment(TaskBatch(images, labels, ["a"]), task, config, generator, fill)
+        return augment(TaskBatch(images, labels, ["a"]), config, generator, fill)
 
-    masked, boxed = seen(Task.SEG, mask), seen(Task.DET, target)
+    masked, boxed = seen(Masks(mask)), seen(target)
     assert torch.equal(masked.images, boxed.images), "one seed is one view, whatever the task"
     after, label = boxed.target.boxes[0, 0].numpy(), int(boxed.target.labels[0, 0])
     assert (after >= 0).all() and (after <= SIZE).all()
-    found = extent(masked.target[0].numpy() == 7)
+    found = extent(masked.target.masks[0].numpy() == 7)
     if found is None:
         assert label == -1 or (after[2:] - after[:2]).min() <= 1 + 1e-3
     else:
         assert label == 3
         assert np.abs(found - after).max() <= HALF
-        visible = extent(masked.target[0].numpy() != IGNORE_INDEX)
+        visible = extent(masked.target.masks[0].numpy() != IGNORE_INDEX)
         assert (after[:2] >= visible[:2] - HALF).all() and (after[2:] <= visible[2:] + HALF).all()
 
 
@@ -174,9 +176,9 @@ def test_extreme_pictures_as_they_are_read_from_disk(tmp_path, size, mode):
         fit=mode,
     )
     seg, det = (
-        load_split(task, "train", data, interpolation="bicubic", budget=CacheBudget(1)) for task in (Task.SEG, Task.DET)
+        load_split(task, "train", data, interpolation="bicubic", budget=CacheBudget(1)) for task in ("seg", "det")
     )
-    found = extent(seg.batch([0]).target[0].numpy() == 2)
+    found = extent(seg.batch([0]).target.masks[0].numpy() == 2)
     batch = det.batch([0])
     box = batch.target.boxes[0, 0].numpy()
     np.testing.assert_allclose(found, box, atol=1e-4)

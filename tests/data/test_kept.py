@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from loading import load_split, same, tensors
 from PIL import Image
 from pretended_device import DeviceTensor, pretended_gpu
 
@@ -17,8 +18,10 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.kept import KeptBatch, augment_kept
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import TASKS, DetectionTarget, Task
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.classification import ClassLabels
+from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.segmentation.split import KeptMasks
 
 S = 64
 FILL = torch.full((1, 3, 1, 1), 0.25)
@@ -39,7 +42,7 @@ def look(image, view, *, side=S, own=None, fit="resize", target=None, size=S):
     own: width and height of the file, of which `image` is what is kept; unset, its own.
     """
     own = own or (image.shape[1], image.shape[0])
-    target = torch.zeros(1, dtype=torch.int64) if target is None else target
+    target = ClassLabels(torch.zeros(1, dtype=torch.int64)) if target is None else target
     batch = KeptBatch([image], [Fit.of(*own, size, fit)], target, ["a"], total=1)
     data = DataConfig(image_size=size, colour=0, fit=fit)
     with mock.patch.object(View, "draw", return_value=view):
@@ -95,7 +98,7 @@ def test_stretched_by_half_a_checkerboard_keeps_its_cells():
 
 def test_letterbox_bars_are_grey_and_recoloured_and_void():
     image, mask = grey(np.full((S, 2 * S), 200)), torch.full((S, 2 * S), 3, dtype=torch.uint8)
-    seen = look(image, view_of(0.5), fit="letterbox", target=[mask])
+    seen = look(image, view_of(0.5), fit="letterbox", target=KeptMasks([mask]))
     # 64 x 64, zoomed out twice: the input is 16..48, the image in it 16..48 x 24..40.
     expected = torch.full((S, S), 0.25)
     expected[16:48, 16:48] = 128 / 255
@@ -103,7 +106,7 @@ def test_letterbox_bars_are_grey_and_recoloured_and_void():
     torch.testing.assert_close(seen.images[0, 0], expected)
     labels = torch.full((S, S), 255)
     labels[24:40, 16:48] = 3
-    assert torch.equal(seen.target[0], labels)
+    assert torch.equal(seen.target.masks[0], labels)
 
 
 @st.composite
@@ -141,27 +144,29 @@ def test_image_mask_and_box_are_in_the_same_place(case):
     target = DetectionTarget(torch.tensor(box)[None].float(), torch.tensor([[0]]), torch.tensor([[False]]))
     view = View.draw(1, data, torch.Generator().manual_seed(seed))
     image, where = grey(rectangle * 255), {"own": tuple(own), "side": side, "fit": data.fit}
-    masked = look(image, view, target=[torch.tensor(rectangle)], **where)
+    masked = look(image, view, target=KeptMasks([torch.tensor(rectangle)]), **where)
     boxed = look(image, view, target=target, **where)
     assert torch.equal(masked.images, boxed.images)
     seen, label = boxed.target.boxes[0, 0].numpy(), int(boxed.target.labels[0, 0])
-    by_mask = extent(masked.target[0].numpy() == 1)
+    by_mask = extent(masked.target.masks[0].numpy() == 1)
     if by_mask is None:
         assert label == -1 or (seen[2:] - seen[:2]).min() <= 1 + 1e-3
         return
     assert label == 0 and np.abs(by_mask - seen).max() <= 0.5 + 1e-3
     assume((seen[2:] - seen[:2]).min() >= 3)  # a thinner one may be too blurred to be white
-    white = (masked.images[0, 0].numpy() > 0.55) & (masked.target[0].numpy() != 255)  # bars are grey
+    white = (masked.images[0, 0].numpy() > 0.55) & (masked.target.masks[0].numpy() != 255)  # bars are grey
     assert np.abs(extent(white) - seen).max() <= 1.01
 
 
 def test_a_process_without_images_gets_the_shapes_of_one():
-    for target in (torch.zeros(1, dtype=torch.int64), [torch.zeros(9, 9, dtype=torch.uint8)]):
+    masks = KeptMasks([torch.zeros(9, 9, dtype=torch.uint8)])
+    for target, shape in ((ClassLabels(torch.zeros(1, dtype=torch.int64)), (0,)), (masks, (0, 96, 96))):
         batch = KeptBatch([grey(np.zeros((9, 9)))], [Fit.of(9, 9, S, "resize")], target, ["a"]).take(0)
         batch.total = 1
         seen = augment_kept(batch, DataConfig(image_size=S), torch.Generator(), FILL, side=96, rows=slice(0, 0))
-        assert seen.images.shape == (0, 3, 96, 96) and seen.total == 1 and seen.target.dtype == torch.int64
-        assert seen.target.shape == ((0, 96, 96) if isinstance(target, list) else (0,))
+        [found] = tensors(seen.target)
+        assert seen.images.shape == (0, 3, 96, 96) and seen.total == 1
+        assert found.dtype == torch.int64 and found.shape == shape
 
 
 def load(task, root, cache_mb=100, **fields):
@@ -180,12 +185,6 @@ def make_loader(root, *, cache_mb=100, seed=4, device="cpu", batch_size=5, world
 LARGER = {"cache_scale": 2.0, "aspect": 1.5, "sizes": (64, 96)}
 
 
-def same(a, b):
-    if isinstance(a, DetectionTarget):
-        return all(torch.equal(getattr(a, key), getattr(b, key)) for key in ("boxes", "labels", "crowd"))
-    return torch.equal(a, b)
-
-
 @pytest.mark.parametrize("fit", ["resize", "letterbox"])
 def test_a_larger_mini_batch_shows_what_the_usual_one_shows(tiny_data, fit):
     """Kept at the input's own side, views differ by interpolation alone; kept at twice, by sharpness alone."""
@@ -195,9 +194,9 @@ def test_a_larger_mini_batch_shows_what_the_usual_one_shows(tiny_data, fit):
         for task in TASKS:
             assert larger[task].names == usual[task].names
             assert (larger[task].images - usual[task].images).abs().mean() < limit
-        assert (larger[Task.SEG].target == usual[Task.SEG].target).float().mean() > 0.97
-        assert same(larger[Task.DET].target, usual[Task.DET].target)
-        assert same(larger[Task.CLS].target, usual[Task.CLS].target)
+        assert (larger["seg"].target.masks == usual["seg"].target.masks).float().mean() > 0.97
+        assert same(larger["det"].target, usual["det"].target)
+        assert same(larger["cls"].target, usual["cls"].target)
 
 
 @pytest.mark.parametrize("changed", [{"cache_mb": 0}, {"workers": 2}])
@@ -223,7 +222,8 @@ def test_processes_share_a_mini_batch_of_views(tiny_data, batch_size, world_size
         torch.testing.assert_close(torch.cat([s.images for s in shares]), whole[task].images, atol=1e-5, rtol=0)
         assert [name for share in shares for name in share.names] == whole[task].names
         if not isinstance(whole[task].target, DetectionTarget):
-            assert torch.equal(torch.cat([s.target for s in shares]), whole[task].target)
+            parts = [tensors(share.target)[0] for share in shares]
+            assert torch.equal(torch.cat(parts), tensors(whole[task].target)[0])
 
 
 def test_the_side_of_a_step_is_drawn_from_seed_and_position(tiny_data):
@@ -240,8 +240,8 @@ def test_the_side_of_a_step_is_drawn_from_seed_and_position(tiny_data):
     for position in (0, sides.index(96)):
         batch = loader.minibatch(position)
         assert {part.images.shape[2:] for part in batch.values()} == {(sides[position],) * 2}
-        assert batch[Task.SEG].target.shape[1:] == (sides[position],) * 2
-    assert batch[Task.DET].target.boxes.max() > 64
+        assert batch["seg"].target.masks.shape[1:] == (sides[position],) * 2
+    assert batch["det"].target.boxes.max() > 64
     assert {make_loader(tiny_data).side(position) for position in range(9)} == {64}
     always = make_loader(tiny_data, **LARGER, more={**more, "small_until": 1.0})
     assert {always.side(position) for position in range(400)} == {64}
@@ -271,19 +271,19 @@ def write_detection(root, size):
 )
 def test_an_image_is_kept_at_so_many_sides_of_the_input_and_never_above_its_own(tmp_path, size, fit, fields, kept):
     write_detection(tmp_path, size)
-    data = load(Task.DET, tmp_path, fit=fit, **fields)
+    data = load("det", tmp_path, fit=fit, **fields)
     before = data.budget.left
     assert tuple(data.kept_batch([0]).images[0].shape) == (kept[1], kept[0], 3)
     assert before - data.budget.left == data.bytes_in_training() == kept[0] * kept[1] * 3
 
 
 def test_masks_are_kept_within_the_budget_too(tiny_data):
-    data = load(Task.SEG, tiny_data, cache_mb=100, cache_scale=2.0)
+    data = load("seg", tiny_data, cache_mb=100, cache_scale=2.0)
     before = data.budget.left
     batch = data.kept_batch(range(len(data)))
-    assert [m.shape for m in batch.target] == [i.shape[:2] for i in batch.images]
-    assert before - data.budget.left == data.bytes_in_training() == sum(m.numel() * 4 for m in batch.target)
-    none = load(Task.SEG, tiny_data, cache_mb=0, cache_scale=2.0)
+    assert [m.shape for m in batch.target.masks] == [i.shape[:2] for i in batch.images]
+    assert before - data.budget.left == data.bytes_in_training() == sum(m.numel() * 4 for m in batch.target.masks)
+    none = load("seg", tiny_data, cache_mb=0, cache_scale=2.0)
     none.kept_batch([0])
     assert not none._store._kept and not none._kept_masks
 
@@ -303,4 +303,4 @@ def test_views_on_a_gpu_are_those_of_the_processor(tiny_data):
         for task in TASKS:
             assert isinstance(found[task].images, DeviceTensor)
             torch.testing.assert_close(found[task].images.cpu(), expected[task].images, atol=0.01, rtol=0)
-        assert torch.equal(found[Task.SEG].target.cpu(), expected[Task.SEG].target)
+        assert torch.equal(found["seg"].target.masks.cpu(), expected["seg"].target.masks)

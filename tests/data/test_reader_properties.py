@@ -18,11 +18,11 @@ from pycocotools.cocoeval import COCOeval
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
-from onehead_cli.data.coco import read_coco
-from onehead_cli.data.listing import list_coco_images, read_mask_classes
+from onehead_cli.data.coco import list_coco_images, read_coco
+from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.files.json_files import is_one_line
-from onehead_cli.tasks.detection.data import DetectionData
+from onehead_cli.tasks.detection.split import DetectionSplit
 
 PROPERTY = settings(
     max_examples=100,
@@ -199,7 +199,7 @@ ODD_NUMBERS = [True, -1, 0, 10**30, 10**400, math.nan, math.inf, "1", None, [], 
 def read_split(folder, annotations):
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    return DetectionData(list_coco_images(pictures, annotations), DataConfig(), "bilinear", CacheBudget(0))
+    return DetectionSplit(list_coco_images(pictures, annotations), DataConfig(), "bilinear", CacheBudget(0))
 
 
 @PROPERTY

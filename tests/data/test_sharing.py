@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import load_split, tensors
 from tiny import TINY
 
 from onehead_cli.app import run
@@ -11,8 +12,8 @@ from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import DataError
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import TASKS, DetectionTarget
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.detection.target import DetectionTarget
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def assert_same_pictures(whole, shares):
         if isinstance(whole.target, DetectionTarget):
             assert torch.equal(boxes(part.target)[i], boxes(whole.target)[row])
         else:
-            assert torch.equal(part.target[i], whole.target[row])
+            assert torch.equal(tensors(part.target)[0][i], tensors(whole.target)[0][row])
     assert len(taken) == len(found)
 
 

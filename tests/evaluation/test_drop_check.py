@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from onehead_cli.errors import DataError
-from onehead_cli.evaluation.drop_check import Drop, Result, check_drop, exit_code
+from onehead_cli.evaluation.drop_check import Drop, check_drop, exit_code
 from onehead_cli.tasks.classification import ClassificationResult
 from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import Detections
 from onehead_cli.tasks.segmentation.scores import SegmentationResult
-from onehead_cli.types import Task
+from onehead_cli.tasks.task import Result
 
 
 def _classified(right: NDArray[np.bool_]) -> ClassificationResult:
@@ -69,7 +69,7 @@ def test_interval_by_hand() -> None:
     assert drop.low == pytest.approx(-0.05 - 1.96 * 0.0192, abs=0.004)
     assert drop.high == pytest.approx(-0.05 + 1.96 * 0.0192, abs=0.004)
     assert drop.verdict == "INCONCLUSIVE"
-    assert (drop.task, drop.metric, drop.baseline, drop.unified) == (Task.CLS, "top1", 0.85, 0.8)
+    assert (drop.task, drop.metric, drop.baseline, drop.unified) == ("cls", "top1", 0.85, 0.8)
 
 
 def test_the_draw_is_paired() -> None:

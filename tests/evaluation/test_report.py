@@ -12,7 +12,7 @@ import pytest
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.drop_check import Drop
 from onehead_cli.evaluation.report import confusion_csv, drop_table, precision_recall_csv, write_report
-from onehead_cli.types import Row, Task
+from onehead_cli.tasks.task import Row
 
 BASELINE: list[Row] = [
     {"name": "cat", "count": 1200, "iou": 1 / 3},
@@ -22,7 +22,7 @@ BASELINE: list[Row] = [
 UNIFIED: list[Row] = [{**row, "iou": iou} for row, iou in zip(BASELINE, (0.5, 0.125, None), strict=True)]
 DROPS = [
     Drop(
-        task=Task.CLS,
+        task="cls",
         metric="top1",
         baseline=0.8667,
         unified=0.85,
@@ -35,7 +35,7 @@ DROPS = [
         verdict="INCONCLUSIVE",
     ),
     Drop(
-        task=Task.DET,
+        task="det",
         metric="map",
         baseline=0.1,
         unified=0.0,
@@ -53,7 +53,7 @@ DROPS = [
 def _write(folder: Path, **changes: Any) -> list[Path]:
     arguments: dict[str, Any] = {
         "document": {"schema": 1},
-        "per_class": {Task.SEG: {"baseline": BASELINE, "unified": UNIFIED}},
+        "per_class": {"seg": {"baseline": BASELINE, "unified": UNIFIED}},
         "drops": DROPS,
         "curves": {},
     }
@@ -115,7 +115,7 @@ def test_class_json_keeps_full_precision(tmp_path: Path) -> None:
 
 
 def test_one_network_alone(tmp_path: Path) -> None:
-    per_class = {Task.SEG: {"baseline": None, "unified": UNIFIED}, Task.DET: {"baseline": None, "unified": None}}
+    per_class = {"seg": {"baseline": None, "unified": UNIFIED}, "det": {"baseline": None, "unified": None}}
     names = {path.name for path in _write(tmp_path, per_class=per_class, drops=[])}
     assert names == {"evaluate.json", "per_class_seg.json", "per_class_seg.csv", "per_class_seg.md"}
     assert (tmp_path / "per_class_seg.csv").read_text(encoding="utf-8").startswith("name,count,unified_iou\n")
@@ -124,8 +124,8 @@ def test_one_network_alone(tmp_path: Path) -> None:
 
 def test_nan_is_never_written(tmp_path: Path) -> None:
     bad: list[Row] = [{"name": "a", "count": 1, "iou": float("nan")}]
-    document = {"a": float("nan"), "b": [np.float64("inf"), {"c": (-np.inf, 0.1)}], Task.CLS: 1}
-    _write(tmp_path, document=document, per_class={Task.SEG: {"baseline": bad, "unified": bad}})
+    document = {"a": float("nan"), "b": [np.float64("inf"), {"c": (-np.inf, 0.1)}], "cls": 1}
+    _write(tmp_path, document=document, per_class={"seg": {"baseline": bad, "unified": bad}})
     for path in tmp_path.iterdir():
         assert "nan" not in path.read_text(encoding="utf-8").lower().replace("unan", "")
     written = json.loads((tmp_path / "evaluate.json").read_text(encoding="utf-8"))

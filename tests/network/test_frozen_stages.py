@@ -11,14 +11,14 @@ from onehead_cli.errors import ConfigError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.batch_norm import set_training
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["c"] * 3, Task.SEG: ["s"] * 4, Task.DET: ["d"] * 2}
+CLASSES = {"cls": ["c"] * 3, "seg": ["s"] * 4, "det": ["d"] * 2}
 
 
 def network(name="tf_efficientnet_lite0", tasks=TASKS):
-    return build_model(Architecture(name, CLASSES, 2, tuple(tasks)))
+    return build_model(Architecture(name, CLASSES, tuple(tasks), of_tasks={"boxes_per_cell": 2}))
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_b0"])
@@ -58,7 +58,7 @@ def test_frozen_layers_learn_nothing_and_all_others_learn(mode):
 
 
 def test_a_trunk_is_shared_only_where_it_is_the_same_to_the_last_bit():
-    student, teacher = network(), network(tasks=(Task.SEG,))
+    student, teacher = network(), network(tasks=("seg",))
     student.backbone.freeze(2)
     assert not teacher.backbone.has_trunk_of(student.backbone)
     teacher.backbone.load_state_dict(student.backbone.state_dict())

@@ -5,9 +5,8 @@ import torch
 from onehead_cli.config.sections import ModelConfig
 from onehead_cli.network.onehead import build_pretrained
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import Task
 
-ARCHITECTURE = Architecture("mobilenetv3_small_050", {Task.CLS: ["a", "b"]}, 2, (Task.CLS,))
+ARCHITECTURE = Architecture("mobilenetv3_small_050", {"cls": ["a", "b"]}, ("cls",), of_tasks={"boxes_per_cell": 2})
 
 
 def upsampled(icnr):

@@ -8,15 +8,15 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.errors import CheckpointError
 from onehead_cli.network.merge import start_from_teachers
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["c"] * 3, Task.SEG: ["s"] * 5, Task.DET: ["d"] * 2}
+CLASSES = {"cls": ["c"] * 3, "seg": ["s"] * 5, "det": ["d"] * 2}
 WIDTH = 2 + 2 * 5
 
 
 def network(tasks, backbone="mobilenetv3_small_050"):
-    return build_model(Architecture(backbone, CLASSES, 2, tuple(tasks)))
+    return build_model(Architecture(backbone, CLASSES, tuple(tasks), of_tasks={"boxes_per_cell": 2}))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_own_layers_are_the_teachers_own_and_the_rest_is_their_mean(teachers):
     student = network(TASKS)
     start_from_teachers(student, teachers)
     for number, task in enumerate(TASKS, start=1):
-        for own in (student.necks[task.value], student.identity[task.value]):
+        for own in (student.necks[task], student.identity[task]):
             assert all((value == number).all() for value in own.state_dict().values())
     for shared in (student.backbone, student.upsample):
         floats = [value for value in shared.state_dict().values() if value.is_floating_point()]
@@ -57,8 +57,8 @@ def test_equal_teachers_of_one_task_each_leave_the_trunk_as_it_is(teachers):
 
 def test_a_missing_teacher_and_another_backbone_are_refused(teachers):
     with pytest.raises(CheckpointError, match="no teacher for seg"):
-        start_from_teachers(network(TASKS), {t: n for t, n in teachers.items() if t is not Task.SEG})
-    teachers[Task.DET] = network([Task.DET], "mobilenetv3_small_075")
+        start_from_teachers(network(TASKS), {t: n for t, n in teachers.items() if t != "seg"})
+    teachers["det"] = network(["det"], "mobilenetv3_small_075")
     with pytest.raises(CheckpointError, match="teacher for det has the backbone mobilenetv3_small_075"):
         start_from_teachers(network(TASKS), teachers)
 
@@ -79,7 +79,7 @@ def test_the_command_starts_there_and_says_what_is_missing(tiny_data, tmp_path, 
     assert "no teacher for det" in capsys.readouterr().err
     assert run(["train-teacher", "--task", "det", *common]) == 0
     assert run(["train-unified", *common, "--lr", "1e-12"]) == 0  # what it ends with is what it began with
-    teachers = {task: load_checkpoint(tmp_path / f"{task.value}_best.pth").model() for task in TASKS}
+    teachers = {task: load_checkpoint(tmp_path / f"{task}_best.pth").model() for task in TASKS}
     checkpoint = load_checkpoint(tmp_path / "all_best.pth")
     merged = checkpoint.model()
     start_from_teachers(merged, teachers)

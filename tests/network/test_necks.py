@@ -5,7 +5,6 @@ import torch
 from onehead_cli.config.sections import ModelConfig
 from onehead_cli.network.onehead import Neck, build_model, build_pretrained
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import Task
 
 
 def test_whole_channels_are_left_out_in_training_alone():
@@ -28,7 +27,7 @@ def test_nothing_is_drawn_without_it():
 
 
 def test_it_is_of_the_training_not_of_the_network():
-    architecture = Architecture("mobilenetv3_small_050", {Task.SEG: ["bg", "x"]}, 2, (Task.SEG,))
+    architecture = Architecture("mobilenetv3_small_050", {"seg": ["bg", "x"]}, ("seg",), of_tasks={"boxes_per_cell": 2})
     trained = build_pretrained(architecture, ModelConfig(pretrained=False, neck_dropout=0.5))
     used = build_model(architecture)
     assert trained.necks["seg"].dropout == 0.5 and used.necks["seg"].dropout == 0.0

@@ -8,17 +8,17 @@ from torch import nn
 
 from onehead_cli.network.norm_statistics import measure_norms, renew_norms
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.training.synchronised_norm import synchronise_new_layers
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["a"] * 3, Task.SEG: ["b"] * 4, Task.DET: ["c"] * 2}
+CLASSES = {"cls": ["a"] * 3, "seg": ["b"] * 4, "det": ["c"] * 2}
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return build_model(Architecture("mobilenetv3_small_050", CLASSES, 2, TASKS))
+    return build_model(Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 2}))
 
 
 @pytest.fixture

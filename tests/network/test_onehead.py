@@ -10,14 +10,14 @@ from onehead_cli.errors import ConfigError
 from onehead_cli.network.batch_norm import set_training
 from onehead_cli.network.depthwise import DepthwiseConv2d
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["c"] * 10, Task.SEG: ["s"] * 21, Task.DET: ["d"] * 10}
+CLASSES = {"cls": ["c"] * 10, "seg": ["s"] * 21, "det": ["d"] * 10}
 
 
 def architecture(backbone="tf_efficientnet_lite0", tasks=TASKS):
-    return Architecture(backbone, CLASSES, 2, tuple(tasks))
+    return Architecture(backbone, CLASSES, tuple(tasks), of_tasks={"boxes_per_cell": 2})
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +45,19 @@ def test_parameters_in_all(backbone, millions):
 
 
 def test_without_a_task_the_head_has_a_group_fewer():
-    classes = {Task.SEG: ["s"] * 5, Task.CLS: ["c"] * 12}
-    model = build_model(Architecture("tf_efficientnet_lite0", classes, 2, (Task.CLS, Task.SEG)))
+    classes = {"seg": ["s"] * 5, "cls": ["c"] * 12}
+    model = build_model(Architecture("tf_efficientnet_lite0", classes, ("cls", "seg"), of_tasks={"boxes_per_cell": 2}))
     assert count(model.head) == (256 * 3 * 12 + 3 * 12) + (3 * 12 * 12 + 3 * 12)
     outputs = model.eval()(torch.rand(1, 3, 64, 64))
-    assert {task: output.shape[1] for task, output in outputs.items()} == {Task.CLS: 12, Task.SEG: 5}
+    assert {task: output.shape[1] for task, output in outputs.items()} == {"cls": 12, "seg": 5}
 
 
 def test_maps_have_a_sixteenth_of_the_side(model):
     outputs = model.eval()(torch.rand(2, 3, 96, 64))
     assert {t: tuple(o.shape) for t, o in outputs.items()} == {
-        Task.CLS: (2, 10, 6, 4),
-        Task.SEG: (2, 21, 6, 4),
-        Task.DET: (2, 20, 6, 4),
+        "cls": (2, 10, 6, 4),
+        "seg": (2, 21, 6, 4),
+        "det": (2, 20, 6, 4),
     }
 
 
@@ -67,7 +67,7 @@ def test_output_is_own_group_plus_shared_group_plus_identity(model):
     with torch.no_grad():
         outputs = model(images)
         features = model.upsample(model.backbone((images - 0.5) / 0.5)[0])
-        necks = [model.necks[t.value](features) for t in TASKS]
+        necks = [model.necks[t](features) for t in TASKS]
         projected = model.head.project(necks[0] + necks[1] + necks[2])
         weight, bias = model.head.grouped.weight[:, :, 0, 0], model.head.grouped.bias
         groups = []
@@ -75,8 +75,8 @@ def test_output_is_own_group_plus_shared_group_plus_identity(model):
             part = projected[:, g * 21 : (g + 1) * 21]
             mixed = torch.einsum("oi,bihw->bohw", weight[g * 21 : (g + 1) * 21], part)
             groups.append(mixed + bias[g * 21 : (g + 1) * 21, None, None])
-        for i, (task, channels) in enumerate([(Task.CLS, 10), (Task.SEG, 21), (Task.DET, 20)]):
-            expected = groups[i][:, :channels] + groups[3][:, :channels] + model.identity[task.value](necks[i])
+        for i, (task, channels) in enumerate([("cls", 10), ("seg", 21), ("det", 20)]):
+            expected = groups[i][:, :channels] + groups[3][:, :channels] + model.identity[task](necks[i])
             torch.testing.assert_close(outputs[task], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -89,8 +89,8 @@ def test_gradient_reaches_all_four_groups_of_the_head(model):
 
 
 def test_a_teacher_keeps_all_groups_but_has_one_neck_and_output():
-    teacher = build_model(architecture(tasks=[Task.DET]))
-    assert set(teacher(torch.rand(2, 3, 64, 64))) == {Task.DET}
+    teacher = build_model(architecture(tasks=["det"]))
+    assert set(teacher(torch.rand(2, 3, 64, 64))) == {"det"}
     assert list(teacher.necks) == ["det"] and teacher.head.grouped.groups == 4 and teacher.head.width == 21
 
 
@@ -117,7 +117,7 @@ def test_a_backbone_that_cannot_be_used_is_named(name):
 
 def test_another_backbone_by_name():
     model = build_model(architecture("mobilenetv3_small_050"))
-    assert model.eval()(torch.rand(1, 3, 64, 64))[Task.SEG].shape == (1, 21, 4, 4)
+    assert model.eval()(torch.rand(1, 3, 64, 64))["seg"].shape == (1, 21, 4, 4)
 
 
 class TestDepthwise:

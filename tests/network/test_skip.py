@@ -10,14 +10,14 @@ from onehead_cli.errors import ConfigError
 from onehead_cli.network.backbone import create_backbone, find_skip, resolve_skip
 from onehead_cli.network.batch_norm import set_training
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["c"] * 10, Task.SEG: ["s"] * 21, Task.DET: ["d"] * 10}
+CLASSES = {"cls": ["c"] * 10, "seg": ["s"] * 21, "det": ["d"] * 10}
 
 
 def network(name="tf_efficientnet_lite0", *, skip=True, tasks=TASKS):
-    return build_model(Architecture(name, CLASSES, 2, tuple(tasks), skip=skip))
+    return build_model(Architecture(name, CLASSES, tuple(tasks), skip=skip, of_tasks={"boxes_per_cell": 2}))
 
 
 @pytest.mark.parametrize(

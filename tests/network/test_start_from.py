@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint, Thresholds
+from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.errors import ConfigError
 from onehead_cli.network.onehead import build_model
 from onehead_cli.network.start_from import start_from
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
-CLASSES = {Task.CLS: ["rose", "tulip", "daisy"], Task.SEG: ["background", "a", "b", "c"], Task.DET: ["cat", "dog"]}
+CLASSES = {"cls": ["rose", "tulip", "daisy"], "seg": ["background", "a", "b", "c"], "det": ["cat", "dog"]}
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,7 +30,7 @@ def network(arch, seed):
 
 def checkpoint(arch):
     model = network(arch, seed=1)
-    return Checkpoint("all", arch, model.state_dict(), {}, Thresholds(0.0, []), {}, {}, 1, 0)
+    return Checkpoint("all", arch, model.state_dict(), {}, {"cells": 0.0, "boxes": []}, {}, {}, 1, 0)
 
 
 def started(arch, source):
@@ -51,38 +51,36 @@ def test_the_same_classes_give_the_same_maps_to_the_last_bit():
 
 
 def test_the_same_classes_in_another_order_give_the_same_maps_in_that_order():
-    orders = {Task.CLS: [2, 0, 1], Task.SEG: [0, 3, 1, 2], Task.DET: [1, 0]}
+    orders = {"cls": [2, 0, 1], "seg": [0, 3, 1, 2], "det": [1, 0]}
     permuted = {task: [CLASSES[task][index] for index in order] for task, order in orders.items()}
     found, anew, expected = started(architecture(permuted), checkpoint(architecture()))
     assert anew == []
-    close(found[Task.CLS], expected[Task.CLS][:, orders[Task.CLS]])
-    close(found[Task.SEG], expected[Task.SEG][:, orders[Task.SEG]])
-    close(found[Task.DET], expected[Task.DET][:, [*orders[Task.DET], *range(2, 12)]])
+    close(found["cls"], expected["cls"][:, orders["cls"]])
+    close(found["seg"], expected["seg"][:, orders["seg"]])
+    close(found["det"], expected["det"][:, [*orders["det"], *range(2, 12)]])
 
 
 @pytest.mark.parametrize("more", [["x"] * 0, [f"x{i}" for i in range(20)]])  # a narrower and a wider head
 def test_known_classes_are_known_whatever_else_there_is(more):
-    classes = {Task.CLS: ["daisy", *more, "rose"], Task.SEG: ["background", "c"], Task.DET: ["dog", "bird"]}
+    classes = {"cls": ["daisy", *more, "rose"], "seg": ["background", "c"], "det": ["dog", "bird"]}
     if not more:
-        classes[Task.DET] = ["dog"]
+        classes["det"] = ["dog"]
     found, anew, expected = started(architecture(classes), checkpoint(architecture()))
-    close(found[Task.CLS][:, [0, -1]], expected[Task.CLS][:, [2, 0]])
-    close(found[Task.SEG], expected[Task.SEG][:, [0, 3]])
-    close(
-        found[Task.DET][:, [0, *range(len(classes[Task.DET]), len(classes[Task.DET]) + 10)]], expected[Task.DET][:, 1:]
-    )
+    close(found["cls"][:, [0, -1]], expected["cls"][:, [2, 0]])
+    close(found["seg"], expected["seg"][:, [0, 3]])
+    close(found["det"][:, [0, *range(len(classes["det"]), len(classes["det"]) + 10)]], expected["det"][:, 1:])
     assert anew == (["cls (x0, x1, x2 and 17 more)", "det (bird)"] if more else [])
 
 
 def test_another_number_of_boxes_starts_anew_and_the_classes_do_not():
     found, anew, expected = started(architecture(boxes=3), checkpoint(architecture()))
     assert anew == ["the boxes, of another number per cell or unit"]
-    close(found[Task.DET][:, :2], expected[Task.DET][:, :2])
-    close(found[Task.CLS], expected[Task.CLS])
+    close(found["det"][:, :2], expected["det"][:, :2])
+    close(found["cls"], expected["cls"])
 
 
 def test_a_task_more_starts_anew_and_the_others_hear_its_neck_only_through_the_head():
-    known = {task: CLASSES[task] for task in (Task.CLS, Task.SEG)}
+    known = {task: CLASSES[task] for task in ("cls", "seg")}
     source = checkpoint(architecture(known))
     arch = architecture()
     model = network(arch, seed=2)
@@ -93,21 +91,21 @@ def test_a_task_more_starts_anew_and_the_others_hear_its_neck_only_through_the_h
             assert torch.equal(value, before[key]), key
         elif key.startswith(("backbone", "upsample", "necks", "identity")):
             assert torch.equal(value, source.weights[key]), key
-    for parameter in model.necks[Task.DET.value].parameters():
+    for parameter in model.necks["det"].parameters():
         parameter.data.zero_()  # silent, so that the head reads what it read
     with torch.no_grad():
         found, expected = model(IMAGES), source.model()(IMAGES)
-    close(found[Task.CLS], expected[Task.CLS])
-    close(found[Task.SEG], expected[Task.SEG])
+    close(found["cls"], expected["cls"])
+    close(found["seg"], expected["seg"])
 
 
 def test_a_task_less_and_a_teacher_of_one_task():
     """A teacher has the student's head but one neck."""
-    source = checkpoint(architecture(tasks=(Task.SEG,)))
-    less = {Task.SEG: CLASSES[Task.SEG]}
+    source = checkpoint(architecture(tasks=("seg",)))
+    less = {"seg": CLASSES["seg"]}
     found, anew, expected = started(architecture(less), source)
     assert anew == []
-    close(found[Task.SEG], expected[Task.SEG])
+    close(found["seg"], expected["seg"])
     _, anew, _ = started(architecture(), source)
     assert anew == ["cls", "det"]
 

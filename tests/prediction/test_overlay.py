@@ -7,16 +7,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from onehead_cli.drawing import Rect, place_label
-from onehead_cli.prediction.overlay import Painter, drawing_copy
+from onehead_cli.tasks.canvas import Painter, drawing_copy
 from onehead_cli.tasks.detection.decode import Detections
-from onehead_cli.types import Task
 from onehead_cli.wording import readable
 
 GREY = (100, 110, 120)
 CLASSES = {
-    Task.CLS: ["n03028079", "n03425413"],
-    Task.SEG: ["background", "person", "sofa"],
-    Task.DET: ["person", "traffic light"],
+    "cls": ["n03028079", "n03425413"],
+    "seg": ["background", "person", "sofa"],
+    "det": ["person", "traffic light"],
 }
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -99,7 +98,7 @@ def test_a_class_has_one_colour_in_mask_and_boxes_and_classes_differ() -> None:
 
 
 def test_many_classes_have_many_colours() -> None:
-    painter = Painter({Task.DET: [f"class {i}" for i in range(200)]})
+    painter = Painter({"det": [f"class {i}" for i in range(200)]})
     colours = set()
     for label in range(200):
         found = Detections(np.array([[100.0, 100, 300, 200]]), np.array([0.5]), np.array([label]))
@@ -124,7 +123,7 @@ def test_banner_and_legend_are_added_above_and_below() -> None:
 
 def test_text_of_any_length_and_script_is_drawn_inside() -> None:
     names = ["background", *(f"a rather long name of a class, number {i}, " * 3 for i in range(20)), "長い名前"]
-    painter = Painter({Task.SEG: names, Task.DET: names, Task.CLS: names})
+    painter = Painter({"seg": names, "det": names, "cls": names})
     mask = np.arange(22, dtype=np.uint8).repeat(100).reshape(22, 100)
     boxes = np.array([[0.0, 0, 100, 22]] * 22)
     found = Detections(boxes, np.linspace(1, 0, 22), np.arange(22))

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from onehead_cli.app import run
-from onehead_cli.checkpoint.checkpoint import Checkpoint, Thresholds, save_checkpoint
+from onehead_cli.checkpoint.checkpoint import Checkpoint, save_checkpoint
 from onehead_cli.network.onehead import build_model
 from onehead_cli.profiling.profile import AGREEMENT, Count, _threads, count_stages, count_with_torch
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.types import TASKS, Task
 
 #: What the reference system is said to cost for a 512 px picture.
 REFERENCE_PARAMETERS = 7.842e6
 REFERENCE_MULTIPLY_ADDS = 3.564e9
 
-CLASSES = {Task.CLS: ["c"] * 10, Task.SEG: ["c"] * 21, Task.DET: ["c"] * 10}
+CLASSES = {"cls": ["c"] * 10, "seg": ["c"] * 21, "det": ["c"] * 10}
 
 
-def architecture(backbone: str, tasks: tuple[Task, ...] = TASKS) -> Architecture:
-    return Architecture(backbone=backbone, classes=CLASSES, boxes_per_cell=2, tasks=tasks)
+def architecture(backbone: str, tasks: tuple[str, ...] = TASKS) -> Architecture:
+    return Architecture(backbone=backbone, classes=CLASSES, of_tasks={"boxes_per_cell": 2}, tasks=tasks)
 
 
 def profile_json(*args: str) -> dict[str, Any]:
@@ -47,13 +47,13 @@ def lite() -> dict[str, Any]:
 
 @pytest.fixture
 def teacher_file(tmp_path: Path) -> Path:
-    wanted = architecture("tf_efficientnet_lite0", (Task.SEG,))
+    wanted = architecture("tf_efficientnet_lite0", ("seg",))
     checkpoint = Checkpoint(
         name="seg",
         architecture=wanted,
         weights=build_model(wanted).state_dict(),
         preprocess={"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "image_size": 96, "fit": "resize"},
-        thresholds=Thresholds(0.3, []),
+        thresholds={"cells": 0.3, "boxes": []},
         scores={},
         config={},
         epoch=1,

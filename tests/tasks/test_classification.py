@@ -6,11 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.errors import OneheadError
-from onehead_cli.evaluation.evaluator import Evaluator
-from onehead_cli.tasks.classification import ClassificationResult, pool_classes
-from onehead_cli.tasks.reading import Reading
+from onehead_cli.tasks.classification import ClassificationReader, ClassificationResult, pool_classes
 
 # Seven classes; the true one is the best, the fifth best, the sixth best, the seventh best.
 LOGITS = np.array(
@@ -95,7 +92,6 @@ def test_soft_pooling_has_no_high_threshold():
     maps = torch.tensor([[[1.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 2.5]]])[None]  # [1, 2, 1, 4]
     found = {}
     for pooling in ("gate", "soft"):
-        evaluator = Evaluator(EvaluationConfig(), Reading(pooling=pooling), torch.device("cpu"), torch.float32)
-        found[pooling] = evaluator.best_cell_threshold(maps, [1])
+        found[pooling] = ClassificationReader(["a", "b"], 0.0, pooling).best_threshold(maps, [1])
     assert pool_classes(maps, 0.9, pooling="soft").argmax(1).item() == 1
     assert found == {"gate": 0.75, "soft": 0.0}

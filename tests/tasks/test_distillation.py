@@ -7,7 +7,7 @@ import torch
 
 from onehead_cli.tasks.classification import distil_classes
 from onehead_cli.tasks.detection.loss import distil_boxes
-from onehead_cli.tasks.segmentation.loss import distil_masks
+from onehead_cli.tasks.soft_targets import distil_cells
 
 
 def kl(p, q):
@@ -31,7 +31,7 @@ def test_mask_term_is_the_mean_over_the_cells():
     student = torch.zeros(1, 2, 1, 2)
     teacher = torch.zeros(1, 2, 1, 2)
     teacher[0, 0, 0, 1] = 2.0
-    term = distil_masks(student, teacher, temperature=1)
+    term = distil_cells(student, teacher, temperature=1)
     assert term.item() == pytest.approx(kl(soft([2, 0], 1), [0.5, 0.5]) / 2, rel=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_a_student_that_says_the_same_pays_nothing_but_entropy():
     torch.manual_seed(0)
     same = torch.randn(2, 3 + 10, 4, 4)
     assert distil_boxes(same, same, num_classes=3, temperature=2).abs().max().item() < 1e-5
-    assert distil_masks(same, same, temperature=2).abs().max().item() < 1e-6
+    assert distil_cells(same, same, temperature=2).abs().max().item() < 1e-6
     assert distil_classes(same, same, cell_threshold=0.3, temperature=2).abs().max().item() < 1e-6
 
 

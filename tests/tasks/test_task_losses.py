@@ -9,9 +9,9 @@ from onehead_cli.tasks.classification import classification_loss
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
 from onehead_cli.tasks.detection.loss import assign, detection_loss
 from onehead_cli.tasks.detection.overlaps import generalised_iou, iou
+from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
-from onehead_cli.types import DetectionTarget
 
 S = 64
 

@@ -13,22 +13,23 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from loading import load_split
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
+from onehead_cli.data.listings import Listings
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.processes import session
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.reading import Reading
-from onehead_cli.tasks.sources import load_split
+from onehead_cli.tasks.task import get_task
 from onehead_cli.training import objective
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import architecture_for, build_loop
-from onehead_cli.types import TASKS, Task
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -50,18 +51,20 @@ def everything(root: Path) -> dict[str, object]:
         return {
             "gradients": first_gradients(training(config, TASKS)),
             "student": weights_after(training(config, TASKS, distils=False), steps=20),
-            "teacher": weights_after(training(config, (Task.DET,)), steps=3),
+            "teacher": weights_after(training(config, ("det",)), steps=3),
             "evaluation": evaluation(config),
             "error": error_of_a_loss(training(config, TASKS, distils=False)),
         }
 
 
-def training(config: Config, tasks: tuple[Task, ...], *, distils: bool = True) -> TrainingLoop:
+def training(config: Config, tasks: tuple[str, ...], *, distils: bool = True) -> TrainingLoop:
     architecture = architecture_for(config, tasks)
     loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
     if distils and len(tasks) > 1:
         loop.objective.teachers = {
-            task: build_model(Architecture(BACKBONE, architecture.classes, 2, (task,))).eval().requires_grad_(False)
+            task: build_model(Architecture(BACKBONE, architecture.classes, (task,), of_tasks={"boxes_per_cell": 2}))
+            .eval()
+            .requires_grad_(False)
             for task in tasks
         }
     return loop
@@ -123,17 +126,21 @@ def error_of_a_loss(loop: TrainingLoop) -> str:
 def evaluation(config: Config) -> dict[str, object]:
     """Scores of a network of random weights, and what they were made of."""
     torch.manual_seed(1)
-    model = build_model(architecture_for(config, TASKS)).eval()
-    evaluator = Evaluator(config.evaluation, Reading(), torch.device("cpu"), torch.float32)
+    architecture = architecture_for(config, TASKS, Listings(config))
+    model = build_model(architecture).eval()
+    evaluator = Evaluator(config.evaluation, torch.device("cpu"), torch.float32)
     found: dict[str, object] = {}
     for task in TASKS:
         splits = [
             load_split(task, name, config.data, interpolation="bicubic", budget=CacheBudget(10))
             for name in ("val", "test")
         ]
-        result = evaluator.measure(model, task, splits, cell_threshold=0.3)
-        detail = {Task.CLS: "logits", Task.SEG: "matrices", Task.DET: "precision"}[task]
-        found[task.value] = {"scores": result.scores(), "detail": torch.from_numpy(getattr(result, detail))}
+        each = get_task(task)
+        thresholds = {"cells": 0.3, "boxes": []}
+        reader = each.reader(architecture, each.first_reading(config), thresholds, config.evaluation)
+        result = evaluator.measure(model, splits, reader)
+        detail = {"cls": "logits", "seg": "matrices", "det": "precision"}[task]
+        found[task] = {"scores": result.scores(), "detail": torch.from_numpy(getattr(result, detail))}
     return found
 
 

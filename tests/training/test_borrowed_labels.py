@@ -12,8 +12,8 @@ from tiny import SMALL
 from onehead_cli.app import run
 from onehead_cli.tasks.classification import distil_classes
 from onehead_cli.tasks.detection.loss import detection_loss
-from onehead_cli.tasks.segmentation.loss import distil_masks
-from onehead_cli.types import DetectionTarget, Task
+from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.soft_targets import distil_cells
 
 SHARED = {1: 0}  # mask label 1 is detection class 0; class 1 is labelled on detection pictures alone
 
@@ -27,11 +27,11 @@ def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_pic
     objective.shared = SHARED
     boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
     borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool))
-    batch[Task.SEG].mask_boxes = borrowed
+    batch["seg"].mask_boxes = borrowed
     _, parts = objective(batch)
-    maps = objective.model(_images(batch))[Task.DET]
+    maps = objective.model(_images(batch))["det"]
     sizes = {"num_classes": 2, "image_size": 64}
-    own = detection_loss(maps[4:], batch[Task.DET].target, **sizes)
+    own = detection_loss(maps[4:], batch["det"].target, **sizes)
     from_masks = detection_loss(maps[2:4], borrowed, labelled=[0], **sizes)
     assert parts["det"].item() == pytest.approx((own.sum() + from_masks.sum()).item() / 4, rel=1e-5)
 
@@ -40,11 +40,11 @@ def test_a_detection_teacher_may_see_segmentation_pictures_for_their_boxes_alone
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
     objective.shared = SHARED
     boxes = DetectionTarget(torch.zeros(2, 1, 4), torch.full((2, 1), -1), torch.zeros(2, 1, dtype=torch.bool))
-    batch[Task.SEG].mask_boxes = boxes
-    only = {Task.SEG: batch[Task.SEG]}
-    outputs = {Task.DET: objective.model(_images(only))[Task.DET]}
+    batch["seg"].mask_boxes = boxes
+    only = {"seg": batch["seg"]}
+    outputs = {"det": objective.model(_images(only))["det"]}
     parts = objective._task_losses(outputs, only)
-    expected = detection_loss(outputs[Task.DET], boxes, num_classes=2, image_size=64, labelled=[0]).mean()
+    expected = detection_loss(outputs["det"], boxes, num_classes=2, image_size=64, labelled=[0]).mean()
     assert list(parts) == ["det"] and parts["det"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -57,9 +57,9 @@ def test_a_teacher_labels_the_images_of_all_tasks_where_asked():
         objective.config = config.model_copy(update={"distill": distill})
         terms[images] = objective(batch)[1]["kd_seg"].item()
     with torch.no_grad():
-        student = objective.model(_images(batch))[Task.SEG]
-        teacher = objective.teachers[Task.SEG](_images(batch))[Task.SEG]
-    each = distil_masks(student, teacher, temperature=config.distill.temperature)
+        student = objective.model(_images(batch))["seg"]
+        teacher = objective.teachers["seg"](_images(batch))["seg"]
+    each = distil_cells(student, teacher, temperature=config.distill.temperature)
     assert terms == pytest.approx({"own": each[2:4].mean().item(), "all": each.mean().item()}, rel=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_the_backbone_s_classifier_is_one_more_teacher():
     said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
     objective.imagenet = lambda images: said[: len(images)]
     total, parts = objective(batch)
-    student = objective.model(_images(batch))[Task.CLS][:2]
+    student = objective.model(_images(batch))["cls"][:2]
     settings = {"cell_threshold": objective.config.model.cell_threshold, "temperature": 2.0}
     term = distil_classes(student, said[..., None, None], **settings).mean()
     assert parts["kd_imagenet"].item() == pytest.approx(term.item(), rel=1e-5)

@@ -6,24 +6,30 @@ import pytest
 import torch
 
 from onehead_cli.config.sections import Config
+from onehead_cli.data.batch import TaskBatch
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.training.loop import gather_buffer
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.types import TASKS, DetectionTarget, Task, TaskBatch
 
-CLASSES = {Task.CLS: ["a", "b", "c"], Task.SEG: ["bg", "x", "y"], Task.DET: ["p", "q"]}
+CLASSES = {"cls": ["a", "b", "c"], "seg": ["bg", "x", "y"], "det": ["p", "q"]}
 
 
 def make_objective(dtype, teachers=True):
     torch.manual_seed(0)
-    architecture = Architecture("mobilenetv3_small_050", CLASSES, 2, TASKS)
+    architecture = Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 2})
     model = build_model(architecture).to(dtype).eval()  # eval: batch-norm is frozen
     frozen = {}
     if teachers:
         for task in TASKS:
-            frozen[task] = build_model(Architecture("mobilenetv3_small_050", CLASSES, 2, (task,))).to(dtype).eval()
+            frozen[task] = (
+                build_model(Architecture("mobilenetv3_small_050", CLASSES, (task,), of_tasks={"boxes_per_cell": 2}))
+                .to(dtype)
+                .eval()
+            )
     normaliser = LossNormaliser()
     normaliser.update(
         {"cls": 1.5, "seg": 0.7, "det": 3.0, "kd_cls": 0.3, "kd_seg": 0.5, "kd_det": 2.0}, first_epoch=True
@@ -47,9 +53,9 @@ def make_batches(count, dtype):
         target = DetectionTarget(boxes, torch.tensor([[0, 1, -1], [1, -1, -1]]), torch.zeros(2, 3, dtype=torch.bool))
         batches.append(
             {
-                Task.CLS: TaskBatch(images[Task.CLS], torch.randint(3, (2,), generator=generator), ["a", "b"]),
-                Task.SEG: TaskBatch(images[Task.SEG], masks, ["c", "d"]),
-                Task.DET: TaskBatch(images[Task.DET], target, ["e", "f"]),
+                "cls": TaskBatch(images["cls"], torch.randint(3, (2,), generator=generator), ["a", "b"]),
+                "seg": TaskBatch(images["seg"], masks, ["c", "d"]),
+                "det": TaskBatch(images["det"], target, ["e", "f"]),
             }
         )
     return batches
@@ -107,7 +113,7 @@ def test_buffer_equals_one_graph_and_one_big_batch(dtype, tolerance, monkeypatch
 def test_an_absent_task_adds_exactly_zero():
     objective = make_objective(torch.float32, teachers=False)
     batch = make_batches(1, torch.float32)[0]
-    del batch[Task.DET]
+    del batch["det"]
     total, parts = objective(batch)
     w = objective.task_weights().detach()
     expected = w[0] * parts["cls"] / 1.5 + w[1] * parts["seg"] / 0.7
@@ -121,8 +127,8 @@ def test_lambda_scales_the_mean_of_the_normalised_terms():
     objective = make_objective(torch.float32)
     total, parts = objective(make_batches(1, torch.float32)[0])
     w, m = objective.task_weights().detach(), objective.normaliser.mean
-    tasks = sum(w[i] * parts[t.value] / m[t.value] for i, t in enumerate(TASKS))
-    distilled = sum(parts[f"kd_{t.value}"] / m[f"kd_{t.value}"] for t in TASKS)
+    tasks = sum(w[i] * parts[t] / m[t] for i, t in enumerate(TASKS))
+    distilled = sum(parts[f"kd_{t}"] / m[f"kd_{t}"] for t in TASKS)
     torch.testing.assert_close(total.detach(), tasks + 2.0 / 3 * distilled)
 
 

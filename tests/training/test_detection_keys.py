@@ -15,8 +15,8 @@ from onehead_cli.evaluation import evaluator as evaluate
 from onehead_cli.prediction import predict as prediction
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import detection_loss
+from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.training.resume import changed_settings
-from onehead_cli.types import DetectionTarget, Task
 
 ALL_KEYS = [
     "detection.confidence=varifocal",
@@ -41,10 +41,10 @@ def test_images_with_boxes_from_masks_count_by_their_weight(weight):
     objective.config = objective.config.model_copy(update={"detection": detection})
     boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
     borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool))
-    batch[Task.SEG].mask_boxes = borrowed
+    batch["seg"].mask_boxes = borrowed
     _, parts = objective(batch)
-    maps = objective.model(torch.cat([part.images for part in batch.values()]))[Task.DET]
-    true = detection_loss(maps[4:], batch[Task.DET].target, num_classes=2, image_size=64)
+    maps = objective.model(torch.cat([part.images for part in batch.values()]))["det"]
+    true = detection_loss(maps[4:], batch["det"].target, num_classes=2, image_size=64)
     from_masks = detection_loss(maps[2:4], borrowed, labelled=[0], num_classes=2, image_size=64)
     expected = (true.sum() + weight * from_masks.sum()) / (2 + weight * 2)
     assert parts["det"].item() == pytest.approx(expected.item(), rel=1e-5)

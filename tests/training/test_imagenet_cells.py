@@ -20,9 +20,9 @@ from onehead_cli.config.sections import Config
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import ImageNetCells
-from onehead_cli.tasks.segmentation.loss import distil_masks
+from onehead_cli.registry import TASKS
+from onehead_cli.tasks.soft_targets import distil_cells
 from onehead_cli.training.loop import gather_buffer
-from onehead_cli.types import TASKS
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -56,7 +56,7 @@ def test_the_term_is_the_mean_over_all_images_with_a_weight_of_its_own(teachers)
     features = objective.model.features(trunk)
     mine = objective.auxiliary(F.avg_pool2d(features, 2))
     assert mine.shape == (6, 7, 2, 2)
-    expected = distil_masks(mine, objective.cells(images), temperature=2.0).mean().item()
+    expected = distil_cells(mine, objective.cells(images), temperature=2.0).mean().item()
     assert parts["kd_cells"].item() == pytest.approx(expected, rel=1e-4) and expected > 0
     assert total.item() == pytest.approx(plain.item() + 0.5 * expected / 4, rel=1e-4)
     assert {name: parts[name].item() for name in parts_before} == {n: p.item() for n, p in parts_before.items()}

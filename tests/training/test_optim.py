@@ -7,18 +7,18 @@ import torch
 
 from onehead_cli.config.sections import Config
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
 from onehead_cli.training.task_weights import TaskWeights
-from onehead_cli.types import TASKS
 
 CLASSES = {task: ["a", "b"] for task in TASKS}
 
 
 def tiny_model():
     torch.manual_seed(0)
-    return build_model(Architecture("mobilenetv3_small_050", CLASSES, 1, TASKS))
+    return build_model(Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 1}))
 
 
 def test_rate_rises_in_a_line_and_falls_as_a_cosine():

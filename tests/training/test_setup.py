@@ -6,16 +6,16 @@ import signal
 
 import pytest
 import torch
+from loading import load_split
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.signals import StopRequest
-from onehead_cli.tasks.sources import load_split
 from onehead_cli.training import setup
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
-from onehead_cli.types import TASKS
 
 
 @pytest.fixture

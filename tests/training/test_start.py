@@ -13,7 +13,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config
 from onehead_cli.network import weights
-from onehead_cli.types import TASKS
+from onehead_cli.registry import TASKS
 
 STAYS = ["--epochs", "1", "--lr", "1e-12"]  # what it ends with is what it began with
 
@@ -42,7 +42,7 @@ def test_a_student_and_all_teachers_start_from_a_checkpoint_without_imagenet_wei
     assert_same_weights(load_checkpoint(tmp_path / "all_best.pth").weights, expected)
     assert run(["train-teacher", "--task", "all", *where]) == 0
     for task in TASKS:
-        assert_same_weights(load_checkpoint(tmp_path / f"{task.value}_best.pth").weights, expected)
+        assert_same_weights(load_checkpoint(tmp_path / f"{task}_best.pth").weights, expected)
 
 
 def test_the_shipped_student_from_a_file_in_another_folder(tiny_data, tmp_path, capsys):

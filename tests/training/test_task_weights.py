@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from onehead_cli.registry import TASKS
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
-from onehead_cli.types import TASKS, Task
 
 CONSTANT = torch.tensor([0.2, 0.6, 2.0])
 
@@ -54,7 +54,7 @@ def test_fixed_and_equal_weights_add_up_to_one_and_do_not_learn():
     fixed = TaskWeights(TASKS, "fixed", [1.0, 1.0, 2.0])
     assert fixed().tolist() == [0.25, 0.25, 0.5]
     assert not fixed().requires_grad
-    assert TaskWeights([Task.SEG], "equal")().tolist() == [1.0]
+    assert TaskWeights(["seg"], "equal")().tolist() == [1.0]
 
 
 def test_normaliser_keeps_a_floor_of_its_first_epoch():

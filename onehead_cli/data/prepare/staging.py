@@ -18,7 +18,7 @@ from onehead_cli.data.manifest import Origins, verify_manifest, write_manifest
 from onehead_cli.errors import DataError
 from onehead_cli.files.json_files import read_json
 from onehead_cli.files.lock import locked
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import OWN_TASKS
 
 _PREFIX = ".prepare-"
 
@@ -32,7 +32,7 @@ class PrepareResult:
     root: Path
     source: str
     seed: int
-    counts: dict[Task, dict[str, int]]
+    counts: dict[str, dict[str, int]]
     manifest: Path
 
 
@@ -56,7 +56,7 @@ def write_datasets(
     Raises:
         DataError: other datasets stand there already, another run is at work there, or the folder cannot be written.
     """
-    counts = {task: dict(zip(SPLITS, arguments["sizes"], strict=True)) for task in TASKS}
+    counts = {task: dict(zip(SPLITS, arguments["sizes"], strict=True)) for task in OWN_TASKS}
     result = PrepareResult(root, source, arguments["seed"], counts, root / MANIFEST_FILE)
     new_root = not root.exists()
     try:

@@ -6,14 +6,15 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.config.sections import Config
+from onehead_cli.data.format import get_format
 from onehead_cli.data.layout import DATASET_FOLDERS, SPLITS
-from onehead_cli.data.listing import is_there, list_split
+from onehead_cli.data.listings import Listings
 from onehead_cli.data.scan.scan import Part, Problem, Scan, scan_data
 from onehead_cli.errors import DataError
 from onehead_cli.events import Reporter
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.types import TASKS, Task
+from onehead_cli.registry import TASKS
 from onehead_cli.wording import how_many
 
 #: Inside the output folder, or the folder that is checked.
@@ -27,14 +28,15 @@ BAD_FILE = "bad_files.txt"
 _SHOWN = 20
 
 
-def scan_for_run(config: Config, tasks: Sequence[Task], splits: Sequence[str], reporter: Reporter) -> Scan:
+def scan_for_run(listings: Listings, tasks: Sequence[str], splits: Sequence[str], reporter: Reporter) -> Scan:
     """Scan what a training or evaluation will read, and no other split; see `settle`.
 
     Raises:
         DataError: a split cannot be listed, or something is wrong that `data.skip_bad` does not allow to leave out.
     """
-    listings = {(task, split): list_split(task, split, config.data) for task in tasks for split in splits}
-    scan = scan_data(config.data, listings, cache=config.output / CACHE_FILE, reporter=reporter)
+    config = listings.config
+    parts = {(task, split): listings.get(task, split) for task in tasks for split in splits}
+    scan = scan_data(parts, cache=config.output / CACHE_FILE, reporter=reporter)
     settle(scan, skip_bad=config.data.skip_bad, folder=config.output, reporter=reporter)
     return scan
 
@@ -53,28 +55,28 @@ def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter:
     if folder is None:
         wanted = (config.data.train_split, config.data.val_split)
         splits = dict.fromkeys((*wanted, "test"))
-        parts = [(t, s) for t in config.data.tasks for s in splits if s in wanted or is_there(t, s, config.data)]
-        return _scan_what_can_be_listed(config.data, parts, config.output, deep, reporter)
-    data = config.data.model_copy(update={"root": folder})
-    parts = [(task, split) for task in TASKS for split in SPLITS if is_there(task, split, data)]
+        parts = [(t, s) for t in config.data.tasks for s in splits if s in wanted or get_format(t).is_there(config, s)]
+        return _scan_what_can_be_listed(config, parts, config.output, deep, reporter)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"root": folder})})
+    parts = [(task, split) for task in TASKS for split in SPLITS if get_format(task).is_there(config, split)]
     if not parts:
         raise DataError(f"{folder}: holds none of {', '.join(DATASET_FOLDERS.values())} with a split")
-    scan = _scan_what_can_be_listed(data, parts, folder, deep, reporter)
-    missing = [DATASET_FOLDERS[task] for task in TASKS if task not in {task for task, _ in parts}]
+    scan = _scan_what_can_be_listed(config, parts, folder, deep, reporter)
+    missing = [name for task, name in DATASET_FOLDERS.items() if task not in {task for task, _ in parts}]
     scan.notes += [f"{folder / name} is not there" for name in missing]
     return scan
 
 
 def _scan_what_can_be_listed(
-    data: DataConfig, parts: Sequence[Part], folder: Path, deep: bool, reporter: Reporter
+    config: Config, parts: Sequence[Part], folder: Path, deep: bool, reporter: Reporter
 ) -> Scan:
-    listings, unusable = {}, []
+    listings, found, unusable = Listings(config), {}, []
     for task, split in parts:
         try:
-            listings[task, split] = list_split(task, split, data)
+            found[task, split] = listings.get(task, split)
         except DataError as error:
             unusable.append(Problem(task, split, "unusable_split", str(error)))
-    scan = scan_data(data, listings, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
+    scan = scan_data(found, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
     scan.problems[:0] = unusable
     return scan
 
@@ -95,7 +97,7 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
         _refuse(scan.problems, bool(fatal), folder, reporter)
     for task, splits in scan.bad_counts().items():
         for split, count in splits.items():
-            if count and count == scan.pictures[Task(task)][split]:
+            if count and count == scan.pictures[task][split]:
                 raise DataError(f"{task} {split}: none of its pictures can be used ({count})")
     if folder is not None:
         _record_skipped(scan, folder / SKIPPED_FILE)

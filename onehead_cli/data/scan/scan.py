@@ -13,13 +13,10 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TypeVar
 
-from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.checks import unknown_label, wrong_mask_size, wrong_mode, wrong_picture_size
-from onehead_cli.data.listing import CocoImages, Listing, MaskFolders, describe_difference, list_split
+from onehead_cli.data.format import Listing, describe_difference
 from onehead_cli.data.scan.probe import Facts, ProbeCache, probe
 from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.types import Task
 
 #: With more pictures than this only headers are read, unless `deep`.
 MANY = 20_000
@@ -27,7 +24,7 @@ MANY = 20_000
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
 
-Part = tuple[Task, str]
+Part = tuple[str, str]
 
 T = TypeVar("T")
 
@@ -43,7 +40,7 @@ class Problem:
     picture: what `--skip-bad` leaves out; None where that is no help.
     """
 
-    task: Task
+    task: str
     split: str
     kind: str
     reason: str
@@ -62,7 +59,7 @@ class Scan:
     warnings: boxes that were dropped or clipped. notes: classes without an example.
     """
 
-    pictures: dict[Task, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    pictures: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -80,18 +77,13 @@ class Scan:
         for problem in self.problems:
             if problem.picture is not None:
                 found[problem.task, problem.split].add(problem.picture)
-        return {
-            task.value: {split: len(found[task, split]) for split in splits} for task, splits in self.pictures.items()
-        }
+        return {task: {split: len(found[task, split]) for split in splits} for task, splits in self.pictures.items()}
 
 
-def scan_data(
-    data: DataConfig, listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter
-) -> Scan:
+def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter) -> Scan:
     """Scan splits of tasks. Every picture and mask is decoded, unless there are more than MANY pictures.
 
     Args:
-        data: what the listings were made from.
         listings: in the order of the report; only splits of one task are compared with each other.
         cache: file that remembers what was found, so that unchanged files are not read again.
         deep: decode however many there are.
@@ -99,20 +91,20 @@ def scan_data(
     began = time.perf_counter()
     scan = Scan()
     for (task, split), listing in listings.items():
-        scan.pictures[task][split] = len(listing.pictures)
+        scan.pictures[task][split] = len(listing.images)
     scan.problems += _other_classes(listings)
-    decode = deep or sum(len(listing.pictures) for listing in listings.values()) <= MANY
+    decode = deep or sum(len(listing.images) for listing in listings.values()) <= MANY
     scan.headers_only = not decode
     files = _Files(ProbeCache(cache), decode, reporter)
     files.read(listings)
     for part, listing in listings.items():
-        scan.problems += _bad_files(part, listing, files, data.ignore_index)
+        scan.problems += _bad_files(part, listing, files)
     scan.problems += _twins(listings, files, scan.bad)
     files.cache.save()
     for part, listing in listings.items():
-        kept = list_split(*part, data, skip=scan.bad) if scan.bad else listing
-        scan.warnings += kept.warnings if isinstance(kept, CocoImages) else []
-        scan.notes += _absent_classes(part, kept, files, data.ignore_index)
+        kept = listing.without(scan.bad) if scan.bad else listing
+        scan.warnings += kept.warnings
+        scan.notes += _absent_classes(part, kept, files)
     scan.seconds = time.perf_counter() - began
     return scan
 
@@ -130,11 +122,10 @@ class _Files:
     def read(self, listings: Mapping[Part, Listing]) -> None:
         unread: dict[Path, bool] = {}
         for listing in listings.values():
-            outside = listing.outside if isinstance(listing, CocoImages) else ()
-            for path in listing.pictures:
-                if path not in outside and not self._remembered(path, is_mask=False):
+            for path in listing.images:
+                if path not in listing.outside and not self._remembered(path, is_mask=False):
                     unread.setdefault(path, False)
-            for path in listing.masks if isinstance(listing, MaskFolders) else ():
+            for path in filter(None, map(listing.label_file, range(len(listing.images)))):
                 if not self._remembered(path, is_mask=True):
                     unread[path] = True
 
@@ -194,44 +185,22 @@ def _no_bar(done: int, detail: str) -> None:
     pass
 
 
-def _bad_files(part: Part, listing: Listing, files: _Files, ignore_index: int) -> Iterator[Problem]:
-    for index, picture in enumerate(listing.pictures):
-        if isinstance(listing, CocoImages) and picture in listing.outside:
-            yield Problem(*part, "outside_folder", "file_name leaves the folder of the pictures", picture, picture)
+def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]:
+    for index, image in enumerate(listing.images):
+        if image in listing.outside:
+            yield Problem(*part, "outside_folder", "file_name leaves the folder of the pictures", image, image)
             continue
-        facts = files.facts[picture]
+        facts = files.facts[image]
         if facts.kind is not None:
-            yield Problem(*part, facts.kind, str(facts.reason), picture, picture)
+            yield Problem(*part, facts.kind, str(facts.reason), image, image)
         size = None if facts.kind else (facts.width, facts.height)
-        if isinstance(listing, CocoImages) and size:
-            image = listing.images[index]
-            if reason := wrong_picture_size(size, (image["width"], image["height"])):
-                yield Problem(*part, "wrong_size", reason, picture, picture)
-        if isinstance(listing, MaskFolders):
-            mask = listing.masks[index]
-            problem = _bad_mask(files.facts[mask], size, len(listing.classes), ignore_index)
-            if problem is not None:
-                yield Problem(*part, *problem, mask, picture)
-
-
-def _bad_mask(
-    facts: Facts, picture: tuple[int, int] | None, num_classes: int, ignore_index: int
-) -> tuple[str, str] | None:
-    """(kind, reason); picture: its size, None where it cannot be read."""
-    if facts.kind is not None:
-        return f"mask_{facts.kind}", f"mask: {facts.reason}"
-    if reason := wrong_mode(facts.mode):
-        return "mask_wrong_mode", reason
-    if picture and (reason := wrong_mask_size((facts.width, facts.height), picture)):
-        return "mask_wrong_size", reason
-    if facts.labels is not None and (reason := unknown_label(facts.labels, num_classes, ignore_index)):
-        return "mask_unknown_label", reason
-    return None
+        for fault in listing.faults(index, size, files.facts.__getitem__):
+            yield Problem(*part, fault.kind, fault.reason, fault.path, image)
 
 
 def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:
     """Splits whose class names are not those of the first split of their task."""
-    first: dict[Task, Listing] = {}
+    first: dict[str, Listing] = {}
     for (task, split), listing in listings.items():
         wanted = first.setdefault(task, listing).classes
         if listing.classes != wanted:
@@ -244,7 +213,7 @@ def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> I
     for task in dict.fromkeys(task for task, _ in listings):
         by_size = defaultdict[int, list[tuple[str, Path]]](list)
         for (other, split), listing in listings.items():
-            for path in listing.pictures if other is task else ():
+            for path in listing.images if other == task else ():
                 if path not in bad:
                     by_size[files.stats[path].st_size].append((split, path))
         suspects = [group for group in by_size.values() if len({split for split, _ in group}) > 1]
@@ -258,19 +227,10 @@ def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> I
                     yield Problem(task, split, "in_two_splits", reason, path)
 
 
-def _absent_classes(part: Part, listing: Listing, files: _Files, ignore_index: int) -> list[str]:
+def _absent_classes(part: Part, listing: Listing, files: _Files) -> list[str]:
     """A note where classes have no example."""
-    if isinstance(listing, CocoImages):
-        ids = {annotation["category_id"] for annotation in listing.annotations if not annotation["iscrowd"]}
-        present = {i for i, category in enumerate(listing.categories) if category["id"] in ids}
-    elif isinstance(listing, MaskFolders):
-        labels = [files.facts[mask].labels for mask in listing.masks]
-        if None in labels:
-            return []
-        present = {label for found in labels for label in found or () if label != ignore_index}
-    else:
-        present = set(listing.labels)
-    absent = [name for index, name in enumerate(listing.classes) if index not in present]
+    present = listing.present(files.facts.__getitem__)
+    absent = [name for index, name in enumerate(listing.classes) if present is not None and index not in present]
     if not absent:
         return []
     names = ", ".join(absent)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from onehead_cli.types import Row, Task
+from onehead_cli.tasks.task import Row
 
 if TYPE_CHECKING:
     from onehead_cli.tasks.detection.decode import Detections
@@ -50,7 +50,7 @@ class DetectionResult:
         without a true box.
     """
 
-    task: ClassVar[Task] = Task.DET
+    task: ClassVar[str] = "det"
 
     def __init__(
         self,
@@ -135,6 +135,13 @@ class DetectionResult:
         with np.errstate(invalid="ignore"):
             mean: NDArray[np.float64] = np.where(present, per_class, 0.0).sum(axis=0) / present.sum(axis=0)
         return mean
+
+    def curves(self) -> dict[str, list[list[Any]]]:
+        """Precision at IoU .50 of each class against recall; a class without truth stays empty."""
+        rows: list[list[Any]] = [["recall", *self.class_names]]
+        for at, values in zip(self.recall_steps.tolist(), self.precision[0].tolist(), strict=True):
+            rows.append([f"{at:.2f}", *("" if value != value else value for value in values)])
+        return {"precision_recall": rows}
 
     def _resampled_class(self, matches: _Matches, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """AP of one class in each resample, float64 [R]; NaN without a true box."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
+from onehead_cli.config.sections import SizeUnit
 from onehead_cli.data.geometry import Fit
-from onehead_cli.types import SizeUnit
 
 #: Numbers that describe one box of a cell: x, y, width, height, confidence.
 BOX_CHANNELS = 5

@@ -6,7 +6,6 @@ arXiv 2006.04388). `yolov1.py` holds the other form.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from onehead_cli.config.sections import SizeUnit
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
 from onehead_cli.tasks.detection.overlaps import generalised_iou, iou
-from onehead_cli.tasks.soft_targets import _kl
-from onehead_cli.types import DetectionTarget, SizeUnit
+from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.soft_targets import kl
 
 #: How much a poor box costs against a wrong class when cells are assigned.
 _IOU_COST = 3.0
@@ -67,7 +67,6 @@ def detection_loss(
     *,
     num_classes: int,
     image_size: int,
-    labelled: Sequence[int] | None = None,
     teaching: Teaching = _PLAIN,
 ) -> Tensor:
     """Confidence + 2 GIoU + class loss per image, float [B].
@@ -78,12 +77,11 @@ def detection_loss(
 
     Args:
         detection_map: float [B, C + 5n, h, w].
-        target: boxes in pixels of the input, padded.
+        target: boxes in pixels of the input, padded. Where its images are labelled for some classes only, nothing is
+            labelled, and the network sees another class, it is not told that there is nothing: a cell is a negative
+            as much as it believes in the labelled classes.
         num_classes: C.
         image_size: S, the side of the input in pixels.
-        labelled: the classes that these images are labelled for, None for all. Where nothing is labelled and the
-            network sees a class that is not among them, it is not told that there is nothing: a cell is a negative
-            as much as it believes in the labelled classes.
     """
     decoded = decode_boxes(detection_map, num_classes, teaching.size_unit)
     if teaching.smallest:
@@ -106,8 +104,8 @@ def detection_loss(
     quality[at] = iou(predicted.detach(), true_boxes)
     counted = ~crowd_cells(target, quality.shape[-2:], image_size)[:, None].expand_as(quality)
     counted = counted.float()
-    if labelled is not None:
-        counted *= decoded.classes.detach().softmax(1)[:, list(labelled)].sum(1, keepdim=True)
+    if target.labelled is not None:
+        counted *= decoded.classes.detach().softmax(1)[:, list(target.labelled)].sum(1, keepdim=True)
     if teaching.ignore_iou < 1:
         counted *= best_overlap(decoded.boxes.detach(), truth, wanted) <= teaching.ignore_iou
     counted[at] = 1.0
@@ -307,7 +305,7 @@ def distil_boxes(
     difference = (student.confidence.sigmoid() - quality).square()
     score = difference * F.binary_cross_entropy_with_logits(student.confidence, quality, reduction="none")
     box = quality * (1 - generalised_iou(student.boxes, teacher.boxes))
-    classes = quality * _kl(student.classes, teacher.classes, temperature)[:, None]
+    classes = quality * kl(student.classes, teacher.classes, temperature)[:, None]
     terms = score + box + classes
     if sure:
         counted = quality >= sure

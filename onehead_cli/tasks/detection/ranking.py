@@ -12,7 +12,7 @@ from torch import Tensor
 from onehead_cli.tasks.detection.decode import BoxMap
 from onehead_cli.tasks.detection.loss import candidate_cells
 from onehead_cli.tasks.detection.overlaps import iou
-from onehead_cli.types import DetectionTarget
+from onehead_cli.tasks.detection.target import DetectionTarget
 
 
 @dataclass(frozen=True)

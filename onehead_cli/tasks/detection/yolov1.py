@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onehead_cli.config.sections import SizeUnit
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import crowd_cells
 from onehead_cli.tasks.detection.overlaps import iou
-from onehead_cli.types import DetectionTarget, SizeUnit
+from onehead_cli.tasks.detection.target import DetectionTarget
 
 _COORD = 5.0
 

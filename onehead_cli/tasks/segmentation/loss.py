@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.tasks.segmentation.lovasz import lovasz_softmax
-from onehead_cli.tasks.soft_targets import _kl
-from onehead_cli.types import IGNORE_INDEX
 
 
 def segmentation_loss(segmentation_map: Tensor, masks: Tensor, *, lovasz: float = 0.0) -> Tensor:
@@ -27,8 +26,3 @@ def segmentation_loss(segmentation_map: Tensor, masks: Tensor, *, lovasz: float 
     labelled = (masks != IGNORE_INDEX).flatten(1).sum(1).clamp(min=1)
     entropy = pixels.flatten(1).sum(1) / labelled
     return entropy if not lovasz else (1 - lovasz) * entropy + lovasz * lovasz_softmax(segmentation_map, masks)
-
-
-def distil_masks(student_map: Tensor, teacher_map: Tensor, *, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) in each cell of the maps [B, C, h, w], averaged over the cells, float [B]."""
-    return _kl(student_map.float(), teacher_map.float(), temperature).flatten(1).mean(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onehead_cli.types import IGNORE_INDEX
+from onehead_cli.config.sections import IGNORE_INDEX
 
 #: Pixels of the mask per pixel that is compared, along each side. The loss sorts all its pixels once per class:
 #: at full resolution it would take longer than the network, at a quarter a tenth of the cross-entropy's time.

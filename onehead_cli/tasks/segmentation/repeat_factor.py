@@ -7,21 +7,20 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 
+from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.data.images import open_mask
-from onehead_cli.tasks.segmentation.data import SegmentationData
-from onehead_cli.types import IGNORE_INDEX
+from onehead_cli.data.mask_folders import MaskFoldersListing
 
 
-def mask_classes(data: SegmentationData) -> list[set[int]]:
+def mask_classes(listing: MaskFoldersListing) -> list[set[int]]:
     """The classes that each mask holds, but for the background.
 
     Raises:
         DataError: a mask cannot be read.
     """
-    nothing = {0, IGNORE_INDEX, data.ignore_index}
-    return [set(np.unique(open_mask(path)).tolist()) - nothing for path in data.mask_paths]
+    nothing = {0, IGNORE_INDEX, listing.ignore_index}
+    return [set(np.unique(open_mask(path)).tolist()) - nothing for path in listing.masks]
 
 
 def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> list[float]:
@@ -36,20 +35,3 @@ def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> list
     images = Counter(label for found in classes for label in set(found))
     wanted = threshold * len(classes)
     return [max([1.0, *(math.sqrt(wanted / images[label]) for label in found)]) for found in classes]
-
-
-def repeated_order(factors: Sequence[float], generator: torch.Generator) -> list[int]:
-    """One pass over n images: n indices, among which image i is expected n r_i / sum(r) times.
-
-    A pass stays as long as one without repeats, so that an epoch does. Each image comes as often as expected, rounded
-    down or up by chance (systematic resampling): images whose share is below 1 are left out of some passes.
-    """
-    count = len(factors)
-    order = torch.randperm(count, generator=generator)
-    shares = torch.tensor(factors, dtype=torch.float64)[order]
-    ends = shares.cumsum(0) * (count / shares.sum())
-    ends = (ends + torch.rand(1, generator=generator, dtype=torch.float64)).floor().long()
-    ends[-1] = count  # whatever the rounding
-    times = torch.diff(ends, prepend=ends.new_zeros(1))
-    seen = order.repeat_interleave(times)
-    return seen[torch.randperm(count, generator=generator)].tolist()

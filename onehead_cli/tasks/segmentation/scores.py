@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onehead_cli.types import IGNORE_INDEX, Row, Task
+from onehead_cli.config.sections import IGNORE_INDEX
+from onehead_cli.tasks.task import Row, confusion_rows
 
 
 def confusion_matrix(
@@ -51,7 +52,7 @@ class SegmentationResult:
 
     matrices: NDArray[np.int64]
     class_names: Sequence[str]
-    task: ClassVar[Task] = Task.SEG
+    task: ClassVar[str] = "seg"
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
@@ -97,6 +98,10 @@ class SegmentationResult:
         with np.errstate(invalid="ignore"):
             mean: NDArray[np.float64] = np.where(present, ious, 0.0).sum(axis=1) / present.sum(axis=1)
         return mean
+
+    def curves(self) -> dict[str, list[list[Any]]]:
+        """The confusion matrix of the pixels: a row per true class, a column per predicted one."""
+        return {f"confusion_{self.task}": confusion_rows(self.confusion, self.class_names)}
 
     def _class_ious(self) -> NDArray[np.float64]:
         matrix = self.confusion

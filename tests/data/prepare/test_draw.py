@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from onehead_cli.data.prepare.draw import Draw, draw_splits, equal_shares
 from onehead_cli.errors import DataError
-from onehead_cli.types import Task
 
 pools = st.lists(st.frozensets(st.integers(0, 7), max_size=4), min_size=1, max_size=80).map(
     lambda labels: {f"{number:03d}.jpg": found for number, found in enumerate(labels)}
@@ -95,7 +94,7 @@ def test_a_picture_that_repeats_another_makes_room_for_the_next(tmp_path):
 
     pool, sizes = {name: {0} for name in names}, {"val": 8, "test": 6}
     seen: set[str] = set()
-    taken = Draw(Task.DET, (1, 8, 6), 0, seen).take(pool, sizes, "val", get)
+    taken = Draw("det", (1, 8, 6), 0, seen).take(pool, sizes, "val", get)
     chosen = [name for split in taken.values() for name in split]
     contents = {(tmp_path / name).read_bytes() for name in chosen}
     assert len(contents) == len(chosen) == 14 == len(seen)
@@ -105,7 +104,7 @@ def test_a_picture_that_repeats_another_makes_room_for_the_next(tmp_path):
     assert {split: list(found) for split, found in taken.items()} == draw_splits(left, sizes, key="0/det")
     with pytest.raises(DataError, match="mini_voc_seg train: found 0 unused pictures"):
         fresh = {name: pool[name] for name in chosen}
-        Draw(Task.SEG, (1, 1, 1), 0, seen).take(fresh, {"train": 1}, "train.txt", get)
+        Draw("seg", (1, 1, 1), 0, seen).take(fresh, {"train": 1}, "train.txt", get)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(7, [3, 2, 2]), (6, [2, 2, 2]), (2, [1, 1, 0])])

@@ -27,7 +27,6 @@ from onehead_cli.data.prepare.official_files import FolderFiles
 from onehead_cli.data.prepare.prepare import prepare_local, prepare_synthetic
 from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES
 from onehead_cli.errors import DataError, OneheadError
-from onehead_cli.types import Task
 
 SIZES = (20, 10, 10)
 SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
@@ -58,7 +57,7 @@ def test_synthetic_lays_out_the_three_datasets(drawn):
         "manifest.json",
     }
     assert (drawn.source, drawn.seed, drawn.manifest) == ("synthetic", 5, root / "manifest.json")
-    assert drawn.counts == {Task.CLS: SPLIT_SIZES, Task.SEG: SPLIT_SIZES, Task.DET: SPLIT_SIZES}
+    assert drawn.counts == {"cls": SPLIT_SIZES, "seg": SPLIT_SIZES, "det": SPLIT_SIZES}
     for split, size in SPLIT_SIZES.items():
         assert len(list((root / "mini_coco_det" / split).glob("*.jpg"))) == size
         folder = root / "mini_voc_seg" / split
@@ -231,7 +230,7 @@ LOCAL_SPLITS = {"train": 6, "val": 4, "test": 3}
 
 def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_path):
     result = prepare_local(tmp_path / "data", OfficialDraw(sizes=LOCAL_SIZES, seed=3), **official.arguments())
-    assert result.counts == {Task.CLS: LOCAL_SPLITS, Task.SEG: LOCAL_SPLITS, Task.DET: LOCAL_SPLITS}
+    assert result.counts == {"cls": LOCAL_SPLITS, "seg": LOCAL_SPLITS, "det": LOCAL_SPLITS}
     base = {
         "mini_coco_det": official.coco,
         "mini_voc_seg": official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages",
@@ -425,7 +424,7 @@ def test_an_official_json_of_any_content_is_read_or_refused_in_one_line(official
     for number, changed in enumerate(odd):
         path.write_text(json.dumps({**content, section: changed}))
         try:
-            draw = Draw(Task.DET, (4, 2, 2), 0, set())
+            draw = Draw("det", (4, 2, 2), 0, set())
             copy_coco(files, draw, Copier(tmp_path / str(number)), kept_categories(files, None))
         except OneheadError as error:
             assert str(error) and "\n" not in str(error), changed

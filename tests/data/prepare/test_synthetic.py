@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.data.layout import voc_palette
 from onehead_cli.data.prepare import synthetic
-from onehead_cli.types import IGNORE_INDEX
 
 
 def scenes(count: int = 12):

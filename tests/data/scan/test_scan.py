@@ -8,14 +8,13 @@ import pytest
 from PIL import Image
 
 from onehead_cli.commands.console import Console
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.data.class_folders import CLASS_FOLDERS
 from onehead_cli.data.images import open_picture
-from onehead_cli.data.listing import list_split
 from onehead_cli.data.scan import scan as scan_module
 from onehead_cli.data.scan.probe import ProbeCache, probe
 from onehead_cli.data.scan.scan import scan_data
 from onehead_cli.errors import DataError
-from onehead_cli.types import Task
 
 QUIET = Console(quiet=True)
 
@@ -33,9 +32,9 @@ def folders(tmp_path):
 
 
 def look(folder, *, deep=False, splits=("train", "val")):
-    data = DataConfig(cls_root=folder)
-    listings = {(Task.CLS, split): list_split(Task.CLS, split, data) for split in splits}
-    return scan_data(data, listings, cache=folder / ".scan.json", deep=deep, reporter=QUIET)
+    config = Config(data=DataConfig(cls_root=folder))
+    listings = {("cls", split): CLASS_FOLDERS.list(config, split) for split in splits}
+    return scan_data(listings, cache=folder / ".scan.json", deep=deep, reporter=QUIET)
 
 
 @pytest.fixture

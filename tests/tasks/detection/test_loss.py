@@ -10,8 +10,8 @@ from onehead_cli.config.sections import DetectionConfig
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import Teaching, assign, best_overlap, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.overlaps import iou
+from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
-from onehead_cli.types import DetectionTarget
 
 S = 64
 LN2 = math.log(2)

@@ -1,6 +1,7 @@
 """The sizes that boxes start with: by hand, as a fixed point, and in the bias of a network."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onehead_cli.config.sections import Config
-from onehead_cli.data.listing import CocoImages
+from onehead_cli.data.coco import CocoListing
+from onehead_cli.data.listings import Listings
 from onehead_cli.network.onehead import build_model
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.detection.data import box_sizes
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.priors import kmeans_priors, spread_priors
+from onehead_cli.tasks.detection.split import box_sizes
 from onehead_cli.training.setup import architecture_for
-from onehead_cli.types import Task
 
 sides = st.floats(0.01, 1.0)
 boxes = st.lists(st.tuples(sides, sides), min_size=1, max_size=30)
@@ -68,13 +70,13 @@ def test_spread_priors_are_the_sizes_of_the_first_version():
 
 def coco(*images):
     """An image per (width, height, boxes); a box is x, y, width, height, crowd."""
-    listed = [{"id": i, "width": w, "height": h} for i, (w, h, _) in enumerate(images)]
+    entries = [{"id": i, "width": w, "height": h} for i, (w, h, _) in enumerate(images)]
     annotations = [
         {"image_id": i, "bbox": list(box), "iscrowd": crowd}
         for i, image in enumerate(images)
         for *box, crowd in image[2]
     ]
-    return CocoImages(classes=["a"], pictures=[], images=listed, annotations=annotations, categories=[])
+    return CocoListing(["a"], [], Path("a.json"), entries, annotations, categories=[])
 
 
 @pytest.mark.parametrize(("fit", "height"), [("resize", 0.5), ("letterbox", 0.25)])
@@ -87,9 +89,15 @@ def test_sizes_are_shares_of_the_fitted_input_without_crowds(fit, height):
 
 @pytest.mark.parametrize("unit", ["input", "cells"])
 def test_a_fresh_network_gives_boxes_of_its_priors(unit):
-    classes, priors = {Task.DET: ["a", "b"]}, ((0.5, 1.5), (2.0, 3.0))
-    model = build_model(Architecture("mobilenetv3_small_050", classes, 2, (Task.DET,), priors=priors, size_unit=unit))
-    assert model.size_unit == unit
+    classes, priors = {"det": ["a", "b"]}, ((0.5, 1.5), (2.0, 3.0))
+    model = build_model(
+        Architecture(
+            "mobilenetv3_small_050",
+            classes,
+            ("det",),
+            of_tasks={"boxes_per_cell": 2, "priors": priors, "size_unit": unit},
+        )
+    )
     bias = model.identity["det"].bias.detach()
     boxes = decode_boxes(bias[None, :, None, None].expand(1, -1, 4, 4), 2, unit).boxes[0, :, 2, 2]
     expected = torch.tensor(priors) / (4 if unit == "cells" else 1)
@@ -99,12 +107,12 @@ def test_a_fresh_network_gives_boxes_of_its_priors(unit):
 def test_teachers_and_student_start_with_the_same_sizes(tiny_data):
     def priors(task, **detection):
         config = Config.model_validate({"data": {"root": tiny_data, "image_size": 96}, "detection": detection})
-        architecture = architecture_for(config, (task,) if task else tuple(Task))
-        assert architecture.size_unit == config.detection.size_unit
-        return architecture.priors
+        architecture = architecture_for(config, (task,) if task else TASKS, Listings(config))
+        assert architecture.of_tasks["size_unit"] == config.detection.size_unit
+        return tuple(map(tuple, architecture.of_tasks["priors"]))
 
     assert priors(None) == ()  # as a checkpoint of format 2 has it
     shares, cells = priors(None, priors="kmeans"), priors(None, priors="kmeans", size_unit="cells")
-    assert shares == priors(Task.DET, priors="kmeans") and shares != tuple(spread_priors(2))
+    assert shares == priors("det", priors="kmeans") and shares != tuple(spread_priors(2))
     np.testing.assert_allclose(cells, np.array(shares) * 6)  # 96 px are six cells
     np.testing.assert_allclose(priors(None, size_unit="cells"), np.array(spread_priors(2)) * 6)

@@ -10,7 +10,7 @@ import torch
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
 from onehead_cli.tasks.detection.overlaps import iou
 from onehead_cli.tasks.detection.ranking import BoxRanking, rank_boxes, summarise
-from onehead_cli.types import DetectionTarget
+from onehead_cli.tasks.detection.target import DetectionTarget
 
 MIDDLE = (0.25, 0.25, 0.75, 0.75)
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loading import load_split
 from PIL import Image
 
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors, repeated_order
-from onehead_cli.tasks.sources import load_split
-from onehead_cli.types import Task
+from onehead_cli.data.repeats import repeated_order
+from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors
 
 
 def test_factors_by_hand():
@@ -49,7 +49,7 @@ def loader(root, **keys):
     data = DataConfig(root=root, image_size=64)
     splits = {
         task: load_split(task, "train", data, interpolation="bicubic", budget=CacheBudget(100))
-        for task in (Task.SEG, Task.DET)
+        for task in ("seg", "det")
     }
     fill = torch.zeros(1, 3, 1, 1)
     return TrainLoader(splits, batch_size=4, seed=0, data=data, device=torch.device("cpu"), fill=fill, **keys)
@@ -57,7 +57,7 @@ def loader(root, **keys):
 
 def test_the_loader_shows_other_segmentation_images_and_nothing_else_changes(tiny_data):
     plain, repeats, again = loader(tiny_data), *(loader(tiny_data, repeat_factor=0.9) for _ in range(2))
-    split = plain.splits[Task.SEG]
+    split = plain.splits["seg"]
     masks = [np.asarray(Image.open(path)) for path in split.mask_paths]
     classes = [set(range(1, len(split.classes))) & set(np.unique(mask)) for mask in masks]
     assert mask_classes(split) == classes and repeats._factors == repeat_factors(classes, 0.9)
@@ -67,9 +67,9 @@ def test_the_loader_shows_other_segmentation_images_and_nothing_else_changes(tin
     names = []
     for position in range(12):
         a, b, c = (each.minibatch(position) for each in (plain, repeats, again))
-        assert torch.equal(b[Task.SEG].images, c[Task.SEG].images)
-        assert torch.equal(a[Task.DET].images, b[Task.DET].images)
-        names += b[Task.SEG].names
+        assert torch.equal(b["seg"].images, c["seg"].images)
+        assert torch.equal(a["det"].images, b["det"].images)
+        names += b["seg"].names
     times = Counter(names)
     often = [times[path.name] for path in split.paths]
     rarest, commonest = np.argmax(repeats._factors), np.argmin(repeats._factors)
@@ -77,6 +77,6 @@ def test_the_loader_shows_other_segmentation_images_and_nothing_else_changes(tin
 
 
 def test_void_under_another_number_is_no_class(tiny_data):
-    split = loader(tiny_data).splits[Task.SEG]
+    split = loader(tiny_data).splits["seg"]
     split.ignore_index = 1
     assert all(1 not in found for found in mask_classes(split))

@@ -1,0 +1,305 @@
+"""What a task is. Whoever needs something that is particular to one asks its object; nobody asks which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onehead_cli import registry
+from onehead_cli.config.sections import Config, EvaluationConfig, ScheduleConfig
+from onehead_cli.data.batch import Target
+from onehead_cli.data.cache import CPU, CacheBudget
+from onehead_cli.data.format import Listing
+from onehead_cli.data.geometry import Fit
+from onehead_cli.data.split import Split
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from onehead_cli.tasks.canvas import Canvas
+
+#: A row of a table with a row per class: its name, counts and scores.
+Row = dict[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score. key: in JSON. label: in tables. higher_is_better: which direction is a gain."""
+
+    key: str
+    label: str
+    higher_is_better: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.higher_is_better else -1
+
+
+class Result(Protocol):
+    """How a network did on a split. task: its name."""
+
+    task: ClassVar[str]
+
+    def __len__(self) -> int:
+        """Images of the split."""
+
+    def scores(self) -> dict[str, float | None]:
+        """Every score of the task by its key; None where the truth has nothing to score."""
+
+    def per_class(self) -> list[Row]:
+        """A row per class: its name, `count`, and scores that `Task.class_scores` names."""
+
+    def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The main score when image i is taken counts[r, i] times; counts int [R, n], returns float64 [R]."""
+
+    def curves(self) -> dict[str, list[list[Any]]]:
+        """Further tables, rows of cells with the header first, by the beginning of their file's name."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What val decides about the reading of one task. diagnostics: what shows whether it is taught well."""
+
+    result: Result
+    thresholds: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, float | None] = field(default_factory=dict)
+
+
+class Found(Protocol):
+    """What a network says about one image without labels."""
+
+    def record(self, save: Callable[[str, Image.Image], str | None]) -> dict[str, Any]:
+        """Its part of the image's record, as plain values by key.
+
+        Args: save: writes an image of a kind ("mask") beside the record and gives its file's name; None where no such
+            files are wanted.
+        """
+
+    def paint(self, canvas: Canvas) -> None:
+        """Put it on the drawing of the image."""
+
+
+class Reader(ABC):
+    """Reads the maps of one network for one task: on labelled splits, and on images without labels."""
+
+    @abstractmethod
+    def observe(self, maps: Tensor, split: Split, indices: Sequence[int], *, choosing: bool = False) -> Sequence[Any]:
+        """What is kept of each image's map, on the CPU.
+
+        Args:
+            maps: float [B, C, h, w].
+            indices: of the images in the split.
+            choosing: `choose` will be asked, not `result`.
+        """
+
+    @abstractmethod
+    def result(self, observations: Sequence[Any], splits: Sequence[Split]) -> Result:
+        """The result over all images of the splits, pooled."""
+
+    def choose(self, observations: Sequence[Any], split: Split) -> Choice:
+        """The result on val and the thresholds that are best there."""
+        return Choice(self.result(observations, [split]))
+
+    @abstractmethod
+    def predict(self, maps: Tensor, fits: Sequence[Fit]) -> Iterator[Found]:
+        """What the maps of some images say, one image at a time."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a network is trained for and with."""
+
+    architecture: Architecture
+    config: Config
+    schedule: ScheduleConfig
+
+
+class Task(ABC):
+    """One task.
+
+    name: in commands, files and JSON. title: in tables.
+    metrics: its scores in reports; the first one stands for it in the drop check and in the choice of weights.
+    class_scores: label of each score per class, by key. counted: what the counts per class are, in tables.
+    section: of the config, which only its networks read; None for none.
+    files: kinds of images that a prediction writes; see `Found.record`.
+    names_images: a class is of a whole image, so that ImageNet's classes may be its own.
+    names_things: a class is of things in an image, whose evidence ImageNet's classifier may give.
+    reference_classes: classes in the reference system; the cost of a network that was not trained is given for them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    class_scores: ClassVar[Mapping[str, str]] = {}
+    counted: ClassVar[str] = "Images"
+    section: ClassVar[str | None] = None
+    files: ClassVar[tuple[str, ...]] = ()
+    names_images: ClassVar[bool] = False
+    names_things: ClassVar[bool] = False
+    reference_classes: ClassVar[int] = 10
+
+    @property
+    def metric(self) -> Metric:
+        """The score that stands for the task."""
+        return self.metrics[0]
+
+    # The network
+
+    def of_config(self, config: Config, listing: Callable[[], Listing] | None) -> dict[str, Any]:
+        """What it adds to an architecture, as plain values by name; see `Architecture.of_tasks`.
+
+        Args: listing: gives its training split; None where there is no data for it.
+        """
+        return {}
+
+    def check(self, of_tasks: Mapping[str, Any]) -> None:
+        """Raises: ValueError, KeyError or TypeError: a checkpoint holds something else than `of_config` gives."""
+        return None
+
+    def channels(self, architecture: Architecture) -> int:
+        """Channels of its map; those of the classes come first."""
+        return len(architecture.classes[self.name])
+
+    def set_first_bias(self, bias: Tensor, architecture: Architecture) -> None:
+        """Set what a new network begins with, in place; bias: of its map, float [channels]."""
+        return None
+
+    def difference(self, mine: Architecture, other: Architecture) -> str | None:
+        """What the channels behind the classes mean otherwise in two networks; None where they mean the same."""
+        return None
+
+    # The data
+
+    @abstractmethod
+    def load(
+        self,
+        listing: Listing,
+        data: Config,
+        *,
+        interpolation: str,
+        budget: CacheBudget,
+        device: torch.device = CPU,
+        training: bool = False,
+    ) -> Split:
+        """A split, ready to be read.
+
+        Args:
+            device: where images and maps of labels are kept.
+            training: with what only trainings do, such as repeats.
+
+        Raises:
+            DataError: an image lies outside its folder, or labels that are needed at once cannot be read.
+        """
+
+    def borrows(self, schedule: ScheduleConfig) -> tuple[str, ...]:
+        """Tasks whose training data it learns from too."""
+        return ()
+
+    def borrow(self, split: Split, setting: Setting) -> None:
+        """Let a split of another task carry labels for this one."""
+        return None
+
+    def check_borrowing(self, setting: Setting) -> None:
+        """Raises: ConfigError: the tasks of `borrows` have nothing to lend."""
+        return None
+
+    # The training
+
+    @abstractmethod
+    def loss(self, task_map: Tensor, target: Target, image_size: int, setting: Setting) -> Tensor:
+        """Loss per image, float [B].
+
+        Args:
+            task_map: float [B, C, h, w].
+            target: what `Split.target` gives, seen through the views; B images.
+            image_size: side of the input in pixels.
+        """
+
+    @abstractmethod
+    def distil(self, student_map: Tensor, teacher_map: Tensor, setting: Setting) -> Tensor:
+        """What a student lacks against a teacher's map, per image, float [B]."""
+
+    def cells_weight(self, config: Config) -> float:
+        """How much its networks learn of what the ImageNet classifier says of each cell."""
+        return 0.0
+
+    def teacher_reads(self, config: Config) -> tuple[str, ...]:
+        """Keys outside `teacher` and its section that its teacher's training depends on."""
+        return ()
+
+    # The reading of its map
+
+    def first_reading(self, config: Config) -> dict[str, Any]:
+        """How a network that is trained now is read, as plain values by name, stored in its checkpoint."""
+        return {}
+
+    def changed_reading(self, stored: Mapping[str, Any], config: EvaluationConfig) -> dict[str, Any]:
+        """Its part of a stored reading, with what the config sets."""
+        return {}
+
+    def first_thresholds(self, config: Config) -> dict[str, Any]:
+        """Before val has chosen any; stored in a checkpoint, by name."""
+        return {}
+
+    @abstractmethod
+    def reader(
+        self,
+        architecture: Architecture,
+        reading: Mapping[str, Any],
+        thresholds: Mapping[str, Any],
+        config: EvaluationConfig,
+        *,
+        score_threshold: float | None = None,
+    ) -> Reader:
+        """Reads the maps of a network.
+
+        Args:
+            reading: from `changed_reading`. thresholds: of the checkpoint.
+            score_threshold: for what is shown of an image, instead of the checkpoint's.
+        """
+
+    # What people look at
+
+    @property
+    def histogram(self) -> Histogram:
+        """How its labels are counted in a diagram."""
+        return Histogram()
+
+    def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
+        """Further counts of a split's labels, as plain values by key."""
+        return {}
+
+    def show_label(self, split: Split, index: int) -> Label:
+        """The label of an image, for a drawing."""
+        return Label()
+
+    def colour_names(self, classes: Sequence[str]) -> Sequence[str]:
+        """The classes that drawings have a colour for."""
+        return ()
+
+
+def get_task(name: str) -> Task:
+    """The task of a name. Raises: ConfigError: there is none."""
+    task: Task = registry.load_task(name)
+    return task
+
+
+def all_tasks(names: Sequence[str]) -> list[Task]:
+    """onehead's own tasks and those that are named, in the order of the head's groups."""
+    return [get_task(name) for name in registry.TASKS if name in registry.OWN_TASKS or name in names]
+
+
+def confusion_rows(matrix: NDArray[np.int64], class_names: Sequence[str]) -> list[list[Any]]:
+    """A confusion matrix [C, C] as a table: a row per true class, a column per predicted one."""
+    rows: list[list[Any]] = [["true class", *class_names]]
+    return rows + [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
