@@ -9,7 +9,6 @@ import os
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args
 
@@ -147,7 +146,7 @@ def _shown(value: Any) -> str:
 def _type_name(annotation: Any) -> str:
     choices = get_args(annotation)
     if choices and choices[-1] is Ellipsis:
-        return f"list of {'|'.join(choices[0]) if issubclass(choices[0], StrEnum) else choices[0].__name__}"
+        return f"list of {_type_name(choices[0])}"
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     if choices:

@@ -233,7 +233,7 @@ def add_box(root, bbox, category=1):
 
 def boxes_of(root):
     loaded = load_split("det", "train", DataConfig(root=root), interpolation="bicubic", budget=CacheBudget(1))
-    return [annotation["bbox"] for annotation in loaded.ground_truth["annotations"]]
+    return [annotation["bbox"] for annotation in loaded.listing.annotations]
 
 
 def dropped(check, why):
@@ -509,8 +509,8 @@ def test_boxes_of_a_skipped_picture_are_no_ground_truth(data, check):
     skip = {data / DET / "train" / "a.jpg"}
     loaded = load_split("det", "train", settings, interpolation="bicubic", budget=CacheBudget(1), skip=skip)
     assert [path.name for path in loaded.paths] == ["b.jpg", "c.jpg"]
-    assert [image["id"] for image in loaded.ground_truth["images"]] == [2, 3]
-    assert [annotation["image_id"] for annotation in loaded.ground_truth["annotations"]] == [2]
+    assert [image["id"] for image in loaded.listing.entries] == [2, 3]
+    assert [annotation["image_id"] for annotation in loaded.listing.annotations] == [2]
     assert loaded.batch([0, 1]).target.labels.tolist() == [[0], [-1]]
 
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from onehead_cli.data.augment import SeenFitted
-from onehead_cli.tasks.segmentation.split import Masks
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.augment import View, _grid, augment, recolour, 
+from onehead_cli.data.augment import SeenFitted, View, _grid, augment, recolour
 from onehead_cli.data.batch import TaskBatch
 from onehead_cli.tasks.detection.target import DetectionTarget, view_boxes
+from onehead_cli.tasks.segmentation.split import Masks
 
 S = 128
 FILL = torch.zeros(1, 3, 1, 1)

@@ -111,7 +111,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
 
 def test_area_that_is_no_number_is_worked_out(tmp_path):
     data = load("det", write_coco(tmp_path, [box(1, [1, 1, 8, 4], area=None)]))
-    assert data.ground_truth["annotations"][0]["area"] == 32
+    assert data.listing.annotations[0]["area"] == 32
 
 
 @pytest.mark.parametrize("names", ["0: background\nb: x\n", "a\n", "[a, 3]", "[a, a]", "{0: a, 2: b}"])

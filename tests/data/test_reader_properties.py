@@ -22,7 +22,7 @@ from onehead_cli.data.coco import list_coco_images, read_coco
 from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.files.json_files import is_one_line
-from onehead_cli.tasks.detection.split import DetectionSplit
+from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
 
 PROPERTY = settings(
     max_examples=100,
@@ -227,7 +227,7 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
         check_message(error, "" if "leaves the folder" in str(error) else path)
         return
     assert [str(p) for p in split.paths] == [str(tmp_path / "pictures" / i["file_name"]) for i in raw["images"]]
-    for annotation in split.ground_truth["annotations"]:
+    for annotation in split.listing.annotations:
         x, y, width, height = annotation["bbox"]
         image = next(i for i in raw["images"] if i["id"] == annotation["image_id"])
         assert width > 0 and height > 0 and annotation["area"] >= 0 and annotation["iscrowd"] in (0, 1)
@@ -235,7 +235,7 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
     with contextlib.redirect_stdout(io.StringIO()):
         COCO(str(path))
         truth = COCO()
-        truth.dataset = split.ground_truth
+        truth.dataset = pooled_ground_truth([split])
         truth.createIndex()
         found = [
             {"id": i, "image_id": image["id"], "category_id": split.category_ids[0], "bbox": [0, 0, 9, 9], "score": 0.5}
@@ -251,7 +251,7 @@ def test_what_could_change_the_meaning_of_a_box_is_not_guessed(tmp_path):
 
     def read(field, value):
         path.write_bytes(with_value(("annotations", 0, field), value))
-        return read_split(tmp_path, path).ground_truth["annotations"][0]
+        return read_split(tmp_path, path).listing.annotations[0]
 
     with pytest.raises(DataError, match=r"annotations\[0\].iscrowd must be 0 or 1"):
         read("iscrowd", "0")

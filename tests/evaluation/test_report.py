@@ -11,8 +11,8 @@ import pytest
 
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.drop_check import Drop
-from onehead_cli.evaluation.report import confusion_csv, drop_table, precision_recall_csv, write_report
-from onehead_cli.tasks.task import Row
+from onehead_cli.evaluation.report import drop_table, write_report
+from onehead_cli.tasks.task import Row, confusion_rows
 
 BASELINE: list[Row] = [
     {"name": "cat", "count": 1200, "iou": 1 / 3},
@@ -152,8 +152,8 @@ def test_a_folder_that_is_a_file_is_an_error_of_one_line(tmp_path: Path) -> None
 
 
 def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
-    confusion = confusion_csv(np.array([[3, 1], [0, 2]]), ["a", "b, c"])
-    curve = precision_recall_csv(np.array([[1.0, np.nan], [0.5, np.nan]]), np.array([0.0, 1.0]), ["a", "b"])
+    confusion = confusion_rows(np.array([[3, 1], [0, 2]]), ["a", "b, c"])
+    curve = [["recall", "a", "b"], ["0.00", 1.0, ""], ["1.00", 0.5, ""]]
     _write(tmp_path, curves={"confusion.csv": confusion, "curve.csv": curve})
     with (tmp_path / "confusion.csv").open() as file:
         assert list(csv.reader(file)) == [["true class", "a", "b, c"], ["a", "3", "1"], ["b, c", "0", "2"]]
@@ -162,7 +162,7 @@ def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
 
 
 def test_a_report_removes_what_an_earlier_one_left_but_nothing_else(tmp_path: Path) -> None:
-    _write(tmp_path, curves={"confusion_seg_unified.csv": "x"})
+    _write(tmp_path, curves={"confusion_seg_unified.csv": [["x"]]})
     (tmp_path / "seg_best.pth").write_text("a checkpoint")
     _write(tmp_path, per_class={}, drops=[])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate.json", "seg_best.pth"]

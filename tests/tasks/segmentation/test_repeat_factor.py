@@ -1,6 +1,7 @@
 """Repeat-factor sampling: the factors by hand, the order by its counts, and the loader that uses it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,7 @@ from hypothesis import strategies as st
 from loading import load_split
 from PIL import Image
 
-from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.cache import CacheBudget
+from onehead_cli.config.sections import Config
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.repeats import repeated_order
 from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors
@@ -46,22 +46,19 @@ def test_over_many_passes_the_fractions_are_right_and_the_order_changes():
 
 
 def loader(root, **keys):
-    data = DataConfig(root=root, image_size=64)
-    splits = {
-        task: load_split(task, "train", data, interpolation="bicubic", budget=CacheBudget(100))
-        for task in ("seg", "det")
-    }
+    config = Config.model_validate({"data": {"root": root, "image_size": 64}, "segmentation": keys})
+    splits = {task: load_split(task, "train", config, training=True) for task in ("seg", "det")}
     fill = torch.zeros(1, 3, 1, 1)
-    return TrainLoader(splits, batch_size=4, seed=0, data=data, device=torch.device("cpu"), fill=fill, **keys)
+    return TrainLoader(splits, batch_size=4, seed=0, data=config.data, device=torch.device("cpu"), fill=fill)
 
 
 def test_the_loader_shows_other_segmentation_images_and_nothing_else_changes(tiny_data):
     plain, repeats, again = loader(tiny_data), *(loader(tiny_data, repeat_factor=0.9) for _ in range(2))
-    split = plain.splits["seg"]
-    masks = [np.asarray(Image.open(path)) for path in split.mask_paths]
+    split, factors = plain.splits["seg"], repeats.splits["seg"].repeats
+    masks = [np.asarray(Image.open(path)) for path in split.listing.masks]
     classes = [set(range(1, len(split.classes))) & set(np.unique(mask)) for mask in masks]
-    assert mask_classes(split) == classes and repeats._factors == repeat_factors(classes, 0.9)
-    assert max(repeats._factors) > min(repeats._factors)
+    assert mask_classes(split.listing) == classes and factors == repeat_factors(classes, 0.9)
+    assert max(factors) > min(factors) and split.repeats == []
     assert repeats.batches_per_epoch() == plain.batches_per_epoch() == 3
     again.minibatch(0)
     names = []
@@ -72,11 +69,10 @@ def test_the_loader_shows_other_segmentation_images_and_nothing_else_changes(tin
         names += b["seg"].names
     times = Counter(names)
     often = [times[path.name] for path in split.paths]
-    rarest, commonest = np.argmax(repeats._factors), np.argmin(repeats._factors)
+    rarest, commonest = np.argmax(factors), np.argmin(factors)
     assert often[rarest] > often[commonest] and sum(often) == 48
 
 
 def test_void_under_another_number_is_no_class(tiny_data):
-    split = loader(tiny_data).splits["seg"]
-    split.ignore_index = 1
-    assert all(1 not in found for found in mask_classes(split))
+    listing = replace(loader(tiny_data).splits["seg"].listing, ignore_index=1)
+    assert all(1 not in found for found in mask_classes(listing))
