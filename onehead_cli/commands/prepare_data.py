@@ -13,9 +13,9 @@ import typer
 from rich.filesize import decimal
 
 from onehead_cli import engine
-from onehead_cli.commands import options as o
 from onehead_cli.commands.check_data import check_data
 from onehead_cli.commands.console import Console, table
+from onehead_cli.commands.flags import AsJson, Quiet
 from onehead_cli.commands.preview_data import preview_data
 from onehead_cli.data.prepare.addresses import OFFICIAL_SOURCES
 from onehead_cli.data.prepare.draw import OfficialDraw
@@ -119,10 +119,12 @@ def prepare_data(
     deep: Annotated[
         bool, typer.Option("--deep", help="With --check: decode all pictures, also of more than 20,000.")
     ] = False,
-    skip_bad: o.SkipBad = None,
+    skip_bad: Annotated[
+        bool | None, typer.Option("--skip-bad", help="Leave out pictures that cannot be used, and list them.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace datasets that are already there.")] = False,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write three small datasets, each labelled for one task.
 

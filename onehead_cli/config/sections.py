@@ -7,30 +7,26 @@ The defaults are a plain recipe that any data can be trained with, at a size for
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from onehead_cli.config.fields import Section as _Section
+from onehead_cli.config.fields import field as _field
 from onehead_cli.types import IGNORE_INDEX, TASKS, Pooling, SizeUnit, Task
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
 
 
 class DataConfig(_Section):
     """Where the pictures are and how they enter the network."""
 
     tasks: tuple[Task, ...] = _field(TASKS, "The tasks that there is data for.", min_length=1)
-    root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
+    root: Path = _field(
+        Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path", metavar="ROOT"
+    )
     det_images: Path | None = _field(
-        None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
+        None, "Detection pictures, with {split} in the path or a folder per split inside.", unit="path"
     )
     det_annotations: Path | None = _field(
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
@@ -49,9 +45,9 @@ class DataConfig(_Section):
         IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
     )
     cls_root: Path | None = _field(
-        None, "Class folders of pictures, with {split} in the path or a folder a split inside.", unit="path"
+        None, "Class folders of pictures, with {split} in the path or a folder per split inside.", unit="path"
     )
-    skip_bad: bool = _field(False, "Leave out pictures that cannot be used instead of stopping at them.")
+    skip_bad: bool = _field(False, "Leave out pictures that cannot be used, and list them, instead of stopping.")
     train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
     val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
     image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
@@ -100,12 +96,15 @@ class ModelConfig(_Section):
 
     backbone: str = _field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
     pretrained: bool = _field(True, "Start the backbone from ImageNet weights.")
-    backbone_weights: Path | None = _field(None, "Weights file of the backbone (.pth or .safetensors).", unit="path")
+    backbone_weights: Path | None = _field(
+        None, "Weights file of the backbone (.pth or .safetensors).", unit="path", metavar="FILE"
+    )
     start_from: Literal["shipped"] | Path | None = _field(
         None,
         "Checkpoint that a training starts from, whatever its classes and tasks, or onehead's own (shipped); what does "
         "not fit starts anew.",
         unit="path",
+        metavar="FILE",
     )
     skip: Literal["auto", "none", "stride16"] = _field(
         "none",
@@ -161,7 +160,7 @@ class ScheduleConfig(_Section):
     epochs: int = _field(15, "Passes over the training pictures.", unit="epochs", ge=1)
     batch_size: int = _field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1, le=1024)
     buffer_size: int = _field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
-    lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="1/step", gt=0)
+    lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="per step", gt=0)
     backbone_lr_factor: float = _field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
     weight_decay: float = _field(0.02, "Decoupled weight decay; not on norms and biases.", unit="1", ge=0)
     warmup: float = _field(0.1, "Share of the steps in which the rate rises.", unit="fraction", ge=0, lt=1)
@@ -220,7 +219,7 @@ class StudentConfig(ScheduleConfig):
     renew_norms: bool = _field(
         False, "After from_teachers, measure the new layers' norms anew on clean mixed mini-batches."
     )
-    weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
+    weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="per step", gt=0)
     weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
     weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
 
@@ -235,7 +234,9 @@ class DistillConfig(_Section):
         description="Weight of the distillation loss; 0 needs no teachers.",
         json_schema_extra={"unit": "-"},
     )
-    teachers: Path | None = _field(None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path")
+    teachers: Path | None = _field(
+        None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path", metavar="DIR"
+    )
     temperature: float = _field(2.0, "Softening of the class and pixel scores.", gt=0)
     box_confidence: float = _field(
         0.0, "Boxes that the detection teacher is less sure of than this are not distilled.", ge=0, lt=1
@@ -326,7 +327,7 @@ class EvaluationConfig(_Section):
         unit="boxes",
         ge=0,
     )
-    max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
+    max_detections: int = _field(100, "Boxes kept per picture.", unit="boxes", ge=1)
     drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
     resamples: int = _field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
 
@@ -335,14 +336,18 @@ class Config(_Section):
     """Everything a run depends on."""
 
     seed: int = _field(
-        0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0, lt=2**32
+        0, "Seed of all that is random: new weights, the pictures' order and augmentation, resampling.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
-    deterministic: bool = _field(False, "Train with operations only that give the same bits each time, or fail.")
+    deterministic: bool = _field(
+        False, "Train only with operations that give the same bits each time; fail on any other."
+    )
     distributed_timeout: int = _field(
         300, "Longest wait of the processes of a run for one another, after which they end.", unit="s", ge=1
     )
-    output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
+    output: Path = _field(
+        Path("output"), "Folder of checkpoints, logs, reports and predictions.", unit="path", metavar="DIR"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     teacher: TeacherConfig = TeacherConfig()
