@@ -15,7 +15,7 @@ from PIL import Image
 
 from onehead_cli.data.layout import ANNOTATION_FOLDER, DATASET_FOLDERS, SPLITS, instances_file, voc_palette
 from onehead_cli.data.manifest import Origins
-from onehead_cli.data.prepare import synthetic
+from onehead_cli.data.prepare import scenes
 from onehead_cli.data.prepare.addresses import COCO, IMAGENETTE, OFFICIAL_SOURCES, VOC, OfficialSource
 from onehead_cli.data.prepare.download import Downloader
 from onehead_cli.data.prepare.download_cache import DownloadCache, Planned
@@ -29,6 +29,7 @@ from onehead_cli.data.prepare.official import (
     kept_categories,
 )
 from onehead_cli.data.prepare.official_files import ArchiveFiles, CocoFiles, FolderFiles, OfficialFiles
+from onehead_cli.data.prepare.outlines import CLASSES
 from onehead_cli.data.prepare.staging import PrepareResult, write_datasets
 from onehead_cli.data.prepare.writing import Progress, counted, make_segmentation_folders
 from onehead_cli.errors import DataError
@@ -37,6 +38,8 @@ from onehead_cli.files.json_files import write_json
 from onehead_cli.types import TASKS, Task
 
 _JPEG_QUALITY = 90
+
+_MIN_IMAGE_SIZE = 64
 
 #: Every so many-th synthetic detection picture has a crowd region.
 _CROWD_EVERY = 10
@@ -62,8 +65,8 @@ def prepare_synthetic(
         DataError: an argument out of range, datasets that stand there already, or a folder that cannot be written.
     """
     _check_arguments(sizes, seed)
-    if image_size < synthetic.MIN_IMAGE_SIZE:
-        raise DataError(f"image size {image_size}: synthetic pictures need at least {synthetic.MIN_IMAGE_SIZE} pixels")
+    if image_size < _MIN_IMAGE_SIZE:
+        raise DataError(f"image size {image_size}: synthetic pictures need at least {_MIN_IMAGE_SIZE} pixels")
     writers = {Task.CLS: _draw_classification, Task.SEG: _draw_segmentation, Task.DET: _draw_detection}
 
     def write(staging: Path) -> Origins:
@@ -206,20 +209,20 @@ def _copy(files: Callable[[str], OfficialFiles], draw: OfficialDraw, copier: Cop
 
 
 def _draw_classification(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
-    for name in synthetic.CLASSES:
+    for name in CLASSES:
         (folder / split / name).mkdir(parents=True)
     for number, rng in pictures:
-        name = synthetic.CLASSES[number % len(synthetic.CLASSES)]
-        scene = synthetic.draw_classification(rng, name, image_size=image_size)
+        name = CLASSES[number % len(CLASSES)]
+        scene = scenes.draw_classification(rng, name, image_size=image_size)
         _save_jpeg(scene.picture, folder / split / name / f"{name}_{number:06d}.jpg")
 
 
 def _draw_segmentation(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
-    picture_folder, mask_folder = make_segmentation_folders(folder, split, synthetic.SEGMENTED_CLASSES)
+    picture_folder, mask_folder = make_segmentation_folders(folder, split, scenes.SEGMENTED_CLASSES)
     for number, rng in pictures:
-        scene = synthetic.draw_segmentation(rng, image_size=image_size)
+        scene = scenes.draw_segmentation(rng, image_size=image_size)
         _save_jpeg(scene.picture, picture_folder / f"{number:06d}.jpg")
-        mask = Image.fromarray(synthetic.class_mask(scene))
+        mask = Image.fromarray(scenes.class_mask(scene))
         mask.putpalette(voc_palette())
         mask.save(mask_folder / f"{number:06d}.png")
 
@@ -229,7 +232,7 @@ def _draw_detection(folder: Path, split: str, pictures: Iterable[tuple[int, Gene
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, rng in pictures:
-        scene = synthetic.draw_detection(rng, image_size=image_size, crowd=number % _CROWD_EVERY == 0)
+        scene = scenes.draw_detection(rng, image_size=image_size, crowd=number % _CROWD_EVERY == 0)
         file_name = f"{number:012d}.jpg"
         _save_jpeg(scene.picture, folder / split / file_name)
         height, width = scene.picture.shape[:2]
@@ -238,7 +241,7 @@ def _draw_detection(folder: Path, split: str, pictures: Iterable[tuple[int, Gene
             {
                 "id": len(annotations) + position,
                 "image_id": number,
-                "category_id": 1 + synthetic.CLASSES.index(thing.label),
+                "category_id": 1 + CLASSES.index(thing.label),
                 "bbox": list(thing.box),
                 "area": thing.area,
                 "iscrowd": int(thing.crowd),
@@ -250,8 +253,7 @@ def _draw_detection(folder: Path, split: str, pictures: Iterable[tuple[int, Gene
         "images": images,
         "annotations": annotations,
         "categories": [
-            {"id": number, "name": name, "supercategory": "object"}
-            for number, name in enumerate(synthetic.CLASSES, start=1)
+            {"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(CLASSES, start=1)
         ],
     }
     write_json(instances, folder / ANNOTATION_FOLDER / instances_file(split))

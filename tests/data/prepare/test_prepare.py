@@ -24,8 +24,9 @@ from onehead_cli.data.manifest import verify_manifest
 from onehead_cli.data.prepare.draw import Draw, OfficialDraw
 from onehead_cli.data.prepare.official import Copier, copy_coco, kept_categories
 from onehead_cli.data.prepare.official_files import FolderFiles
+from onehead_cli.data.prepare.outlines import CLASSES
 from onehead_cli.data.prepare.prepare import prepare_local, prepare_synthetic
-from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES
+from onehead_cli.data.prepare.scenes import SEGMENTED_CLASSES
 from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.types import Task
 
