@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from rich.console import Console as RichConsole
 
+from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.listing import ClassFolders, CocoImages, MaskFolders, list_split
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.profiling.profile import processor_name
@@ -99,7 +100,8 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
 def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
     """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
     # Ten classes of pictures, none of which may be without one.
-    prepare_synthetic(root, sizes=(train, 10, 10), image_size=image_size)
+    drawn = Synthetic(root=root, sizes=(train, 10, 10), image_size=image_size)
+    engine.prepare_data(drawn, reporter=Console(quiet=True))
 
 
 def student_loop(config: Config) -> TrainingLoop:

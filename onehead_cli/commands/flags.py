@@ -79,7 +79,7 @@ def as_command(
     """Give `command` the name and the text of `function`, and the parameters that Typer makes options of.
 
     Args:
-        function: its first parameter is what `command` hands over; the others become options.
+        function: its keyword-only parameters become options; what stands before them is for `command` to hand over.
         flags: by the parameter's name; they follow.
         further: options that follow those, before --json and --quiet.
 
@@ -88,8 +88,9 @@ def as_command(
     """
     options: dict[str, tuple[Any, Any]] = {name: (flag.annotation, None) for name, flag in flags.items()}
     options |= {**further, "as_json": (AsJson, False), "quiet": (Quiet, False)}
+    own = inspect.signature(function, eval_str=True).parameters.values()
     parameters = [
-        *list(inspect.signature(function, eval_str=True).parameters.values())[1:],
+        *(parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY),
         *(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, (annotation, default) in options.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,6 +31,11 @@ def field(default: Any, description: str, *, unit: str = "-", metavar: str | Non
         limits: as pydantic takes them.
     """
     return Field(default, description=description, json_schema_extra={"unit": unit, "metavar": metavar}, **limits)
+
+
+def same_field(model: type[BaseModel], name: str) -> Any:
+    """The field of another model, for one that means the same."""
+    return copy.copy(model.model_fields[name])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,12 +24,14 @@ from onehead_cli.data.layout import (
     instances_file,
 )
 from onehead_cli.data.manifest import Origins
+from onehead_cli.data.prepare.addresses import COCO, IMAGENETTE, VOC
 from onehead_cli.data.prepare.draw import Draw, equal_shares
 from onehead_cli.data.prepare.official_files import OfficialFiles
+from onehead_cli.data.prepare.settings import OfOfficial
 from onehead_cli.data.prepare.writing import Progress, counted, make_segmentation_folders
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.files.json_files import entries_of, parse_json, write_json
-from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.types import IGNORE_INDEX, TASKS, Task
 
 _DEFAULT_CATEGORIES = 10
 
@@ -68,6 +70,25 @@ class Copier:
 
     def counted(self, taken: Mapping[str, Path], task: Task, split: str) -> Iterator[tuple[str, Path]]:
         return counted(list(taken.items()), f"{DATASET_FOLDERS[task]}/{split}", self.progress)
+
+
+def copy_draw(files: Callable[[str], OfficialFiles], settings: OfOfficial, copier: Copier) -> Origins:
+    """Copy a draw of each dataset, no picture twice.
+
+    Args:
+        files: gives those of a dataset by its name; asked for only when they are needed.
+
+    Returns:
+        Where each file came from.
+    """
+    coco = files(COCO.name)
+    categories = kept_categories(coco, settings.categories)  # a wrong name is told before anything large is fetched
+    seen: set[str] = set()
+    draws = {task: Draw(task, settings.sizes, settings.seed, seen) for task in TASKS}
+    copy_imagenette(files(IMAGENETTE.name), draws[Task.CLS], copier)
+    copy_voc(files(VOC.name), draws[Task.SEG], copier)
+    copy_coco(coco, draws[Task.DET], copier, categories)
+    return copier.origins
 
 
 def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
