@@ -14,7 +14,7 @@ _METRICS = ("top1", "miou", "map")
 
 
 def show_training(command: str, results: Sequence[TrainingResult], console: Console) -> None:
-    """A row a network: its best epoch and scores on val."""
+    """A row per network: its best epoch and scores on val."""
     document = {
         "command": command,
         "networks": {
