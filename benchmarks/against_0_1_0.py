@@ -21,7 +21,9 @@ from typing import Any
 
 from common import Check, Options, finish, milliseconds, parse_options
 
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli import engine
+from onehead_cli.commands.console import Console
+from onehead_cli.data.prepare.settings import Synthetic
 
 BOUND = 0.7
 COMMIT = "e8523c1"
@@ -66,7 +68,8 @@ def main(options: Options) -> int:
         data, size = options.paths["data"], options.image_size
         if data is None:
             data, counts = root / "data", (12, 10, 10) if options.quick else (12, 20, 20)
-            prepare_synthetic(data, sizes=counts, image_size=72 if options.quick else 480)
+            drawn = Synthetic(root=data, sizes=counts, image_size=72 if options.quick else 480)
+            engine.prepare_data(drawn, reporter=Console(quiet=True))
         settings = {
             "device": options.device,
             "output": str(root / "output"),

@@ -18,17 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onehead_cli.data.listing import ClassFolders, CocoImages, MaskFolders, list_split
 from rich.console import Console as RichConsole
 
+from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Batch
-from onehead_cli.data.class_folders import ClassFoldersListing
-from onehead_cli.data.coco import CocoListing
-from onehead_cli.data.format import get_format
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.data.mask_folders import MaskFoldersListing
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.profiling.profile import processor_name
@@ -103,7 +101,8 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
 def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
     """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
     # Ten classes of pictures, none of which may be without one.
-    prepare_synthetic(root, sizes=(train, 10, 10), image_size=image_size)
+    drawn = Synthetic(root=root, sizes=(train, 10, 10), image_size=image_size)
+    engine.prepare_data(drawn, reporter=Console(quiet=True))
 
 
 def student_loop(config: Config) -> TrainingLoop:
@@ -257,17 +256,17 @@ def data_hashes(config: Config, splits: Sequence[str]) -> dict[str, str]:
 
 @cache
 def _split_hash(data: str, split: str) -> str:
-    config, whole = Config(data=DataConfig.model_validate_json(data)), hashlib.sha256()
-    for task in config.data.tasks:
-        listing = get_format(task).list(config, split)
+    config, whole = DataConfig.model_validate_json(data), hashlib.sha256()
+    for task in config.tasks:
+        listing = list_split(task, split, config)
         match listing:
-            case ClassFoldersListing():
+            case ClassFolders():
                 labels: Sequence[Any] = [listing.classes[label] for label in listing.labels]
-            case MaskFoldersListing():
+            case MaskFolders():
                 labels = [listing.classes, *(sha256_of(mask) for mask in listing.masks)]
-            case CocoListing():
+            case CocoImages():
                 labels = [listing.categories, *listing.annotations]
-        pictures = [[path.name, sha256_of(path)] for path in listing.images]
+        pictures = [[path.name, sha256_of(path)] for path in listing.pictures]
         whole.update(json.dumps([task, pictures, labels], sort_keys=True).encode())
     return whole.hexdigest()
 

@@ -29,7 +29,8 @@ from onehead_cli import __version__, engine
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_half_precision
 from onehead_cli.checkpoint.networks import CARD, FILE, STUDENT, best_path, shipped_student
 from onehead_cli.commands.console import Console
-from onehead_cli.config.load import config_of, describe_fields, load_config
+from onehead_cli.config.fields import describe_fields
+from onehead_cli.config.load import config_of, load_config
 from onehead_cli.config.sections import Config
 from onehead_cli.data.format import get_format
 from onehead_cli.errors import CheckpointError, DataError, OneheadError

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
-from onehead_cli.config.load import load_config
-from onehead_cli.config.sections import Config, DataConfig
-from onehead_cli.data.layout import SPLITS
+from onehead_cli.data.prepare.settings import Preview
 from onehead_cli.wording import readable
 
 _TITLES = {
@@ -22,21 +19,13 @@ _TITLES = {
 }
 
 
-def preview_data(path: Path, *, folder: Path | None, seed: int, console: Console) -> None:
-    """Draw samples and histograms of a prepared folder, or of the data that a YAML config names; a table a task.
+def preview_data(settings: Preview, console: Console) -> None:
+    """Draw samples and histograms of the data, and show its numbers in a table per task.
 
-    Args:
-        folder: for the pictures; None for "preview" in the prepared folder or in the config's output folder.
+    Raises:
+        OneheadError: the file is no config, or the data cannot be read.
     """
-    if path.is_file():
-        config = load_config(path)
-        splits = tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
-        place = config.output
-    else:
-        config, splits, place = Config(data=DataConfig(root=path)), SPLITS, path
-    document = engine.preview_data(
-        config, splits=splits, folder=folder or place / "preview", seed=seed, reporter=console
-    )
+    document = engine.prepare_data(settings, reporter=console)
     tables = [_task_table(task, found["splits"]) for task, found in document["tasks"].items()]
     console.result(document, *tables, f"Samples, histograms and numbers: {document['preview']}")
 

@@ -18,7 +18,7 @@ FOUR = ["--set", "data.tasks=[cls, seg, det, depth]"]
 
 @pytest.fixture(scope="module")
 def onehead(tmp_path_factory):
-    """Runs a command with the package installed: its metadata lie on the path, which is all that an installation adds."""
+    """Runs a command with the package installed: its metadata lie on the path, as an installation puts them there."""
     site = tmp_path_factory.mktemp("site")
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     metadata = site / "onehead_depth-0.1.0.dist-info"

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onehead_cli.config.sections import Config, Section, option
+from onehead_cli.config.fields import Section, field
+from onehead_cli.config.sections import Config
 from onehead_cli.data.checks import wrong_mask_size
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
 from onehead_cli.data.images import opened, pictures_in
@@ -26,11 +27,11 @@ MILLIMETRES = 1000.0
 class DepthConfig(Section):
     """Depth: where it is, and what it is measured by."""
 
-    root: Path | None = option(
+    root: Path | None = field(
         None, "Folder of {split}/images and {split}/depth; unset: depth in data.root.", unit="path"
     )
-    near: float = option(0.1, "No depth is taken to be less.", unit="m", gt=0)
-    far: float = option(10.0, "Depths beyond this are unknown.", unit="m", gt=0)
+    near: float = field(0.1, "No depth is taken to be less.", unit="m", gt=0)
+    far: float = field(10.0, "Depths beyond this are unknown.", unit="m", gt=0)
 
 
 @dataclass(frozen=True)
