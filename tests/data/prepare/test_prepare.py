@@ -19,7 +19,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from onehead_cli.app import run
+from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.layout import VOC_CLASSES
+from onehead_cli.data.listing import list_split
 from onehead_cli.data.manifest import verify_manifest
 from onehead_cli.data.prepare.draw import Draw, OfficialDraw
 from onehead_cli.data.prepare.official import Copier, copy_coco, kept_categories
@@ -27,7 +29,8 @@ from onehead_cli.data.prepare.official_files import FolderFiles
 from onehead_cli.data.prepare.prepare import prepare_local, prepare_synthetic
 from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES
 from onehead_cli.errors import DataError, OneheadError
-from onehead_cli.types import Task
+from onehead_cli.files.lock import LOCK_FILE
+from onehead_cli.types import TASKS, Task
 
 SIZES = (20, 10, 10)
 SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
@@ -197,6 +200,30 @@ def test_standing_datasets_are_kept_unless_overwritten(tmp_path):
     assert after["notes.txt"] == b"mine" and verify_manifest(tmp_path) == []
     assert json.loads(after["manifest.json"])["arguments"]["seed"] == 2
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_lock_files_of_killed_runs_are_passed_over(tmp_path):
+    arguments = {"sizes": (10, 10, 10), "image_size": 64, "seed": 1}
+    root = prepare_synthetic(tmp_path / "data", **arguments).root
+    data = DataConfig(root=root)
+
+    def listed():
+        return [list_split(task, split, data) for task in TASKS for split in ("train", "val", "test")]
+
+    before, manifest = listed(), (root / "manifest.json").read_bytes()
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        (folder / LOCK_FILE).touch()
+    assert listed() == before and verify_manifest(root) == []
+    prepare_synthetic(root, **arguments)
+    assert (root / "manifest.json").read_bytes() == manifest and not (root / LOCK_FILE).exists()
+
+
+def test_datasets_that_stand_in_a_folder_without_locks_are_still_found(tmp_path):
+    """For one, a folder that may only be read."""
+    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64)
+    (tmp_path / LOCK_FILE).mkdir()
+    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64)
+    assert list((tmp_path / LOCK_FILE).iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [{"sizes": (0, 1, 1)}, {"seed": -1}, {"image_size": 8}])
