@@ -34,6 +34,7 @@ check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs,
 # what packs the student (ship), and what reads kept results.
