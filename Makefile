@@ -5,7 +5,7 @@ ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
 DATA ?= data
 
-.PHONY: install demo test soak check bench results clean
+.PHONY: install demo test test-install soak check bench results clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,11 @@ demo: install
 	$(ONEHEAD) evaluate --config configs/demo.yaml --split val,test
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not install"
+
+# What installs or downloads stands in tests/install: the wheel in an environment of its own, run from an empty folder.
+test-install: install
+	$(VENV)/bin/python -m pytest -n 0 -m install tests/install
 
 # The long versions of the tests of stopped and killed runs; writes docs/SOAK.md.
 soak: install
