@@ -6,6 +6,7 @@ count; its parts are then moved into place, the manifest last. A run that finds 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -75,8 +76,9 @@ def write_datasets(
     except OSError as error:
         raise DataError(f"{error.filename or root}: {error.strerror or error}") from None
     finally:
-        if new_root and root.exists() and not any(root.iterdir()):
-            root.rmdir()
+        if new_root:
+            with contextlib.suppress(OSError):  # of a folder that is not empty
+                root.rmdir()
     return result
 
 

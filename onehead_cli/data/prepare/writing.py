@@ -24,7 +24,8 @@ def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) 
     picture_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
     picture_folder.mkdir(parents=True)
     mask_folder.mkdir()
-    (folder / CLASSES_FILE).write_text("".join(f"- {name}\n" for name in classes), encoding="utf-8")
+    names = "".join(f"- {name}\n" for name in classes)
+    (folder / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
     return picture_folder, mask_folder
 
 

@@ -20,6 +20,8 @@ from pycocotools.coco import COCO
 from pydantic import ValidationError
 
 from onehead_cli.app import run
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.data.format import get_format
 from onehead_cli.data.layout import VOC_CLASSES
 from onehead_cli.data.manifest import verify_manifest
 from onehead_cli.data.prepare.draw import Draw
@@ -31,6 +33,8 @@ from onehead_cli.data.prepare.scenes import SEGMENTED_CLASSES
 from onehead_cli.data.prepare.settings import Local, Synthetic
 from onehead_cli.data.prepare.synthetic import prepare_synthetic
 from onehead_cli.errors import DataError, OneheadError
+from onehead_cli.files.lock import LOCK_FILE
+from onehead_cli.registry import TASKS
 
 SIZES = (20, 10, 10)
 SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
@@ -215,6 +219,37 @@ def test_a_flag_out_of_range_is_one_line(tmp_path, capsys, flag, value):
     root = tmp_path / "new"
     assert run(["prepare-data", "--source", "synthetic", "--data", str(root), flag, value]) == 2
     assert capsys.readouterr().err.startswith(f"error: {flag} {value}: Input should be ") and not root.exists()
+
+
+def test_lock_files_of_killed_runs_are_passed_over(tmp_path):
+    arguments = {"sizes": (10, 10, 10), "image_size": 64, "seed": 1}
+    root = prepare_synthetic(Synthetic(root=tmp_path / "data", **arguments)).root
+    config = Config(data=DataConfig(root=root))
+
+    def listed():
+        return [get_format(task).list(config, split) for task in TASKS for split in ("train", "val", "test")]
+
+    before, manifest = listed(), (root / "manifest.json").read_bytes()
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        (folder / LOCK_FILE).touch()
+    assert listed() == before and verify_manifest(root) == []
+    prepare_synthetic(root, **arguments)
+    assert (root / "manifest.json").read_bytes() == manifest and not (root / LOCK_FILE).exists()
+
+
+def test_datasets_that_stand_in_a_folder_without_locks_are_still_found(tmp_path):
+    """For one, a folder that may only be read."""
+    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64)
+    (tmp_path / LOCK_FILE).mkdir()
+    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64)
+    assert list((tmp_path / LOCK_FILE).iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"sizes": (0, 1, 1)}, {"seed": -1}, {"image_size": 8}])
+def test_arguments_out_of_range_are_named(tmp_path, wrong):
+    with pytest.raises(DataError, match=next(iter(wrong)).replace("_", " ")):
+        prepare_synthetic(tmp_path / "new", **wrong)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_root_that_cannot_be_written_is_a_data_error(tmp_path):
