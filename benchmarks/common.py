@@ -27,8 +27,7 @@ from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.prepare.prepare import prepare_synthetic
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.profiling.profile import processor_name
-from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.compute import processor_name, resolve_device, resolve_precision
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
