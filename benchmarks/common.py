@@ -18,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from onehead_cli.data.listing import ClassFolders, CocoImages, MaskFolders, list_split
 from rich.console import Console as RichConsole
 
 from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Batch
+from onehead_cli.data.class_folders import ClassFoldersListing
+from onehead_cli.data.coco import CocoListing
+from onehead_cli.data.format import get_format
 from onehead_cli.data.loader import TrainLoader
+from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.profiling.profile import processor_name
 from onehead_cli.registry import TASKS
-from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.compute import processor_name, resolve_device, resolve_precision
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
@@ -256,17 +258,17 @@ def data_hashes(config: Config, splits: Sequence[str]) -> dict[str, str]:
 
 @cache
 def _split_hash(data: str, split: str) -> str:
-    config, whole = DataConfig.model_validate_json(data), hashlib.sha256()
-    for task in config.tasks:
-        listing = list_split(task, split, config)
+    config, whole = Config(data=DataConfig.model_validate_json(data)), hashlib.sha256()
+    for task in config.data.tasks:
+        listing = get_format(task).list(config, split)
         match listing:
-            case ClassFolders():
+            case ClassFoldersListing():
                 labels: Sequence[Any] = [listing.classes[label] for label in listing.labels]
-            case MaskFolders():
+            case MaskFoldersListing():
                 labels = [listing.classes, *(sha256_of(mask) for mask in listing.masks)]
-            case CocoImages():
+            case CocoListing():
                 labels = [listing.categories, *listing.annotations]
-        pictures = [[path.name, sha256_of(path)] for path in listing.pictures]
+        pictures = [[path.name, sha256_of(path)] for path in listing.images]
         whole.update(json.dumps([task, pictures, labels], sort_keys=True).encode())
     return whole.hexdigest()
 

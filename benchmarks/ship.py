@@ -35,9 +35,8 @@ from onehead_cli.config.sections import Config
 from onehead_cli.data.format import get_format
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.profiling.profile import processor_name
 from onehead_cli.registry import TASKS
-from onehead_cli.runtime.compute import has_bf16, resolve_device
+from onehead_cli.runtime.compute import has_bf16, processor_name, resolve_device
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import readable
 

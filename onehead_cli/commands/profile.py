@@ -15,7 +15,9 @@ from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 if TYPE_CHECKING:
-    from onehead_cli.profiling.profile import Count, Latency, Limit, ProfileResult
+    from onehead_cli.profiling.counts import Count
+    from onehead_cli.profiling.profile import Limit, ProfileResult
+    from onehead_cli.profiling.timing import Latency
 
 
 @o.configured("output", "data.image_size", "model.backbone", "model.backbone_weights", "model.pretrained", "device")
