@@ -36,6 +36,8 @@ soak: install
 
 check: install
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python tests/rooms.py
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32

@@ -11,6 +11,9 @@ from typing import Any
 
 from onehead_cli.errors import DataError
 
+#: Of the JSON documents that commands give and write; a key that changes its meaning is another number.
+SCHEMA = 1
+
 
 def is_one_line(text: str) -> bool:
     """Whether text can stand in a message, a table or a file's name: no control characters, no lone surrogates."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY
+from tiny import SMALL
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "depth"
 FOUR = ["--set", "data.tasks=[cls, seg, det, depth]"]
@@ -50,7 +51,7 @@ def folder(onehead, tmp_path_factory):
         for kind in ("images", "depth"):
             (folder / "data" / "depth" / split / kind).mkdir(parents=True)
         for index in range(count):
-            metres = np.tile(np.linspace(1, 5, 60), (40, 1)) + rng.uniform(-0.5, 0.5)
+            metres = np.tile(np.linspace(1, 5, 60), (40, 1)) + rng.uniform(-0.2, 0.2, (40, 60))
             grey = np.repeat((metres / 6 * 255).astype(np.uint8)[..., None], 3, 2)
             metres[:10, :10] = 0
             name = f"{split}-{index}"
@@ -63,7 +64,7 @@ def folder(onehead, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(onehead, folder):
     """The folder, once four teachers and a student for all tasks were trained."""
-    settings = [*FOUR, *TINY, "--epochs", "1", "--quiet"]
+    settings = [*FOUR, *SMALL, "--epochs", "1", "--quiet"]
     onehead("train-teacher", "--task", "all", *settings, folder=folder)
     onehead("train-unified", *settings, folder=folder)
     return folder
@@ -82,8 +83,6 @@ def test_the_task_is_known_only_where_its_package_is_installed(onehead, folder):
 
 
 def test_bad_files_are_found_by_its_format(onehead, folder, tmp_path):
-    import shutil
-
     shutil.copytree(folder / "data", tmp_path / "data")
     place = tmp_path / "data" / "depth" / "train"
     (place / "depth" / "train-0.png").unlink()
@@ -131,7 +130,7 @@ def test_every_command_knows_four_tasks(onehead, trained):
 
 def test_weights_are_chosen_by_the_smaller_error(onehead, folder):
     where = ["--output", "longer", "--set", "teacher.ema_decay=0", "--set", "teacher.lr=0.02"]
-    train = ["train-teacher", "--task", "depth", *FOUR, *TINY, *where, "--epochs", "6", "--json", "--quiet"]
+    train = ["train-teacher", "--task", "depth", *FOUR, *SMALL, *where, "--epochs", "6", "--json", "--quiet"]
     best = json.loads(onehead(*train, folder=folder))["networks"]["depth"]
     lines = [json.loads(line) for line in (folder / "longer" / "depth.jsonl").read_text().splitlines()]
     scores = [line["scores"]["rmse"] for line in lines if line["kind"] == "epoch"]
