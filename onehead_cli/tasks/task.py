@@ -279,6 +279,13 @@ class Task(ABC):
         """Further counts of a split's labels, as plain values by key."""
         return {}
 
+    #: The column of a prediction in tables.
+    record_column: ClassVar[str]
+
+    @abstractmethod
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        """What that column says of an image's record; empty where there is nothing of it."""
+
     #: What the table of a split's labels counts.
     counts_title: ClassVar[str] = "pictures"
 

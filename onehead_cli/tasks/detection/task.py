@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -317,6 +318,13 @@ class Detection(Task):
             "box_sizes": {size: counts.further[size] for size in ("small", "medium", "large")},
             "pictures_without_boxes": sum(not labels - {None} for labels in counts.shown),
         }
+
+    record_column = "Boxes"
+
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        """How many boxes of each class."""
+        boxes = Counter(box["label"] for box in record.get("boxes", ()))
+        return ", ".join(f"{count} {label}" for label, count in boxes.most_common())
 
     counts_title = "boxes, pictures that show the class"
 
