@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli import registry
-from onehead_cli.config.sections import Config, EvaluationConfig, ScheduleConfig
+from onehead_cli.config.sections import Config, EvaluationConfig
+from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Target
 from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import Listing
