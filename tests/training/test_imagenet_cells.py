@@ -43,7 +43,7 @@ def with_cells(monkeypatch):
     def build(weight, *, teachers=False, backbone=BACKBONE):
         torch.manual_seed(5)
         features = create_backbone(backbone)
-        cells = ImageNetCells(features, torch.nn.Linear(features.out_channels, 7)).eval()
+        cells = ImageNetCells(features, torch.nn.Linear(features.out_channels, 7))
         monkeypatch.setattr(terms, "imagenet_cells", lambda *of: cells)
         return make_objective(torch.float32, teachers, segmentation={"imagenet_cells": weight}), cells
 
