@@ -5,7 +5,7 @@ ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
 DATA ?= data
 
-.PHONY: install demo test soak check bench results clean
+.PHONY: install demo test test-install soak check bench results clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,11 @@ demo: install
 	$(ONEHEAD) evaluate --config configs/demo.yaml --split val,test
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not install"
+
+# What installs or downloads stands in tests/install: the wheel in an environment of its own, run from an empty folder.
+test-install: install
+	$(VENV)/bin/python -m pytest -n 0 -m install tests/install
 
 # The long versions of the tests of stopped and killed runs; writes docs/SOAK.md.
 soak: install
@@ -32,8 +36,11 @@ soak: install
 
 check: install
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python tests/rooms.py
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs,
 # what packs the student (ship), and what reads kept results.

@@ -2,9 +2,10 @@
 
     python benchmarks/against_0_1_0.py --checkout ../onehead-0.1.0 --data data
 
-The engine functions, after the imports, in a process of each version that take turns. The networks are trained by
-0.1.0 for an epoch, as what they say does not matter. --checkout: a folder with 0.1.0 (commit e8523c1); without it git
-is asked for it. --data: prepared images; without it they are drawn. --quick compares this version with itself.
+The commands with each version's own defaults, after the imports, in a process of each version that take turns. The
+networks are trained by 0.1.0 for an epoch, as what they say does not matter. --checkout: a folder with 0.1.0 (commit
+e8523c1); without it git is asked for it. --data: prepared images; without it they are drawn. --quick compares this
+version with itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 
 from common import Check, Options, finish, milliseconds, parse_options
 
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli import engine
+from onehead_cli.commands.console import Console
+from onehead_cli.data.prepare.settings import Synthetic
 
 BOUND = 0.7
 COMMIT = "e8523c1"
@@ -29,7 +32,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 
 class Version:
-    """A process that runs the engine of one checkout."""
+    """A process that runs the commands of one checkout."""
 
     def __init__(self, checkout: Path, config_file: Path) -> None:
         worker = Path(__file__).parent / "versions" / "worker.py"
@@ -66,7 +69,8 @@ def main(options: Options) -> int:
         data, size = options.paths["data"], options.image_size
         if data is None:
             data, counts = root / "data", (12, 10, 10) if options.quick else (12, 20, 20)
-            prepare_synthetic(data, sizes=counts, image_size=72 if options.quick else 480)
+            drawn = Synthetic(root=data, sizes=counts, image_size=72 if options.quick else 480)
+            engine.prepare_data(drawn, reporter=Console(quiet=True))
         settings = {
             "device": options.device,
             "output": str(root / "output"),

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console as RichConsole
 
+from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Batch
@@ -28,12 +29,11 @@ from onehead_cli.data.coco import CocoListing
 from onehead_cli.data.format import get_format
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.mask_folders import MaskFoldersListing
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.profiling.profile import processor_name
 from onehead_cli.registry import TASKS
-from onehead_cli.runtime.compute import resolve_device, resolve_precision
+from onehead_cli.runtime.compute import processor_name, resolve_device, resolve_precision
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
@@ -103,7 +103,8 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
 def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
     """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
     # Ten classes of pictures, none of which may be without one.
-    prepare_synthetic(root, sizes=(train, 10, 10), image_size=image_size)
+    drawn = Synthetic(root=root, sizes=(train, 10, 10), image_size=image_size)
+    engine.prepare_data(drawn, reporter=Console(quiet=True))
 
 
 def student_loop(config: Config) -> TrainingLoop:

@@ -22,7 +22,9 @@ from statistics import median
 from common import Check, Options, finish, parse_options
 from PIL import Image, ImageDraw, ImageFont
 
-from onehead_cli.data.prepare.prepare import prepare_synthetic
+from onehead_cli import engine
+from onehead_cli.commands.console import Console
+from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.prediction.image_paths import find_pictures
 
 PICTURE_SIZE = 64
@@ -55,7 +57,8 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         # In batches of one and a buffer of one, an epoch has as many steps as a task has pictures.
-        prepare_synthetic(root / "data", sizes=(steps, 10, 10), image_size=PICTURE_SIZE)
+        drawn = Synthetic(root=root / "data", sizes=(steps, 10, 10), image_size=PICTURE_SIZE)
+        engine.prepare_data(drawn, reporter=Console(quiet=True))
         where = ["--output", root, "--device", "cpu", "--quiet"]
         training = ["--data", root / "data", "--image-size", options.image_size, "--batch-size", 1, *where]
         student = ["--epochs", options.rounds, "--set", "student.buffer_size=1", *training]

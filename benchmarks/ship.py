@@ -29,14 +29,14 @@ from onehead_cli import __version__, engine
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_half_precision
 from onehead_cli.checkpoint.networks import CARD, FILE, STUDENT, best_path, shipped_student
 from onehead_cli.commands.console import Console
-from onehead_cli.config.load import config_of, describe_fields, load_config
+from onehead_cli.config.fields import describe_fields
+from onehead_cli.config.load import config_of, load_config
 from onehead_cli.config.sections import Config
 from onehead_cli.data.format import get_format
 from onehead_cli.errors import CheckpointError, DataError, OneheadError
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.profiling.profile import processor_name
 from onehead_cli.registry import TASKS
-from onehead_cli.runtime.compute import has_bf16, resolve_device
+from onehead_cli.runtime.compute import has_bf16, processor_name, resolve_device
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import readable
 

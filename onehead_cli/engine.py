@@ -6,21 +6,27 @@ Each function imports what it needs: `prepare_data` must not wait for torch, whi
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from onehead_cli.config.sections import Config
+from onehead_cli.data.prepare.settings import (
+    Check,
+    Local,
+    Official,
+    Plan,
+    PrepareSettings,
+    Preview,
+    Synthetic,
+    Verify,
+)
 from onehead_cli.events import Reporter
-from onehead_cli.registry import TASKS
 
 if TYPE_CHECKING:
-    from onehead_cli.data.prepare.download_cache import Planned
-    from onehead_cli.data.prepare.draw import OfficialDraw
+    from onehead_cli.data.prepare.check import CheckResult
+    from onehead_cli.data.prepare.fetched import DownloadPlan
     from onehead_cli.data.prepare.staging import PrepareResult
-    from onehead_cli.data.scan.scan import Scan
     from onehead_cli.evaluation.compare import EvaluateResult
     from onehead_cli.prediction.predict import PredictResult
     from onehead_cli.profiling.profile import ProfileResult
@@ -43,107 +49,80 @@ def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Call
     return joined
 
 
-def prepare_synthetic(
-    root: Path, *, sizes: tuple[int, int, int], image_size: int, seed: int, overwrite: bool, reporter: Reporter
-) -> PrepareResult:
-    """Draw the three synthetic datasets; see `datasets.prepare.prepare_synthetic`."""
-    from onehead_cli.data.prepare import prepare
-
-    with _drawing(reporter, sizes) as progress:
-        return prepare.prepare_synthetic(
-            root, sizes=sizes, image_size=image_size, seed=seed, overwrite=overwrite, progress=progress
-        )
+@overload
+def prepare_data(settings: Synthetic | Local | Official, *, reporter: Reporter) -> PrepareResult: ...
 
 
-def prepare_local(
-    root: Path,
-    draw: OfficialDraw,
-    *,
-    coco: Path,
-    voc: Path,
-    imagenette: Path,
-    overwrite: bool,
-    reporter: Reporter,
-) -> PrepareResult:
-    """Copy a draw of the official datasets on disk; see `datasets.prepare.prepare_local`."""
-    from onehead_cli.data.prepare import prepare
-
-    with _drawing(reporter, draw.sizes) as progress:
-        return prepare.prepare_local(
-            root, draw, coco=coco, voc=voc, imagenette=imagenette, overwrite=overwrite, progress=progress
-        )
+@overload
+def prepare_data(settings: Plan, *, reporter: Reporter) -> DownloadPlan: ...
 
 
-def prepare_official(
-    root: Path,
-    draw: OfficialDraw,
-    *,
-    cache_folder: Path,
-    base_urls: Mapping[str, str],
-    overwrite: bool,
-    reporter: Reporter,
-) -> PrepareResult:
-    """Fetch the official datasets and copy a draw of them; see `datasets.prepare.prepare_official`."""
-    from onehead_cli.data.prepare import prepare
-
-    with _drawing(reporter, draw.sizes) as progress:
-        return prepare.prepare_official(
-            root,
-            draw,
-            cache_folder=cache_folder,
-            base_urls=base_urls,
-            overwrite=overwrite,
-            reporter=reporter,
-            progress=progress,
-        )
+@overload
+def prepare_data(settings: Verify, *, reporter: Reporter) -> list[str]: ...
 
 
-def plan_official(
-    draw: OfficialDraw, *, cache_folder: Path, base_urls: Mapping[str, str], reporter: Reporter
-) -> tuple[list[Planned], bool]:
-    """What `prepare_official` would fetch; see `datasets.prepare.plan_official`."""
-    from onehead_cli.data.prepare import prepare
-
-    return prepare.plan_official(draw, cache_folder=cache_folder, base_urls=base_urls, reporter=reporter)
+@overload
+def prepare_data(settings: Check, *, reporter: Reporter) -> CheckResult: ...
 
 
-def verify_data(root: Path) -> list[str]:
-    """A line for each file of a prepared folder that is missing or differs from its manifest.
+@overload
+def prepare_data(settings: Preview, *, reporter: Reporter) -> dict[str, Any]: ...
+
+
+def prepare_data(settings: PrepareSettings, *, reporter: Reporter) -> Any:
+    """Write the three datasets, or do what else the settings say; see `data.prepare.settings`.
+
+    Returns:
+        Of datasets that are written, what was written. Of a `Plan`, what would be fetched. Of `Verify`, a line for each
+        file that is missing or differs from the manifest. Of `Check`, what was found. Of a `Preview`, its numbers.
 
     Raises:
-        DataError: there is no manifest that can be read.
+        OneheadError: data cannot be had, read or written.
     """
-    from onehead_cli.data.manifest import verify_manifest
+    if isinstance(settings, Synthetic | Local | Official):
+        return _write_data(settings, reporter)
+    if isinstance(settings, Plan):
+        from onehead_cli.data.prepare.fetched import plan_official
 
-    return verify_manifest(root)
+        return plan_official(settings, reporter=reporter)
+    if isinstance(settings, Verify):
+        from onehead_cli.data.manifest import verify_manifest
 
+        return verify_manifest(settings.root)
+    if isinstance(settings, Check):
+        from onehead_cli.data.prepare.check import check_data
 
-def preview_data(
-    config: Config, *, splits: Sequence[str], folder: Path, seed: int, reporter: Reporter
-) -> dict[str, Any]:
-    """Sheets of labelled samples and histograms of the labels; see `datasets.preview.preview_data`.
-
-    Raises:
-        DataError: no dataset is there, or one cannot be read.
-    """
-    from onehead_cli.preview import preview
-
-    return preview.preview_data(config, splits=splits, folder=folder, seed=seed, reporter=reporter)
-
-
-def check_data(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
-    """Look at every file of the data; see `datasets.bad_files.scan_for_check`."""
-    from onehead_cli.data.scan.bad_files import scan_for_check
-
-    return scan_for_check(config, folder=folder, deep=deep, reporter=reporter)
+        return check_data(settings, reporter=reporter)
+    return _preview_data(settings, reporter)
 
 
-@contextmanager
-def _drawing(reporter: Reporter, sizes: tuple[int, int, int]) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar over the pictures of all tasks and splits."""
-    with reporter.track("prepare-data", len(TASKS) * sum(sizes)) as advance:
-        count = itertools.count(1)
-        yield lambda label, done, total: advance(next(count), label)
+def _write_data(settings: Synthetic | Local | Official, reporter: Reporter) -> PrepareResult:
+    from onehead_cli.data.prepare.fetched import prepare_official
+    from onehead_cli.data.prepare.local import prepare_local
+    from onehead_cli.data.prepare.synthetic import prepare_synthetic
+    from onehead_cli.data.prepare.writing import one_bar
+
+    with one_bar(settings, reporter) as progress:
+        if isinstance(settings, Synthetic):
+            return prepare_synthetic(settings, progress=progress)
+        if isinstance(settings, Local):
+            return prepare_local(settings, progress=progress)
+        return prepare_official(settings, reporter=reporter, progress=progress)
+
+
+def _preview_data(settings: Preview, reporter: Reporter) -> dict[str, Any]:
+    from onehead_cli.config.load import load_config
+    from onehead_cli.data.layout import SPLITS
+    from onehead_cli.preview.preview import preview_data
+
+    if settings.root.is_file():
+        config = load_config(settings.root)
+        place = config.output
+        splits = tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
+    else:
+        config, place, splits = load_config(None, {"data.root": settings.root}), settings.root, SPLITS
+    folder = settings.folder or place / "preview"
+    return preview_data(config, splits=splits, folder=folder, seed=settings.seed, reporter=reporter)
 
 
 @_in_several_processes

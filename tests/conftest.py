@@ -31,11 +31,12 @@ def soak(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three synthetic datasets, 12 / 10 / 10 pictures of about 72 px a task."""
-    from onehead_cli.data.prepare.prepare import prepare_synthetic
+    """The three synthetic datasets, 12 / 10 / 10 pictures of about 72 px per task."""
+    from onehead_cli.data.prepare.settings import Synthetic
+    from onehead_cli.data.prepare.synthetic import prepare_synthetic
 
     root = tmp_path_factory.mktemp("data")
-    prepare_synthetic(root, sizes=(12, 10, 10), image_size=72, seed=3)
+    prepare_synthetic(Synthetic(root=root, sizes=(12, 10, 10), image_size=72, seed=3))
     return root
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES, Scene, class_mask, draw_segmentation
+from onehead_cli.data.prepare.outlines import CLASSES
+from onehead_cli.data.prepare.scenes import SEGMENTED_CLASSES, Scene, class_mask, draw_segmentation
 from onehead_cli.drawing import LIGHT, class_colours
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
 from onehead_cli.tasks.boxes_from_masks import boxes_from_mask, shared_classes

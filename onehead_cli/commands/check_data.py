@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
-from onehead_cli.config.load import load_config
+from onehead_cli.data.prepare.settings import Check
 
 if TYPE_CHECKING:
     from onehead_cli.data.scan.scan import Scan
 
 
-def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> None:
-    """Scan a prepared folder, or the data that a YAML config names; fails where something is wrong.
+def check_data(settings: Check, console: Console) -> None:
+    """Show the bad files of a prepared folder, or of the data that a YAML config names.
 
     Raises:
         OneheadError: the file is no config, or something is wrong that may not be left out.
     """
-    from onehead_cli.data.scan.bad_files import settle
-
-    folder = path if path.is_dir() else None
-    config = load_config(None if folder else path, {"data.skip_bad": skip_bad or None})
-    scan = engine.check_data(config, folder=folder, deep=deep, reporter=console)
+    result = engine.prepare_data(settings, reporter=console)
+    scan = result.scan
     for warning in scan.warnings:
         console.warn(warning)
     counts = scan.bad_counts()
@@ -32,8 +29,8 @@ def check_data(path: Path, *, deep: bool, skip_bad: bool, console: Console) -> N
         for task, splits in scan.pictures.items()
         for split, count in splits.items()
     ]
-    console.result(_document(path, scan), table("Checked", ["Task", "Split", "Pictures", "Bad"], rows, left=2))
-    settle(scan, skip_bad=config.data.skip_bad, folder=folder or config.output, reporter=console)
+    console.result(_document(settings.path, scan), table("Checked", ["Task", "Split", "Pictures", "Bad"], rows, left=2))
+    result.settle(console)
 
 
 def _document(path: Path, scan: Scan) -> dict[str, Any]:

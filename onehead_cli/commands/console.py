@@ -15,9 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from onehead_cli.files.json_files import SCHEMA
 from onehead_cli.runtime import launch
-
-SCHEMA = 1
 
 
 class Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,54 +15,24 @@ if TYPE_CHECKING:
     from onehead_cli.evaluation.compare import EvaluateResult
 
 
-class EvaluateTask(StrEnum):
-    cls = "cls"
-    seg = "seg"
-    det = "det"
-    all = "all"
-
-
+@o.configured("data.root", "output", "distill.teachers", "data.skip_bad", "device", "seed")
 def evaluate(
-    task: Annotated[
-        EvaluateTask, typer.Option("--task", help="A task, or all that the network does.")
-    ] = EvaluateTask.all,
+    call: o.Call,
+    *,
+    task: Annotated[o.TaskChoice, typer.Option("--task", help="A task, or all that the network does.")] = o.ALL_TASKS,
     checkpoint: o.Checkpoint = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")] = "test",
-    data: o.DataRoot = None,
-    output: o.Output = None,
-    teachers: o.Teachers = None,
-    config: o.ConfigFile = None,
-    assignments: o.Assignments = None,
     relative: Annotated[
         bool, typer.Option("--relative", help="The limit is a share of the baseline's score, not absolute.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 10 where a drop was found, with 11 where it is open.")
     ] = False,
-    skip_bad: o.SkipBad = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    show_config: o.ShowConfig = False,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Measure the network and its teachers; check what was lost.
 
     Both are measured on the same pictures. A drop is judged with a bootstrap interval: PASS, FAIL or INCONCLUSIVE.
     """
-    console = Console(quiet=quiet, as_json=as_json)
-    flags = {
-        "data.root": data,
-        "output": output,
-        "distill.teachers": teachers,
-        "data.skip_bad": skip_bad,
-        "device": device,
-        "seed": seed,
-    }
-    settings = o.build_config(config, assignments, flags)
-    if show_config:
-        o.show_config(settings, console)
-        return
     splits = [name.strip() for name in split.split(",")]
     if not all(splits) or len(set(splits)) != len(splits):
         raise ConfigError(f"--split {split}: give different names, such as val,test")
@@ -71,15 +40,15 @@ def evaluate(
     from onehead_cli.evaluation.drop_check import exit_code
 
     result = engine.evaluate(
-        settings,
+        call.config,
         checkpoint=checkpoint,
-        tasks=None if task is EvaluateTask.all else o.chosen_tasks(task.value, settings),
+        tasks=None if task == o.ALL_TASKS else o.chosen_tasks(task, call.config),
         splits=splits,
         relative=relative,
-        reporter=console,
+        reporter=call.console,
     )
     if is_main():
-        _show(result, console)
+        _show(result, call.console)
     raise typer.Exit(exit_code(result.drops, complete=result.complete, strict=strict))
 
 

@@ -9,60 +9,47 @@ from typing import Annotated, Any
 import typer
 
 from onehead_cli.commands import options as o
-from onehead_cli.commands.console import Console, table
+from onehead_cli.commands.console import table
 from onehead_cli.errors import DataError
 from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 
+@o.configured("output", "evaluation.batch_size", "device")
 def predict(
+    call: o.Call,
+    *,
     pictures: Annotated[
         list[str],
         typer.Argument(metavar="PATH", help="Pictures, folders (with all below them) and quoted patterns ('*.jpg')."),
     ],
     checkpoint: o.Checkpoint = None,
-    output: o.Output = None,
-    config: o.ConfigFile = None,
-    assignments: o.Assignments = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help=f"Pictures in one forward pass {o.CONFIGURED}.")
-    ] = None,
     score_threshold: Annotated[
         float | None,
         typer.Option(
-            "--score-threshold", min=0, max=1, help="Score of boxes of every class [default: as chosen on val]."
+            "--score-threshold", min=0, max=1, help="Score of boxes of every class.  [default: as chosen on val]"
         ),
     ] = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write a picture of the result.")] = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write the masks as palette PNGs.")] = True,
-    device: o.Device = None,
-    show_config: o.ShowConfig = False,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Find class, mask and boxes of pictures in one forward pass.
 
-    Written into the folder predictions in the output folder, with a line a picture in predictions.jsonl; boxes and
+    Written into the folder predictions in the output folder, with one line per picture in predictions.jsonl; boxes and
     sizes there are in pixels of the picture turned as its EXIF orientation says. A picture that cannot be read is
     reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
-    console = Console(quiet=quiet, as_json=as_json)
-    flags = {"output": output, "evaluation.batch_size": batch_size, "device": device}
-    settings = o.build_config(config, assignments, flags)
-    if show_config:
-        o.show_config(settings, console)
-        return
     from onehead_cli import engine
 
     result = engine.predict(
-        settings,
+        call.config,
         pictures=pictures,
         checkpoint=checkpoint,
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
-        reporter=console,
+        reporter=call.console,
     )
     document = {
         "command": "predict",
@@ -75,7 +62,7 @@ def predict(
     header = ["Picture", "Class", "Mask", "Boxes"]
     title = "Predictions" if len(result.first) == result.pictures else f"The first {len(result.first)} predictions"
     rows = [_row(record) for record in result.first if "error" not in record]
-    console.result(
+    call.console.result(
         document,
         table(title, header, rows, left=4),
         f"{how_many(result.pictures - result.failed, 'picture')}: {result.predictions}",

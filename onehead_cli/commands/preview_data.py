@@ -3,70 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from onehead_cli import engine
 from onehead_cli.commands.console import Console, table
-from onehead_cli.config.load import load_config
-from onehead_cli.config.sections import Config, DataConfig
-from onehead_cli.data.layout import SPLITS
+from onehead_cli.data.prepare.settings import Preview
 from onehead_cli.wording import readable
 
-_TITLES = {
-    "cls": "Classification: pictures",
-    "seg": "Segmentation: pictures that show the class, share of all pixels",
-    "det": "Detection: boxes, pictures that show the class",
-}
+if TYPE_CHECKING:
+    from onehead_cli.tasks.task import Task
 
 
-def preview_data(path: Path, *, folder: Path | None, seed: int, console: Console) -> None:
-    """Draw samples and histograms of a prepared folder, or of the data that a YAML config names; a table a task.
+def preview_data(settings: Preview, console: Console) -> None:
+    """Draw samples and histograms of the data, and show its numbers in a table per task.
 
-    Args:
-        folder: for the pictures; None for "preview" in the prepared folder or in the config's output folder.
+    Raises:
+        OneheadError: the file is no config, or the data cannot be read.
     """
-    if path.is_file():
-        config = load_config(path)
-        splits = tuple(dict.fromkeys((config.data.train_split, config.data.val_split, "test")))
-        place = config.output
-    else:
-        config, splits, place = Config(data=DataConfig(root=path)), SPLITS, path
-    document = engine.preview_data(
-        config, splits=splits, folder=folder or place / "preview", seed=seed, reporter=console
-    )
+    document = engine.prepare_data(settings, reporter=console)
     tables = [_task_table(task, found["splits"]) for task, found in document["tasks"].items()]
     console.result(document, *tables, f"Samples, histograms and numbers: {document['preview']}")
 
 
-def _task_table(task: str, splits: Mapping[str, Any]) -> Table:
-    names = dict.fromkeys(name for split in splits.values() for name in split["classes"])
-    rows = [[readable(name), *(_class_cell(task, split, name) for split in splits.values())] for name in names]
-    further: dict[str, Callable[[Any], str]] = {}
-    if task == "seg":
-        further["(void)"] = lambda split: _share(split["void"], split)
-    elif task == "det":
-        further["(crowd regions)"] = lambda split: f"{split['crowd']['regions']} in {split['crowd']['pictures']}"
-        further["(small, medium, large)"] = lambda split: " ".join(map(str, split["box_sizes"].values()))
-        further["(pictures without boxes)"] = lambda split: str(split["pictures_without_boxes"])
-    further["(all pictures)"] = lambda split: str(split["pictures"])
-    further["(median size)"] = lambda split: f"{split['width']['median']:g} x {split['height']['median']:g}"
-    rows += [[name, *(cell(split) for split in splits.values())] for name, cell in further.items()]
-    return table(_TITLES[task], ["Class", *splits], rows)
+def _task_table(name: str, splits: Mapping[str, Any]) -> Table:
+    from onehead_cli.tasks.task import get_task
+
+    task = get_task(name)
+    classes = dict.fromkeys(each for split in splits.values() for each in split["classes"])
+    rows = [[readable(each), *(_class_cell(task, split, each) for split in splits.values())] for each in classes]
+    further: dict[str, Callable[[Any], str]] = {
+        **task.counts_rows(),
+        "(all pictures)": lambda split: str(split["pictures"]),
+        "(median size)": lambda split: f"{split['width']['median']:g} x {split['height']['median']:g}",
+    }
+    rows += [[each, *(cell(split) for split in splits.values())] for each, cell in further.items()]
+    return table(f"{task.title}: {task.counts_title}", ["Class", *splits], rows)
 
 
-def _class_cell(task: str, split: Any, name: str) -> str:
-    found = split["classes"].get(name)
-    if found is None:
-        return "–"
-    if task == "seg":
-        return _share(found, split)
-    return f"{found['boxes']} in {found['pictures']}" if task == "det" else str(found["pictures"])
-
-
-def _share(found: Any, split: Any) -> str:
-    """Pictures, and the share of all pixels of the split."""
-    pixels = split["void"]["pixels"] + sum(one["pixels"] for one in split["classes"].values())
-    return f"{found['pictures']} {found['pixels'] / pixels:6.1%}"
+def _class_cell(task: Task, split: Any, name: str) -> str:
+    return task.counts_cell(split["classes"][name], split) if name in split["classes"] else "–"

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onehead_cli.commands import options as o
 from onehead_cli.commands.console import Console, number, table
-from onehead_cli.config.load import parse_assignments
 from onehead_cli.errors import ConfigError
 from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
 if TYPE_CHECKING:
-    from onehead_cli.profiling.profile import Count, Latency, Limit, ProfileResult
+    from onehead_cli.profiling.counts import Count
+    from onehead_cli.profiling.profile import Limit, ProfileResult
+    from onehead_cli.profiling.timing import Latency
 
 
+@o.configured("output", "data.image_size", "model.backbone", "model.backbone_weights", "model.pretrained", "device")
 def profile(
+    call: o.Call,
+    *,
     checkpoint: o.Checkpoint = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Folder of all_best.pth [default: output].")
-    ] = None,
-    config: o.ConfigFile = None,
-    assignments: o.Assignments = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            "--image-size",
-            metavar="PX",
-            help="Side of the square input, a multiple of 32 [default: the checkpoint's, else the config's].",
-        ),
-    ] = None,
-    backbone: o.Backbone = None,
-    backbone_weights: o.BackboneWeights = None,
-    pretrained: o.Pretrained = None,
-    device: o.Device = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU [default: torch's choice].")
+        int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU.  [default: torch's choice]")
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed passes of each network.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in a timed pass.")] = 1,
-    show_config: o.ShowConfig = False,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Count parameters and operations, measure speed and memory.
 
@@ -55,41 +39,27 @@ def profile(
     untrained.
     """
     refuse_several("profile")
-    console = Console(quiet=quiet, as_json=as_json)
-    flags = {
-        "output": output,
-        "data.image_size": image_size,
-        "model.backbone": backbone,
-        "model.backbone_weights": backbone_weights,
-        "model.pretrained": pretrained,
-        "device": device,
-    }
-    settings = o.build_config(config, assignments, flags)
-    if show_config:
-        o.show_config(settings, console)
-        return
-    if checkpoint is not None and any(option is not None for option in (backbone, backbone_weights, pretrained)):
+    if checkpoint is not None and any(key.startswith("model.") for key in call.flags):
         raise ConfigError("--checkpoint: it holds a backbone and its weights; leave the backbone's options out")
     from onehead_cli import engine
 
     result = engine.profile(
-        settings,
+        call.config,
         checkpoint=checkpoint,
-        of_config=checkpoint is None and (config is not None or _describe_a_network(flags, assignments)),
-        image_size=image_size,
+        of_config=checkpoint is None and (call.file is not None or _describe_a_network({*call.assigned, *call.flags})),
+        image_size=call.flags.get("data.image_size"),
         batch_size=batch_size,
         runs=runs,
         threads=threads,
-        reporter=console,
+        reporter=call.console,
     )
-    _show(result, console)
+    _show(result, call.console)
 
 
-def _describe_a_network(flags: dict[str, Any], assignments: list[str] | None) -> bool:
-    """Whether the options say what network it is, and not only how it runs."""
-    given = {*parse_assignments(assignments or []), *(key for key, value in flags.items() if value is not None)}
-    section = {key for key in given if key == "model" or key.startswith("model.")}
-    return bool(section - {"model.precision"} or "data.tasks" in given)
+def _describe_a_network(keys: Collection[str]) -> bool:
+    """Whether the keys that are set say what network it is, and not only how it runs."""
+    section = {key for key in keys if key == "model" or key.startswith("model.")}
+    return bool(section - {"model.precision"} or "data.tasks" in keys)
 
 
 def _show(result: ProfileResult, console: Console) -> None:
@@ -190,15 +160,15 @@ def _stages(result: ProfileResult) -> Any:
 def _teachers(result: ProfileResult) -> Any:
     assert result.teachers is not None and result.ratios is not None
     teachers, ratios = result.teachers, result.ratios
-    number_word = {2: "two", 3: "three"}[len(teachers.counts)]
+    together = how_many(len(teachers.counts), "teacher")
     rows = [
         _cost_row("student", result.count, result.latency),
         *(_cost_row(f"teacher {task}", teachers.counts[task], teachers.latencies[task]) for task in teachers.counts),
-        _cost_row(f"{number_word} teachers", teachers.count, teachers.together),
+        _cost_row(together, teachers.count, teachers.together),
         ["student / teachers", *(number(ratios[key], ".3f") for key in ("parameters", "multiply_adds", "latency"))],
     ]
     return table(
-        f"One student against {number_word} teachers, one after the other",
+        f"One student against {together}, one after the other",
         ["Network", "Parameters", "Multiply-adds", "Shortest pass"],
         rows,
     )

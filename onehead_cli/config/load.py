@@ -1,4 +1,4 @@
-"""A YAML file, `--set` and flags merged once, then validated once; and what is shown of the fields."""
+"""A YAML file, `--set` and flags merged once, then validated once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import difflib
 import functools
 import os
 import sysconfig
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import ValidationError, create_model
 
 from onehead_cli import registry
+from onehead_cli.config.fields import fields_of, keys_of
 from onehead_cli.config.sections import Config
 from onehead_cli.config.yaml_text import parse_yaml
 from onehead_cli.errors import ConfigError
@@ -111,49 +111,6 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     return parsed
 
 
-@dataclass(frozen=True)
-class FieldDescription:
-    """One field of the config as --show-config shows it; `key` is dotted."""
-
-    key: str
-    type: str
-    value: str
-    default: str
-    unit: str
-    meaning: str
-
-
-def describe_fields(config: Config) -> list[FieldDescription]:
-    """Every field of a config, in the order of the sections."""
-    return list(_describe(config, default_config(), ""))
-
-
-def _describe(section: BaseModel, defaults: BaseModel, prefix: str) -> Iterator[FieldDescription]:
-    for name, info in type(section).model_fields.items():
-        key, value, default = prefix + (info.alias or name), getattr(section, name), getattr(defaults, name)
-        if isinstance(value, BaseModel):
-            yield from _describe(value, default, f"{key}.")
-            continue
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        unit, meaning = str(extra.get("unit", "-")), info.description or ""
-        yield FieldDescription(key, _type_name(info.annotation), _shown(value), _shown(default), unit, meaning)
-
-
-def _shown(value: Any) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
-
-
-def _type_name(annotation: Any) -> str:
-    choices = get_args(annotation)
-    if choices and choices[-1] is Ellipsis:
-        return f"list of {_type_name(choices[0])}"
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return "|".join(choices)
-    if choices:
-        return " or ".join(map(_type_name, choices))
-    return "none" if annotation is type(None) else str(annotation.__name__)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
@@ -174,23 +131,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
-    for key, words in _path_keys(config_class(), ""):
-        *parents, last = key.split(".")
+    for known in fields_of(config_class()):
+        if Path not in known.members:
+            continue
+        *parents, last = known.key.split(".")
         node: Any = raw
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict) and isinstance(node.get(last), str) and node[last] not in words:
+        if isinstance(node, dict) and isinstance(node.get(last), str) and node[last] not in known.words:
             node[last] = os.path.normpath(folder / node[last])
-
-
-def _path_keys(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The keys that take a path, each with the words that it takes besides."""
-    for name, info in section.model_fields.items():
-        key, annotation = prefix + (info.alias or name), info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _path_keys(annotation, f"{key}.")
-        elif annotation is Path or Path in get_args(annotation):
-            yield key, tuple(word for choice in get_args(annotation) for word in get_args(choice))
 
 
 def _set_dotted(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -204,21 +153,13 @@ def _set_dotted(raw: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
-def _known_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, info in section.model_fields.items():
-        key, annotation = prefix + (info.alias or name), info.annotation
-        yield key
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _known_keys(annotation, f"{key}.")
-
-
 def _explain(error: ValidationError, path: Path | None) -> str:
     """One line for the first problem of a validation; an unknown key names the nearest known one."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     source = f"{path}: " if path else ""
     if first["type"] == "extra_forbidden":
-        known = list(_known_keys(config_class()))
+        known = list(keys_of(config_class()))
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         # A right key in the wrong section is closer to what was meant than a similar word.
         same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]

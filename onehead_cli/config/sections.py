@@ -7,10 +7,11 @@ The defaults are a plain recipe that any data can be trained with, at a size for
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
+from onehead_cli.config.fields import Section, field
 from onehead_cli.registry import OWN_TASKS, TASKS, TaskName
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -22,69 +23,63 @@ SizeUnit = Literal["input", "cells"]
 IGNORE_INDEX = 255
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _field(default: Any, description: str, *, unit: str = "-", **limits: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where the pictures are and how they enter the network."""
 
-    tasks: tuple[TaskName, ...] = _field(OWN_TASKS, "The tasks that there is data for.", min_length=1)
-    root: Path = _field(Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path")
-    det_images: Path | None = _field(
-        None, "Detection pictures, with {split} in the path or a folder a split inside.", unit="path"
+    tasks: tuple[TaskName, ...] = field(OWN_TASKS, "The tasks that there is data for.", min_length=1)
+    root: Path = field(
+        Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path", metavar="ROOT"
     )
-    det_annotations: Path | None = _field(
+    det_images: Path | None = field(
+        None, "Detection pictures, with {split} in the path or a folder per split inside.", unit="path"
+    )
+    det_annotations: Path | None = field(
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
     )
-    seg_root: Path | None = _field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
-    seg_images: Path | None = _field(
+    seg_root: Path | None = field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
+    seg_images: Path | None = field(
         None, "Segmentation pictures, instead of those in seg_root; {split} as in cls_root.", unit="path"
     )
-    seg_masks: Path | None = _field(
+    seg_masks: Path | None = field(
         None, "Masks {name of the picture}.png, instead of those in seg_root; {split} as in cls_root.", unit="path"
     )
-    seg_classes: Path | None = _field(
+    seg_classes: Path | None = field(
         None, "YAML list of the mask classes; unset: classes.yaml in seg_root.", unit="path"
     )
-    ignore_index: int = _field(
+    ignore_index: int = field(
         IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
     )
-    cls_root: Path | None = _field(
-        None, "Class folders of pictures, with {split} in the path or a folder a split inside.", unit="path"
+    cls_root: Path | None = field(
+        None, "Class folders of pictures, with {split} in the path or a folder per split inside.", unit="path"
     )
-    skip_bad: bool = _field(False, "Leave out pictures that cannot be used instead of stopping at them.")
-    train_split: str = _field("train", "Split that the weights are learned from.", unit="name", min_length=1)
-    val_split: str = _field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
-    image_size: int = _field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
-    fit: Literal["resize", "letterbox"] = _field(
+    skip_bad: bool = field(False, "Leave out pictures that cannot be used, and list them, instead of stopping.")
+    train_split: str = field("train", "Split that the weights are learned from.", unit="name", min_length=1)
+    val_split: str = field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
+    image_size: int = field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
+    fit: Literal["resize", "letterbox"] = field(
         "resize", "How a picture becomes square: stretched, or scaled and padded."
     )
-    sizes: tuple[int, ...] = _field(
+    sizes: tuple[int, ...] = field(
         (),
         "Sides of the input in training, one per optimizer step; image_size is what is evaluated. Unset: image_size.",
         unit="px",
     )
-    cache_mb: int = _field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
-    cache_scale: float = _field(
+    cache_mb: int = field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    cache_scale: float = field(
         1.0,
         "Largest side of a kept picture, in sides of the input and never above its own: 2 keeps zoomed views sharp.",
         unit="factor",
         ge=1,
         le=4,
     )
-    workers: int = _field(
+    workers: int = field(
         0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
     )
-    scale_min: float = _field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
-    scale_max: float = _field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
-    aspect: float = _field(1.0, "Largest change of a picture's width to height.", unit="factor", ge=1, le=4)
-    flip: float = _field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
-    colour: float = _field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
+    scale_min: float = field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
+    scale_max: float = field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
+    aspect: float = field(1.0, "Largest change of a picture's width to height.", unit="factor", ge=1, le=4)
+    flip: float = field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
+    colour: float = field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
 
     @field_validator("tasks")
     @classmethod
@@ -101,57 +96,60 @@ class DataConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network; its widths follow from the class counts."""
 
-    backbone: str = _field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
-    pretrained: bool = _field(True, "Start the backbone from ImageNet weights.")
-    backbone_weights: Path | None = _field(None, "Weights file of the backbone (.pth or .safetensors).", unit="path")
-    start_from: Literal["shipped"] | Path | None = _field(
+    backbone: str = field("tf_efficientnet_lite0", "Any timm backbone of stride 32.", unit="name", min_length=1)
+    pretrained: bool = field(True, "Start the backbone from ImageNet weights.")
+    backbone_weights: Path | None = field(
+        None, "Weights file of the backbone (.pth or .safetensors).", unit="path", metavar="FILE"
+    )
+    start_from: Literal["shipped"] | Path | None = field(
         None,
         "Checkpoint that a training starts from, whatever its classes and tasks, or onehead's own (shipped); what does "
         "not fit starts anew.",
         unit="path",
+        metavar="FILE",
     )
-    skip: Literal["auto", "none", "stride16"] = _field(
+    skip: Literal["auto", "none", "stride16"] = field(
         "none",
         "Add the backbone's last map of stride 16 to the upsampled features (ours, not the described network's); auto: "
         "where the backbone has one of at most 320 channels.",
     )
-    boxes_per_cell: int = _field(2, "Boxes that each cell of the detection map gives.", unit="boxes", ge=1, le=8)
-    batch_norm: Literal["train", "slow", "frozen"] = _field(
+    boxes_per_cell: int = field(2, "Boxes that each cell of the detection map gives.", unit="boxes", ge=1, le=8)
+    batch_norm: Literal["train", "slow", "frozen"] = field(
         "frozen",
         "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
         "or keeps its pretrained statistics (frozen).",
     )
-    frozen_stages: int = _field(
+    frozen_stages: int = field(
         0,
         "The stem and this many first stages of the backbone keep their pretrained weights, which saves time: a "
         "student computes them once for its teachers as well. 0: all layers learn. EfficientNets only.",
         unit="stages",
         ge=0,
     )
-    sync_batch_norm: bool = _field(
+    sync_batch_norm: bool = field(
         False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
     )
-    cell_threshold: float = _field(
+    cell_threshold: float = field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
     )
-    pooling: Pooling = _field(
+    pooling: Pooling = field(
         "gate", "Cells less sure than the threshold are left out (gate), or count in proportion to it (soft)."
     )
-    imagenet_classes: bool = _field(
+    imagenet_classes: bool = field(
         False,
         "Classification starts as the backbone's own ImageNet classifier, written into the network; class folders are "
         "WordNet ids or ImageNet's names, at most 128.",
     )
-    icnr: bool = _field(False, "The four maps that the upsampling shuffles together start equal.")
-    class_evidence: bool = _field(
+    icnr: bool = field(False, "The four maps that the upsampling shuffles together start equal.")
+    class_evidence: bool = field(
         False, "Rows of the ImageNet classifier for the classes of other tasks start in the upsampling."
     )
-    neck_dropout: float = _field(0.0, "Channels of the necks left out in training.", unit="probability", ge=0, lt=1)
-    detection_loss: Literal["quality", "yolov1"] = _field("quality", "How the detection map is trained.")
-    precision: Precision = _field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
+    neck_dropout: float = field(0.0, "Channels of the necks left out in training.", unit="probability", ge=0, lt=1)
+    detection_loss: Literal["quality", "yolov1"] = field("quality", "How the detection map is trained.")
+    precision: Precision = field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
 
     @model_validator(mode="after")
     def _classifier_needs_its_backbone(self) -> ModelConfig:
@@ -161,33 +159,33 @@ class ModelConfig(_Section):
         return self
 
 
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """How long and how fast a network learns."""
 
-    epochs: int = _field(15, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = _field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1, le=1024)
-    buffer_size: int = _field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
-    lr: float = _field(1e-3, "Peak learning rate of the new layers.", unit="1/step", gt=0)
-    backbone_lr_factor: float = _field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
-    weight_decay: float = _field(0.02, "Decoupled weight decay; not on norms and biases.", unit="1", ge=0)
-    warmup: float = _field(0.1, "Share of the steps in which the rate rises.", unit="fraction", ge=0, lt=1)
-    clip_norm: float = _field(5.0, "Largest norm of a step's gradient.", unit="norm", gt=0)
-    ema_decay: float = _field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
-    label_smoothing: float = _field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
-    eval_every: int = _field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
-    keep: Literal["best", "last"] = _field(
+    epochs: int = field(15, "Passes over the training pictures.", unit="epochs", ge=1)
+    batch_size: int = field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1, le=1024)
+    buffer_size: int = field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    lr: float = field(1e-3, "Peak learning rate of the new layers.", unit="per step", gt=0)
+    backbone_lr_factor: float = field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
+    weight_decay: float = field(0.02, "Decoupled weight decay; not on norms and biases.", unit="1", ge=0)
+    warmup: float = field(0.1, "Share of the steps in which the rate rises.", unit="fraction", ge=0, lt=1)
+    clip_norm: float = field(5.0, "Largest norm of a step's gradient.", unit="norm", gt=0)
+    ema_decay: float = field(0.998, "Decay of the averaged weights that are evaluated and kept.", ge=0, lt=1)
+    label_smoothing: float = field(0.1, "Share of a class label spread over the classes.", unit="fraction", ge=0, lt=1)
+    eval_every: int = field(1, "Epochs between two evaluations on val.", unit="epochs", ge=1)
+    keep: Literal["best", "last"] = field(
         "best", "The weights that are kept: the best on val, or the last; averaged ones both."
     )
-    best_mean: int = _field(1, "Evaluations whose mean says which are the best.", unit="evaluations", ge=1)
-    small_until: float = _field(
+    best_mean: int = field(1, "Evaluations whose mean says which are the best.", unit="evaluations", ge=1)
+    small_until: float = field(
         0.0, "Share of the steps that see the first of data.sizes alone.", unit="fraction", ge=0, le=1
     )
-    save_every: int = _field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
-    patience: int = _field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
-    boxes_from_masks: bool = _field(
+    save_every: int = field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
+    patience: int = field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
+    boxes_from_masks: bool = field(
         False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
     )
-    imagenet_teacher: bool = _field(
+    imagenet_teacher: bool = field(
         False,
         "Classification learns from the backbone's own ImageNet classifier too, by distill.lambda and "
         "distill.temperature; class folders are WordNet ids or ImageNet's names.",
@@ -200,42 +198,42 @@ class TeacherConfig(ScheduleConfig):
 
 if TYPE_CHECKING:
 
-    class FixedWeights(_Section):
+    class FixedWeights(Section):
         """The task weights of `student.task_weights: fixed`, a field per task; scaled to add up to 1."""
 else:
     FixedWeights = create_model(
         "FixedWeights",
-        __base__=_Section,
-        **{name: (float, _field(1.0, f"Weight of the loss of {name}.", ge=0)) for name in TASKS},
+        __base__=Section,
+        **{name: (float, field(1.0, f"Weight of the loss of {name}.", ge=0)) for name in TASKS},
     )
 
 
 class StudentConfig(ScheduleConfig):
     """The one network for all three tasks."""
 
-    epochs: int = _field(20, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = _field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
-    buffer_size: int = _field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
-    from_teachers: bool = _field(
+    epochs: int = field(20, "Passes over the training pictures.", unit="epochs", ge=1)
+    batch_size: int = field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
+    buffer_size: int = field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
+    from_teachers: bool = field(
         False, "Start from the mean of the teachers' weights and each task's own layers, not from ImageNet weights."
     )
-    task_weights: Literal["learned", "equal", "fixed"] = _field("learned", "How the three losses are weighed.")
+    task_weights: Literal["learned", "equal", "fixed"] = field("learned", "How the three losses are weighed.")
     fixed_weights: FixedWeights = FixedWeights()
-    normalise_losses: bool = _field(
+    normalise_losses: bool = field(
         True, "Divide each loss by its own running mean before it is weighed; a teacher's too."
     )
-    normaliser_floor: float = _field(
+    normaliser_floor: float = field(
         0.05, "A loss is never divided by less than this share of its mean over the first epoch.", unit="fraction", ge=0
     )
-    renew_norms: bool = _field(
+    renew_norms: bool = field(
         False, "After from_teachers, measure the new layers' norms anew on clean mixed mini-batches."
     )
-    weights_lr: float = _field(1e-3, "Learning rate of the learned task weights.", unit="1/step", gt=0)
-    weights_decay: float = _field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
-    weights_floor: float = _field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
+    weights_lr: float = field(1e-3, "Learning rate of the learned task weights.", unit="per step", gt=0)
+    weights_decay: float = field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
+    weights_floor: float = field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
 
 
-class DistillConfig(_Section):
+class DistillConfig(Section):
     """What the student learns from the teachers."""
 
     lambda_: float = Field(
@@ -245,69 +243,71 @@ class DistillConfig(_Section):
         description="Weight of the distillation loss; 0 needs no teachers.",
         json_schema_extra={"unit": "-"},
     )
-    teachers: Path | None = _field(None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path")
-    temperature: float = _field(2.0, "Softening of the class and pixel scores.", gt=0)
-    box_confidence: float = _field(
+    teachers: Path | None = field(
+        None, "Folder of the teachers' checkpoints; unset: the output folder.", unit="path", metavar="DIR"
+    )
+    temperature: float = field(2.0, "Softening of the class and pixel scores.", gt=0)
+    box_confidence: float = field(
         0.0, "Boxes that the detection teacher is less sure of than this are not distilled.", ge=0, lt=1
     )
-    images: Literal["own", "all"] = _field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
+    images: Literal["own", "all"] = field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
 
 
-class DetectionConfig(_Section):
+class DetectionConfig(Section):
     """How the detection map is taught (model.detection_loss=quality)."""
 
-    confidence: Literal["quality", "varifocal"] = _field(
+    confidence: Literal["quality", "varifocal"] = field(
         "quality", "Confidence learns the overlap by the quality focal loss, or by the varifocal loss."
     )
-    confidence_cost: float = _field(
+    confidence_cost: float = field(
         0.0, "How much a box's confidence counts when boxes are assigned: minus this times its logarithm.", ge=0
     )
-    ignore_iou: float = _field(
+    ignore_iou: float = field(
         1.0,
         "An unassigned box that overlaps a true one by more than this is no negative; 1: all are.",
         unit="IoU",
         gt=0,
         le=1,
     )
-    every_box: bool = _field(False, "No true box goes without a predicted one because another claims it.")
-    smallest: float = _field(0.0, "True boxes with a shorter side than this are regions to ignore.", unit="cells", ge=0)
-    priors: Literal["spread", "kmeans"] = _field(
+    every_box: bool = field(False, "No true box goes without a predicted one because another claims it.")
+    smallest: float = field(0.0, "True boxes with a shorter side than this are regions to ignore.", unit="cells", ge=0)
+    priors: Literal["spread", "kmeans"] = field(
         "spread", "Sizes that a cell's boxes start with: spread evenly, or the k means of the training boxes."
     )
-    size_unit: SizeUnit = _field("input", "What the sizes of boxes are counted in.")
-    mask_box_weight: float = _field(
+    size_unit: SizeUnit = field("input", "What the sizes of boxes are counted in.")
+    mask_box_weight: float = field(
         1.0, "How much a picture with boxes from its mask counts beside one with true boxes.", ge=0
     )
 
 
-class SegmentationConfig(_Section):
+class SegmentationConfig(Section):
     """How the segmentation map is taught."""
 
-    lovasz: float = _field(0.0, "Share of the Lovasz-softmax loss beside the cross-entropy.", ge=0, le=1)
-    repeat_factor: float = _field(
+    lovasz: float = field(0.0, "Share of the Lovasz-softmax loss beside the cross-entropy.", ge=0, le=1)
+    repeat_factor: float = field(
         0.0,
         "Pictures of a class that fewer than this share of them have are seen more often; 0: none.",
         unit="fraction",
         ge=0,
         le=1,
     )
-    copy_paste: float = _field(
+    copy_paste: float = field(
         0.0, "How often an object of another picture is pasted into one.", unit="probability", ge=0, le=1
     )
-    imagenet_cells: float = _field(
+    imagenet_cells: float = field(
         0.0, "Weight of what the backbone's frozen ImageNet classifier says of each cell, on all pictures.", ge=0
     )
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How the maps are read and the drop is judged."""
 
-    batch_size: int = _field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
-    score_min: float = _field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
-    best_class: bool | None = _field(
+    batch_size: int = field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
+    score_min: float = field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
+    best_class: bool | None = field(
         None, "Only the likeliest class of a cell gives a box. Unset: as the checkpoint was trained; a new one, false."
     )
-    nms_iou: float | None = _field(
+    nms_iou: float | None = field(
         None,
         "Overlap above which the lower of two boxes of a class is dropped. Unset: as the checkpoint was trained; a "
         "new one, 0.6.",
@@ -315,14 +315,14 @@ class EvaluationConfig(_Section):
         gt=0,
         le=1,
     )
-    predict_nms_iou: float | None = _field(
+    predict_nms_iou: float | None = field(
         None,
         "The same where boxes are drawn, as in predict. Unset: as the checkpoint was trained; a new one, 0.4.",
         unit="IoU",
         gt=0,
         le=1,
     )
-    vote_iou: float | None = _field(
+    vote_iou: float | None = field(
         None,
         "After NMS a box becomes the mean, weighted by score, of those of its class that overlap it by this; 1: it "
         "stays as it is. Unset: as the checkpoint was trained; a new one, 1.",
@@ -330,29 +330,33 @@ class EvaluationConfig(_Section):
         gt=0,
         le=1,
     )
-    shared_below: int = _field(
+    shared_below: int = field(
         0,
         "Classes with fewer boxes on val than this share one threshold of drawing, chosen in training.",
         unit="boxes",
         ge=0,
     )
-    max_detections: int = _field(100, "Boxes kept a picture.", unit="boxes", ge=1)
-    drop_limit: float = _field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
-    resamples: int = _field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
+    max_detections: int = field(100, "Boxes kept per picture.", unit="boxes", ge=1)
+    drop_limit: float = field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
+    resamples: int = field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
 
 
-class Config(_Section):
+class Config(Section):
     """Everything a run depends on."""
 
-    seed: int = _field(
-        0, "Seed of the initial weights, the order of the pictures and the augmentation.", ge=0, lt=2**32
+    seed: int = field(
+        0, "Seed of all that is random: new weights, the pictures' order and augmentation, resampling.", ge=0, lt=2**32
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = _field("auto", "Where the network runs.")
-    deterministic: bool = _field(False, "Train with operations only that give the same bits each time, or fail.")
-    distributed_timeout: int = _field(
+    device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "Where the network runs.")
+    deterministic: bool = field(
+        False, "Train only with operations that give the same bits each time; fail on any other."
+    )
+    distributed_timeout: int = field(
         300, "Longest wait of the processes of a run for one another, after which they end.", unit="s", ge=1
     )
-    output: Path = _field(Path("output"), "Folder for checkpoints, logs and reports.", unit="path")
+    output: Path = field(
+        Path("output"), "Folder of checkpoints, logs, reports and predictions.", unit="path", metavar="DIR"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     teacher: TeacherConfig = TeacherConfig()

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from onehead_cli.data.checks import wrong_mode
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.layout import PICTURE_SUFFIXES, voc_palette
 from onehead_cli.errors import DataError
+
+#: A value per pixel, [height, width].
+Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -176,18 +180,19 @@ def resize_picture(picture: Image.Image, size: tuple[int, int], interpolation: s
     return np.asarray(picture.resize(size, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC)))
 
 
-def fit_mask(mask: NDArray[np.uint8], fit: Fit, fill: int) -> NDArray[np.uint8]:
-    """The mask in its place in the input, uint8 [S, S], by the nearest pixel; letterbox bars are `fill`."""
+def fit_mask(mask: Pixels, fit: Fit, fill: int) -> Pixels:
+    """The mask, or another value per pixel, in its place in the input, [S, S], by the nearest pixel; letterbox bars are
+    `fill`."""
     inner = resize_mask(mask, fit.inner)
-    canvas = np.full((fit.size, fit.size), fill, dtype=np.uint8)
+    canvas = np.full((fit.size, fit.size), fill, dtype=mask.dtype)
     width, height = fit.inner
     canvas[fit.offset_y : fit.offset_y + height, fit.offset_x : fit.offset_x + width] = inner
-    return canvas
+    return cast(Pixels, canvas)
 
 
-def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The mask at a width and height by the nearest pixel, uint8 [height, width]."""
-    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+def resize_mask(mask: Pixels, size: tuple[int, int]) -> Pixels:
+    """The mask at a width and height by the nearest pixel, [height, width]; uint8 or float32."""
+    return cast(Pixels, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)))
 
 
 def palette_image(labels: NDArray[np.uint8]) -> Image.Image:

@@ -11,7 +11,6 @@ import torch
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import load_teachers
-from onehead_cli.commands.console import SCHEMA
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.format import check_classes
@@ -25,6 +24,7 @@ from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.evaluation.report import imagenet_sentence, write_report
 from onehead_cli.events import Reporter
 from onehead_cli.files.atomic import make_writable_folder
+from onehead_cli.files.json_files import SCHEMA
 from onehead_cli.network.closed_form import image_task
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import is_main

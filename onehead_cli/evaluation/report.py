@@ -52,7 +52,7 @@ def write_report(
     """
     files = {"evaluate.json": _json(document)}
     for task, tables in per_class.items():
-        present = {model: rows for model in MODELS if (rows := tables.get(model)) is not None}
+        present = {model: rows for model in MODELS if (rows := tables.get(model))}
         if present:
             files[f"per_class_{task}.json"] = _json({"task": task, **{model: present.get(model) for model in MODELS}})
             files[f"per_class_{task}.csv"] = _class_csv(present)

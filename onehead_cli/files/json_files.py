@@ -1,4 +1,4 @@
-"""What preparing reads and writes: JSON, checksums, and the folders of a segmentation split."""
+"""Reading and writing JSON, whatever a file holds; what is written has the same bytes on every system."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onehead_cli.errors import DataError
+
+#: Of the JSON documents that commands give and write; a key that changes its meaning is another number.
+SCHEMA = 1
 
 
 def is_one_line(text: str) -> bool:
@@ -86,4 +89,4 @@ def is_float(value: Any) -> bool:
 
 def write_json(content: Mapping[str, Any], path: Path, *, indent: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8", newline="\n")

@@ -1,34 +1,95 @@
-"""One run at a time in a folder."""
+"""Locks between processes, each on a file of its own. They end with their process, however that ends."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from onehead_cli.errors import DataError
+
+#: In a folder that `locked` holds; a killed run leaves it.
+LOCK_FILE = ".onehead.lock"
+
+
+class HeldError(Exception):
+    """Another process holds the lock. process: its number, or "unknown"."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(process)
+        self.process = process
+
+
+class NoLocksError(Exception):
+    """The file system has no locks (some network ones); the message is what it said."""
+
+
+def take_lock(path: Path) -> AbstractContextManager[object]:
+    """Lock a file now or not at all; the lock is given back with the context.
+
+    The file is made and gets the number of this process. It stays, but for Windows, where it goes with the lock. A
+    process that opens it and finds it deleted once it has locked it is refused.
+
+    Raises:
+        HeldError: another process, or this one, holds the lock.
+        NoLocksError: it cannot be locked.
+        OSError: it cannot be opened for writing.
+    """
+    # Not the soft lock, a file that is there or not: it would stay when its process is killed.
+    lock = FileLock(path, blocking=False, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        return lock.acquire()
+    except Timeout:
+        raise HeldError(_signed_by(path)) from None
+    except OSError as error:
+        if error.filename is not None:  # it is of the opening, not of the locking
+            raise
+        raise NoLocksError(error.strerror or str(error)) from None
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder against other runs of this program; the lock dies with its process.
+    """Hold a folder against other runs of this program, by a hidden file in it that goes with the lock.
 
-    Gives False where the file system (NFS) cannot lock a folder: then nothing is held.
+    Gives False where it cannot be locked, or where no file can be made in it: then nothing is held.
 
     Raises:
         DataError: another run holds it.
     """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    path = folder / LOCK_FILE
+    with contextlib.ExitStack() as stack:
+        left, held = path.exists(), True  # left: by a killed run, or another run is at work
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except BlockingIOError:
+            stack.enter_context(take_lock(path))
+        except HeldError:
             raise DataError(f"{folder}: another run is at work in it; wait for its end") from None
-        except OSError:
+        except (NoLocksError, OSError):
             held = False
-        yield held
-    finally:
-        os.close(handle)
+        try:
+            yield held
+        finally:
+            # Before the lock is given back: after that the file may be another run's.
+            if held or not left:
+                with contextlib.suppress(OSError):  # Windows deletes no open file
+                    path.unlink()
+
+
+def _sign(descriptor: int) -> None:
+    """Write the number of this process into a lock file. On Windows the first byte is for none but the holder."""
+    with contextlib.suppress(OSError):  # a full disk: the lock is held nevertheless
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, f" {os.getpid()}\n".encode())
+
+
+def _signed_by(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if sys.platform == "win32":
+            file.seek(1)
+        return file.read(32).decode(errors="replace").strip() or "unknown"
+    return "unknown"

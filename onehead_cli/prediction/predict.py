@@ -162,7 +162,7 @@ def predict_pictures(
                         result.first.append(record)
                     lines.append(json.dumps(record, allow_nan=False) + "\n")
                     if records is None and "error" not in record:
-                        records = closing.enter_context(result.predictions.open("w", encoding="utf-8"))
+                        records = closing.enter_context(result.predictions.open("w", encoding="utf-8", newline="\n"))
                     if records is not None:
                         records.writelines(lines)
                         records.flush()

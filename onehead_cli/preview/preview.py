@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onehead_cli.commands.console import SCHEMA
 from onehead_cli.config.sections import IGNORE_INDEX, Config
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.format import get_format
@@ -19,7 +18,7 @@ from onehead_cli.data.split import Split
 from onehead_cli.drawing import LIGHT, class_colours
 from onehead_cli.errors import DataError
 from onehead_cli.events import Reporter
-from onehead_cli.files.json_files import write_json
+from onehead_cli.files.json_files import SCHEMA, write_json
 from onehead_cli.preview.histograms import count_labels, counts_document
 from onehead_cli.preview.label_chart import Panel, draw_chart
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet

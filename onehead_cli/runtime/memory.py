@@ -25,7 +25,9 @@ def peak_resident_bytes() -> int:
     """The most memory that this process has held so far; 0 where the system does not tell (Windows)."""
     if sys.platform == "win32":
         return 0
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, kilobytes elsewhere

@@ -279,6 +279,17 @@ class Task(ABC):
         """Further counts of a split's labels, as plain values by key."""
         return {}
 
+    #: What the table of a split's labels counts.
+    counts_title: ClassVar[str] = "pictures"
+
+    def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
+        """What that table says of a class. Args: found: its counts. split: all counts of the split."""
+        return str(found["pictures"])
+
+    def counts_rows(self) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+        """Further rows of that table: a cell from the counts of a split."""
+        return {}
+
     def show_label(self, split: Split, index: int) -> Label:
         """The label of an image, for a drawing."""
         return Label()

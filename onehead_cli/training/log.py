@@ -30,7 +30,7 @@ class RunLog:
         try:
             kept = b"".join(_lines_until(self._path, resumed_step) if resumed_step is not None else [])
             write_atomically(self._path, lambda file: file.write(kept))
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = self._path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise _unwritable(self._path, error) from None
         self._board_folder = folder / "tensorboard" / name

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import SMALL
+from wheels import build_wheel, copy_sources
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint import networks as shipped
@@ -146,16 +146,10 @@ def test_profile_takes_the_network_that_the_options_describe(options, of_config,
 
 def test_the_package_has_a_place_for_the_student_and_a_wheel_carries_it(tmp_path):
     assert shipped.shipped_student() == ROOT / "onehead_cli" / "checkpoint" / "shipped" / "student.safetensors"
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "onehead_cli", tmp_path / "onehead_cli", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    copy_sources(tmp_path)
     for name in (shipped.FILE, shipped.CARD):
         (tmp_path / "onehead_cli" / "checkpoint" / "shipped" / name).write_text("x")
-    script = "from setuptools import build_meta; print(build_meta.build_wheel('wheels'))"
-    built = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    [wheel] = (tmp_path / "wheels").iterdir()
+    wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"onehead_cli/checkpoint/shipped/{name}" for name in (shipped.FILE, shipped.CARD)} <= set(names)
     # The installation puts them where the line about a missing config looks for them.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from onehead_cli.config.load import describe_fields, load_config, parse_assignments
+from onehead_cli.config.fields import describe_fields
+from onehead_cli.config.load import load_config, parse_assignments
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import Checkpoint, save_checkpoint
 from onehead_cli.network.onehead import build_model
-from onehead_cli.profiling.profile import AGREEMENT, Count, _threads, count_stages, count_with_torch
+from onehead_cli.profiling.profile import AGREEMENT
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
@@ -192,26 +191,3 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "…" not in captured.out
     for words in ("7.204 M", "necks.det", "student / teachers", "not decided", "batch 2"):
         assert words in captured.out
-
-
-def test_subclasses_of_other_backbones_are_counted() -> None:
-    # ConvNeXt has timm's own LayerNorm2d and parameters outside any layer.
-    model = build_model(architecture("convnext_atto")).eval()
-    before = set(model.state_dict())
-    stages = count_stages(model, 64)
-    assert stages["backbone"].norms > 0
-    assert sum(stage.parameters for stage in stages.values()) == sum(p.numel() for p in model.parameters())
-    assert sum(stage.convolutions for stage in stages.values()) == count_with_torch(model, 64)
-    assert set(model.state_dict()) == before
-
-
-def test_flops_are_two_a_multiply_add() -> None:
-    count = Count(parameters=0, convolutions=10, norms=4, other=1) + Count(1, 0, 0, 0)
-    assert (count.parameters, count.multiply_adds, count.flops) == (1, 15, 25)
-
-
-def test_thread_count_is_put_back() -> None:
-    before = torch.get_num_threads()
-    with _threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before

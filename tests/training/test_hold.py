@@ -1,5 +1,6 @@
 """One run at a time a network and folder."""
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -10,7 +11,6 @@ import pytest
 from onehead_cli.app import run
 from onehead_cli.commands.console import Console
 from onehead_cli.errors import OneheadError
-from onehead_cli.training import hold as lock
 from onehead_cli.training.hold import hold_runs
 
 QUIET = Console(quiet=True)
@@ -57,17 +57,27 @@ def test_fault_45_two_runs_in_one_folder_are_kept_apart(holder, teacher_command,
     holder.kill()
     holder.join()
     with hold_runs(output, ["cls", "seg"], QUIET):
-        assert (output / ".cls.lock").read_text() == f"{os.getpid()}\n"
+        assert int((output / ".cls.lock").read_text()) == os.getpid()
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):
     def refuse(*args):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     leftover = tmp_path / ".cls_last.pth.1.tmp"
     leftover.touch()
     with hold_runs(tmp_path, ["cls"], QUIET):
         assert leftover.exists()  # it may be another run's, which nothing keeps away
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: ") and "cannot be locked (Operation not supported)" in line
+
+
+def test_a_lock_file_that_cannot_be_opened_is_one_line(tmp_path):
+    (tmp_path / ".seg.lock").mkdir()
+    with pytest.raises(OneheadError) as error, hold_runs(tmp_path, ["cls", "seg"], QUIET):
+        pass
+    advice = "choose another folder with --output"
+    assert str(error.value) == f"{tmp_path / '.seg.lock'}: cannot be written (Is a directory); {advice}"
+    with hold_runs(tmp_path, ["cls"], QUIET):  # which was given back
+        pass

@@ -95,7 +95,7 @@ PLACES = {
     "while data are loaded": ("onehead_cli.training.setup.load_split", "train"),
     "while weights are read": ("onehead_cli.training.setup.build_pretrained", "train"),
     "evaluate": ("onehead_cli.evaluation.compare.load_split", "evaluate"),
-    "profile": ("onehead_cli.profiling.profile.FlopCounterMode", "profile"),
+    "profile": ("onehead_cli.profiling.counts.FlopCounterMode", "profile"),
     "predict": ("onehead_cli.prediction.predict.open_picture", "predict"),
     "a checkpoint is read": ("onehead_cli.checkpoint.checkpoint.torch.load", "predict"),
 }

@@ -5,40 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onehead_cli.data.layout import DATASET_FOLDERS, SPLITS
 from onehead_cli.errors import DataError
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.types import Task
 
 #: The classes of each picture that may be drawn, by its name.
 Pool = Mapping[str, Collection[int]]
 
 
-@dataclass(frozen=True)
-class OfficialDraw:
-    """What is drawn from the official datasets: train from the official train, val and test from the official val.
-
-    sizes: pictures of each task in train, val and test. categories: of COCO, by name; None for its first ten.
-    """
-
-    sizes: tuple[int, int, int] = (240, 60, 60)
-    seed: int = 0
-    categories: Sequence[str] | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """As they stand in the manifest."""
-        categories = None if self.categories is None else list(self.categories)
-        return {"seed": self.seed, "sizes": list(self.sizes), "categories": categories}
-
-
 class Draw:
-    """The draw of one task. sizes: pictures a split."""
+    """The draw of one task. sizes: pictures per split."""
 
-    def __init__(self, task: Task, sizes: tuple[int, int, int], seed: int, seen: set[str]) -> None:
+    def __init__(self, task: str, sizes: tuple[int, int, int], seed: int, seen: set[str]) -> None:
         """Args: seen: sha256 of the pictures that other tasks have drawn; those of this one are added."""
         self.sizes = dict(zip(SPLITS, sizes, strict=True))
         self._folder = DATASET_FOLDERS[task]

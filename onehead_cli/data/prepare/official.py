@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.data.images import open_mask
 from onehead_cli.data.layout import (
     ANNOTATION_FOLDER,
@@ -24,12 +25,14 @@ from onehead_cli.data.layout import (
     instances_file,
 )
 from onehead_cli.data.manifest import Origins
+from onehead_cli.data.prepare.addresses import COCO, IMAGENETTE, VOC
 from onehead_cli.data.prepare.draw import Draw, equal_shares
 from onehead_cli.data.prepare.official_files import OfficialFiles
+from onehead_cli.data.prepare.settings import OfOfficial
 from onehead_cli.data.prepare.writing import Progress, counted, make_segmentation_folders
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.files.json_files import entries_of, parse_json, write_json
-from onehead_cli.types import IGNORE_INDEX, Task
+from onehead_cli.registry import OWN_TASKS
 
 _DEFAULT_CATEGORIES = 10
 
@@ -66,13 +69,32 @@ class Copier:
             source["url"] = url
         self.origins[target.relative_to(self.folder).as_posix()] = {"source": source, **more}
 
-    def counted(self, taken: Mapping[str, Path], task: Task, split: str) -> Iterator[tuple[str, Path]]:
+    def counted(self, taken: Mapping[str, Path], task: str, split: str) -> Iterator[tuple[str, Path]]:
         return counted(list(taken.items()), f"{DATASET_FOLDERS[task]}/{split}", self.progress)
+
+
+def copy_draw(files: Callable[[str], OfficialFiles], settings: OfOfficial, copier: Copier) -> Origins:
+    """Copy a draw of each dataset, no picture twice.
+
+    Args:
+        files: gives those of a dataset by its name; asked for only when they are needed.
+
+    Returns:
+        Where each file came from.
+    """
+    coco = files(COCO.name)
+    categories = kept_categories(coco, settings.categories)  # a wrong name is told before anything large is fetched
+    seen: set[str] = set()
+    draws = {task: Draw(task, settings.sizes, settings.seed, seen) for task in OWN_TASKS}
+    copy_imagenette(files(IMAGENETTE.name), draws["cls"], copier)
+    copy_voc(files(VOC.name), draws["seg"], copier)
+    copy_coco(coco, draws["det"], copier, categories)
+    return copier.origins
 
 
 def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
     """Equally many pictures of each class folder."""
-    folder = copier.folder / DATASET_FOLDERS[Task.CLS]
+    folder = copier.folder / DATASET_FOLDERS["cls"]
     classes = {official: _class_folders(files, official) for official in ("train", "val")}
     if not classes["train"] or classes["train"].keys() != classes["val"].keys():
         raise DataError("imagenette: train/ and val/ must hold the same class folders, at least one")
@@ -86,7 +108,7 @@ def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
                 taken[split] |= found
                 (folder / split / name).mkdir(parents=True)
         for split in splits:
-            for picture, path in copier.counted(taken[split], Task.CLS, split):
+            for picture, path in copier.counted(taken[split], "cls", split):
                 copier.copy(files, picture, path, folder / split / PurePosixPath(picture).parent.name / path.name)
 
 
@@ -102,7 +124,7 @@ def _class_folders(files: OfficialFiles, official: str) -> dict[str, list[str]]:
 
 def copy_voc(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
     """Pictures with a mask, drawn by the classes in the mask."""
-    folder = copier.folder / DATASET_FOLDERS[Task.SEG]
+    folder = copier.folder / DATASET_FOLDERS["seg"]
     lists = {official: _voc_list(files, official) for official in ("train", "val")}
     masks = files.get([_mask_of(name) for names in lists.values() for name in names])
     for official, splits in (("train", _FROM_TRAIN), ("val", _FROM_VAL)):
@@ -110,7 +132,7 @@ def copy_voc(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
         taken = draw.take(pool, {split: draw.sizes[split] for split in splits}, f"{official}.txt", files.get)
         for split in splits:
             picture_folder, mask_folder = make_segmentation_folders(folder, split, VOC_CLASSES)
-            for picture, path in copier.counted(taken[split], Task.SEG, split):
+            for picture, path in copier.counted(taken[split], "seg", split):
                 copier.copy(files, picture, path, picture_folder / path.name)
                 mask = _mask_of(path.stem)
                 copier.copy(files, mask, masks[mask], mask_folder / masks[mask].name)
@@ -132,7 +154,7 @@ def _classes_in(path: Path) -> set[int]:
 
 def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Categories) -> None:
     """Pictures with a box of the categories that is not a crowd, drawn by the categories of those boxes."""
-    folder = copier.folder / DATASET_FOLDERS[Task.DET]
+    folder = copier.folder / DATASET_FOLDERS["det"]
     # The annotations of the official train split take gigabytes once read: one official split at a time.
     for official, splits in (("train2017", _FROM_TRAIN), ("val2017", _FROM_VAL)):
         coco = CocoSplit.read(files, official, categories)
@@ -144,7 +166,7 @@ def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Cate
         )
         for split in splits:
             (folder / split).mkdir(parents=True)
-            for picture, path in copier.counted(taken[split], Task.DET, split):
+            for picture, path in copier.counted(taken[split], "det", split):
                 copier.copy(files, picture, path, folder / split / path.name, **coco.licence(picture))
             target = folder / ANNOTATION_FOLDER / instances_file(split)
             write_json(coco.cut_to(taken[split]), target)

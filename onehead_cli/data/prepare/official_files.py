@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
 
 from onehead_cli.data.images import open_picture
@@ -139,8 +139,8 @@ class CocoFiles(ArchiveFiles):
 
 def inside(name: str, where: Path) -> PurePosixPath:
     """A file's name as a path that stays in its folder. Raises: DataError: it does not; `where` is who says it."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
+    path, here = PurePosixPath(name), PurePath(name)  # here: on Windows, where backslashes and drives count as well
+    if path.is_absolute() or here.anchor or ".." in {*path.parts, *here.parts} or "\0" in name:
         raise DataError(f"{where}: the name {name!r} leaves its folder")
     return path
 

@@ -6,6 +6,7 @@ count; its parts are then moved into place, the manifest last. A run that finds 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from onehead_cli.data.layout import DATASET_FOLDERS, MANIFEST_FILE, SPLITS
 from onehead_cli.data.manifest import Origins, verify_manifest, write_manifest
+from onehead_cli.data.prepare.settings import Written
 from onehead_cli.errors import DataError
 from onehead_cli.files.json_files import read_json
 from onehead_cli.files.lock import locked
@@ -27,7 +29,7 @@ _COMPLETE = ".prepared"
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was written. counts: pictures a task and split; manifest: its path."""
+    """What was written. counts: pictures per task and split; manifest: its path."""
 
     root: Path
     source: str
@@ -37,27 +39,21 @@ class PrepareResult:
 
 
 def write_datasets(
-    root: Path,
-    *,
-    source: str,
-    arguments: dict[str, Any],
-    overwrite: bool,
-    repeatable: bool,
-    write: Callable[[Path], Origins],
+    settings: Written, *, source: str, repeatable: bool, write: Callable[[Path], Origins]
 ) -> PrepareResult:
     """Let `write` write the three dataset folders into a folder, and put them into the root with their manifest.
 
     Args:
-        arguments: of the draw, with at least seed and sizes; they stand in the manifest.
-        overwrite: replace datasets that stand there already.
+        source: as it stands in the manifest, beside the arguments of the settings.
         repeatable: source and arguments say all: where just these datasets stand, whole, nothing is left to do.
         write: gives what the manifest is to say about single files.
 
     Raises:
         DataError: other datasets stand there already, another run is at work there, or the folder cannot be written.
     """
-    counts = {task: dict(zip(SPLITS, arguments["sizes"], strict=True)) for task in OWN_TASKS}
-    result = PrepareResult(root, source, arguments["seed"], counts, root / MANIFEST_FILE)
+    root, overwrite, arguments = settings.root, settings.overwrite, settings.arguments()
+    counts = {task: dict(zip(SPLITS, settings.sizes, strict=True)) for task in OWN_TASKS}
+    result = PrepareResult(root, source, settings.seed, counts, root / MANIFEST_FILE)
     new_root = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -80,8 +76,9 @@ def write_datasets(
     except OSError as error:
         raise DataError(f"{error.filename or root}: {error.strerror or error}") from None
     finally:
-        if new_root and root.exists() and not any(root.iterdir()):
-            root.rmdir()
+        if new_root:
+            with contextlib.suppress(OSError):  # of a folder that is not empty
+                root.rmdir()
     return result
 
 

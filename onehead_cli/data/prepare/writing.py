@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from onehead_cli.data.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER
+from onehead_cli.data.prepare.settings import Written
+from onehead_cli.events import Reporter
+from onehead_cli.registry import OWN_TASKS
 
 #: Called with a label, the pictures done and the pictures in all.
 Progress = Callable[[str, int, int], None]
@@ -19,7 +24,8 @@ def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) 
     picture_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
     picture_folder.mkdir(parents=True)
     mask_folder.mkdir()
-    (folder / CLASSES_FILE).write_text("".join(f"- {name}\n" for name in classes), encoding="utf-8")
+    names = "".join(f"- {name}\n" for name in classes)
+    (folder / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
     return picture_folder, mask_folder
 
 
@@ -29,3 +35,11 @@ def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterat
         yield item
         if progress:
             progress(label, done, len(items))
+
+
+@contextmanager
+def one_bar(settings: Written, reporter: Reporter) -> Iterator[Progress]:
+    """One bar over the pictures of all tasks and splits."""
+    with reporter.track("prepare-data", len(OWN_TASKS) * sum(settings.sizes)) as advance:
+        count = itertools.count(1)
+        yield lambda label, done, total: advance(next(count), label)

@@ -15,6 +15,8 @@ from onehead_cli.files.atomic import write_atomically
 #: Of the cache file; another number and it is made anew.
 _FORMAT = 1
 
+#: Pillow's modes of a map of labels, a byte per pixel.
+LABELLED_MODES = ("P", "L")
 #: The last bytes of a whole JPEG and a whole PNG.
 _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 
@@ -58,7 +60,7 @@ def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
                 # An eighth of the side reads every byte of a JPEG too, in half the time.
                 picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
                 picture.load()
-            if decode and is_mask:
+            if decode and is_mask and picture.mode in LABELLED_MODES:
                 facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]
             return facts
     except PictureError as error:

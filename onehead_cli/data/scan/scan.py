@@ -14,7 +14,7 @@ from stat import S_ISREG
 from typing import TypeVar
 
 from onehead_cli.data.format import Listing, describe_difference
-from onehead_cli.data.scan.probe import Facts, ProbeCache, probe
+from onehead_cli.data.scan.probe import LABELLED_MODES, Facts, ProbeCache, probe
 from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
 
@@ -163,7 +163,7 @@ class _Files:
         known = self.cache.get(path, stat)
         if known is None or (self.decode and not known.decoded):
             return False
-        if is_mask and self.decode and known.kind is None and known.labels is None:
+        if is_mask and self.decode and known.mode in LABELLED_MODES and known.labels is None:
             return False  # known as a picture
         self.facts[path] = known
         return True

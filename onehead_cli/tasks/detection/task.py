@@ -318,6 +318,18 @@ class Detection(Task):
             "pictures_without_boxes": sum(not labels - {None} for labels in counts.shown),
         }
 
+    counts_title = "boxes, pictures that show the class"
+
+    def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
+        return f"{found['boxes']} in {found['pictures']}"
+
+    def counts_rows(self) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+        return {
+            "(crowd regions)": lambda split: f"{split['crowd']['regions']} in {split['crowd']['pictures']}",
+            "(small, medium, large)": lambda split: " ".join(map(str, split["box_sizes"].values())),
+            "(pictures without boxes)": lambda split: str(split["pictures_without_boxes"]),
+        }
+
     def show_label(self, split: Split, index: int) -> Label:
         assert isinstance(split, DetectionSplit)
         names = dict(zip(split.category_ids, split.classes, strict=True))

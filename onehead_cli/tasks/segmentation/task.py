@@ -151,6 +151,15 @@ class Segmentation(Task):
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         return {"void": {"pictures": counts.images(None), "pixels": counts.amounts[None]}}
 
+    counts_title = "pictures that show the class, share of all pixels"
+
+    def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
+        pixels = split["void"]["pixels"] + sum(one["pixels"] for one in split["classes"].values())
+        return f"{found['pictures']} {found['pixels'] / pixels:6.1%}"
+
+    def counts_rows(self) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+        return {"(void)": lambda split: self.counts_cell(split["void"], split)}
+
     def show_label(self, split: Split, index: int) -> Label:
         assert isinstance(split, SegmentationSplit)
         return Label(mask=split.mask(index))

@@ -25,8 +25,9 @@ from onehead_cli.app import run
 from onehead_cli.commands.console import Console
 from onehead_cli.data.layout import DATASET_FOLDERS
 from onehead_cli.data.manifest import verify_manifest
-from onehead_cli.data.prepare import download, prepare
+from onehead_cli.data.prepare import download, fetched
 from onehead_cli.data.prepare.addresses import OFFICIAL_SOURCES
+from onehead_cli.data.prepare.settings import Written
 from onehead_cli.data.prepare.staging import write_datasets
 
 SIZES = "12,10,10"
@@ -57,7 +58,7 @@ def impatient(monkeypatch):
         def __init__(self, **more):
             super().__init__(connect_timeout=2.0, stall_timeout=1.0, attempts=3, backoff=0.001, **more)
 
-    monkeypatch.setattr(prepare, "Downloader", Quick)
+    monkeypatch.setattr(fetched, "Downloader", Quick)
 
 
 @pytest.fixture
@@ -412,8 +413,8 @@ def test_a_kill_between_the_moves_is_mended_by_the_next_run(tmp_path, monkeypatc
                 (staging / folder / f"{seed}.txt").write_text(f"{folder} {seed}")
             return {}
 
-        arguments = {"seed": seed, "sizes": [1, 1, 1]}
-        write_datasets(root, source="local", arguments=arguments, overwrite=old, repeatable=False, write=write_into)
+        settings = Written(root=root, seed=seed, sizes=(1, 1, 1), overwrite=old)
+        write_datasets(settings, source="local", repeatable=False, write=write_into)
 
     root = tmp_path / "calm"
     write(1)

@@ -17,16 +17,24 @@ import yaml
 from official_data import Official
 from PIL import Image
 from pycocotools.coco import COCO
+from pydantic import ValidationError
 
 from onehead_cli.app import run
+from onehead_cli.config.sections import Config, DataConfig
+from onehead_cli.data.format import get_format
 from onehead_cli.data.layout import VOC_CLASSES
 from onehead_cli.data.manifest import verify_manifest
-from onehead_cli.data.prepare.draw import Draw, OfficialDraw
+from onehead_cli.data.prepare.draw import Draw
+from onehead_cli.data.prepare.local import prepare_local
 from onehead_cli.data.prepare.official import Copier, copy_coco, kept_categories
 from onehead_cli.data.prepare.official_files import FolderFiles
-from onehead_cli.data.prepare.prepare import prepare_local, prepare_synthetic
-from onehead_cli.data.prepare.synthetic import CLASSES, SEGMENTED_CLASSES
+from onehead_cli.data.prepare.outlines import CLASSES
+from onehead_cli.data.prepare.scenes import SEGMENTED_CLASSES
+from onehead_cli.data.prepare.settings import Local, Synthetic
+from onehead_cli.data.prepare.synthetic import prepare_synthetic
 from onehead_cli.errors import DataError, OneheadError
+from onehead_cli.files.lock import LOCK_FILE
+from onehead_cli.registry import TASKS
 
 SIZES = (20, 10, 10)
 SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
@@ -45,7 +53,7 @@ def load_coco(path: Path) -> COCO:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
-    return prepare_synthetic(root, sizes=SIZES, image_size=96, seed=5)
+    return prepare_synthetic(Synthetic(root=root, sizes=SIZES, image_size=96, seed=5))
 
 
 def test_synthetic_lays_out_the_three_datasets(drawn):
@@ -109,15 +117,15 @@ def test_synthetic_pictures_are_all_different(drawn):
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_other_pictures(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        prepare_synthetic(tmp_path / name, sizes=(3, 2, 2), image_size=64, seed=seed)
+        prepare_synthetic(Synthetic(root=tmp_path / name, sizes=(3, 2, 2), image_size=64, seed=seed))
     a, b, c = (files_of(tmp_path / name) for name in "abc")
     assert a == b
     assert not {data for name, data in a.items() if name.endswith(".jpg")} & set(c.values())
 
 
 def test_a_picture_does_not_depend_on_how_many_are_drawn(tmp_path):
-    prepare_synthetic(tmp_path / "few", sizes=(2, 1, 1), image_size=64)
-    prepare_synthetic(tmp_path / "more", sizes=(3, 1, 1), image_size=64)
+    prepare_synthetic(Synthetic(root=tmp_path / "few", sizes=(2, 1, 1), image_size=64))
+    prepare_synthetic(Synthetic(root=tmp_path / "more", sizes=(3, 1, 1), image_size=64))
     name = "mini_voc_seg/train/JPEGImages/000002.jpg"
     assert (tmp_path / "few" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
 
@@ -148,7 +156,7 @@ def test_a_manifest_of_any_content_is_read_or_refused_in_one_line(tmp_path, caps
 
 
 def test_verify_manifest_names_missing_and_changed_files(tmp_path):
-    root = prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64).root
+    root = prepare_synthetic(Synthetic(root=tmp_path, sizes=(1, 1, 1), image_size=64)).root
     assert verify_manifest(root) == []
     (root / "mini_coco_det/val/000000000002.jpg").unlink()
     (root / "mini_voc_seg/classes.yaml").write_text("- background\n")
@@ -161,9 +169,11 @@ def test_verify_manifest_names_missing_and_changed_files(tmp_path):
         verify_manifest(root)
 
 
-def test_progress_is_reported_a_split(tmp_path):
+def test_progress_is_reported_per_split(tmp_path):
     calls: list[tuple[str, int, int]] = []
-    prepare_synthetic(tmp_path, sizes=(2, 1, 1), image_size=64, progress=lambda *call: calls.append(call))
+    prepare_synthetic(
+        Synthetic(root=tmp_path, sizes=(2, 1, 1), image_size=64), progress=lambda *call: calls.append(call)
+    )
     assert [call for call in calls if call[0] == "mini_voc_seg/train"] == [
         ("mini_voc_seg/train", 1, 2),
         ("mini_voc_seg/train", 2, 2),
@@ -180,39 +190,70 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
 
     for root in (tmp_path, tmp_path / "new"):
         with pytest.raises(KeyboardInterrupt):
-            prepare_synthetic(root, sizes=(1, 1, 1), image_size=64, progress=stop)
+            prepare_synthetic(Synthetic(root=root, sizes=(1, 1, 1), image_size=64), progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == [".gitkeep"]
 
 
 def test_standing_datasets_are_kept_unless_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64, seed=1)
+    prepare_synthetic(Synthetic(root=tmp_path, sizes=(1, 1, 1), image_size=64, seed=1))
     before = files_of(tmp_path)
     with pytest.raises(DataError, match=r"already holds .*; choose another folder or overwrite"):
-        prepare_synthetic(tmp_path, sizes=(1, 1, 1), image_size=64, seed=2)
+        prepare_synthetic(Synthetic(root=tmp_path, sizes=(1, 1, 1), image_size=64, seed=2))
     assert files_of(tmp_path) == before
-    prepare_synthetic(tmp_path, sizes=(2, 1, 1), image_size=64, seed=2, overwrite=True)
+    prepare_synthetic(Synthetic(root=tmp_path, sizes=(2, 1, 1), image_size=64, seed=2, overwrite=True))
     after = files_of(tmp_path)
     assert after["notes.txt"] == b"mine" and verify_manifest(tmp_path) == []
     assert json.loads(after["manifest.json"])["arguments"]["seed"] == 2
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("wrong", [{"sizes": (0, 1, 1)}, {"seed": -1}, {"image_size": 8}])
-def test_arguments_out_of_range_are_named(tmp_path, wrong):
-    with pytest.raises(DataError, match=next(iter(wrong)).replace("_", " ")):
-        prepare_synthetic(tmp_path / "new", **wrong)
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize("wrong", [{"sizes": (0, 1, 1)}, {"seed": -1}, {"image_size": 8}, {"colour": 1}])
+def test_settings_out_of_range_are_named(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Synthetic(**wrong)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--seed", "-1"), ("--image-size", "8"), ("--image-size", "2000")])
+def test_a_flag_out_of_range_is_one_line(tmp_path, capsys, flag, value):
+    root = tmp_path / "new"
+    assert run(["prepare-data", "--source", "synthetic", "--data", str(root), flag, value]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flag} {value}: Input should be ") and not root.exists()
+
+
+def test_lock_files_of_killed_runs_are_passed_over(tmp_path):
+    arguments = {"sizes": (10, 10, 10), "image_size": 64, "seed": 1}
+    root = prepare_synthetic(Synthetic(root=tmp_path / "data", **arguments)).root
+    config = Config(data=DataConfig(root=root))
+
+    def listed():
+        return [get_format(task).list(config, split) for task in TASKS for split in ("train", "val", "test")]
+
+    before, manifest = listed(), (root / "manifest.json").read_bytes()
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        (folder / LOCK_FILE).touch()
+    assert listed() == before and verify_manifest(root) == []
+    prepare_synthetic(Synthetic(root=root, **arguments))
+    assert (root / "manifest.json").read_bytes() == manifest and not (root / LOCK_FILE).exists()
+
+
+def test_datasets_that_stand_in_a_folder_without_locks_are_still_found(tmp_path):
+    """For one, a folder that may only be read."""
+    prepare_synthetic(Synthetic(root=tmp_path, sizes=(1, 1, 1), image_size=64))
+    (tmp_path / LOCK_FILE).mkdir()
+    prepare_synthetic(Synthetic(root=tmp_path, sizes=(1, 1, 1), image_size=64))
+    assert list((tmp_path / LOCK_FILE).iterdir()) == []
 
 
 def test_a_root_that_cannot_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file"):
-        prepare_synthetic(tmp_path / "file", sizes=(1, 1, 1), image_size=64)
+        prepare_synthetic(Synthetic(root=tmp_path / "file", sizes=(1, 1, 1), image_size=64))
 
 
 def test_preparing_does_not_import_torch():
-    code = "import sys, onehead_cli.data.prepare.prepare; sys.exit('torch' in sys.modules)"
+    modules = ", ".join(f"onehead_cli.data.prepare.{name}" for name in ("synthetic", "local", "fetched", "check"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
@@ -229,7 +270,7 @@ LOCAL_SPLITS = {"train": 6, "val": 4, "test": 3}
 
 
 def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_path):
-    result = prepare_local(tmp_path / "data", OfficialDraw(sizes=LOCAL_SIZES, seed=3), **official.arguments())
+    result = prepare_local(Local(root=tmp_path / "data", sizes=LOCAL_SIZES, seed=3, **official.arguments()))
     assert result.counts == {"cls": LOCAL_SPLITS, "seg": LOCAL_SPLITS, "det": LOCAL_SPLITS}
     base = {
         "mini_coco_det": official.coco,
@@ -252,9 +293,7 @@ def test_local_takes_train_from_train_and_val_and_test_from_val(official, tmp_pa
 
 
 def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(official, tmp_path):
-    root = (
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(9, 4, 3)), **official.arguments()).root / "mini_coco_det"
-    )
+    root = prepare_local(Local(root=tmp_path / "data", sizes=(9, 4, 3), **official.arguments())).root / "mini_coco_det"
     for split in ("train", "val", "test"):
         coco = load_coco(root / "annotations" / f"instances_{split}.json")
         original_split = "train" if split == "train" else "val"
@@ -272,9 +311,7 @@ def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(offi
 
 
 def test_local_masks_follow_their_pictures(official, tmp_path):
-    root = (
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=LOCAL_SIZES), **official.arguments()).root / "mini_voc_seg"
-    )
+    root = prepare_local(Local(root=tmp_path / "data", sizes=LOCAL_SIZES, **official.arguments())).root / "mini_voc_seg"
     for picture in root.glob("*/JPEGImages/*"):
         with Image.open(picture.parents[1] / "SegmentationClass" / f"{picture.stem}.png") as mask:
             assert mask.getpixel((0, 0)) == int(picture.stem[-3:])
@@ -282,18 +319,16 @@ def test_local_masks_follow_their_pictures(official, tmp_path):
 
 
 def test_local_classes_are_balanced(official, tmp_path):
-    root = (
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(7, 6, 3)), **official.arguments()).root / "imagenette-160"
-    )
+    root = prepare_local(Local(root=tmp_path / "data", sizes=(7, 6, 3), **official.arguments())).root / "imagenette-160"
     for split, expected in (("train", [3, 2, 2]), ("val", [2, 2, 2]), ("test", [1, 1, 1])):
         assert [len(list((root / split / name).iterdir())) for name in ("n01", "n02", "n03")] == expected
 
 
 def test_local_draw_depends_on_the_seed_and_not_on_the_order_on_disk(tmp_path):
     forwards, backwards = Official(tmp_path / "a"), Official(tmp_path / "b", backwards=True)
-    one = prepare_local(tmp_path / "one", OfficialDraw(sizes=LOCAL_SIZES, seed=1), **forwards.arguments())
-    two = prepare_local(tmp_path / "two", OfficialDraw(sizes=LOCAL_SIZES, seed=1), **backwards.arguments())
-    other = prepare_local(tmp_path / "other", OfficialDraw(sizes=LOCAL_SIZES, seed=2), **forwards.arguments())
+    one = prepare_local(Local(root=tmp_path / "one", sizes=LOCAL_SIZES, seed=1, **forwards.arguments()))
+    two = prepare_local(Local(root=tmp_path / "two", sizes=LOCAL_SIZES, seed=1, **backwards.arguments()))
+    other = prepare_local(Local(root=tmp_path / "other", sizes=LOCAL_SIZES, seed=2, **forwards.arguments()))
     assert files_of(one.root) == files_of(two.root)
     assert set(files_of(one.root)) != set(files_of(other.root))
     assert verify_manifest(one.root) == []
@@ -304,7 +339,7 @@ def test_local_passes_over_a_picture_that_was_drawn_before(official, tmp_path):
     for number in range(1, 12):
         (pictures / f"2007_{100 + number:06d}.jpg").write_bytes((pictures / f"2007_{number:06d}.jpg").read_bytes())
     with pytest.raises(DataError, match=r"mini_voc_seg val and test: found 1 unused pictures in val.txt, asked for 3"):
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(12, 2, 1)), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=(12, 2, 1), **official.arguments()))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +353,7 @@ def test_local_passes_over_a_picture_that_was_drawn_before(official, tmp_path):
 )
 def test_too_few_pictures_name_the_split_and_leave_nothing(official, tmp_path, sizes, message):
     with pytest.raises(DataError, match=message) as caught:
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=sizes), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=sizes, **official.arguments()))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
@@ -339,7 +374,7 @@ def test_what_is_missing_is_named(official, tmp_path, missing):
     path = official.coco.parent / missing
     path.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="imagenette: train/ and val/" if missing.endswith("n02") else missing):
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(9, 1, 1)), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=(9, 1, 1), **official.arguments()))
     assert not (tmp_path / "data").exists()
 
 
@@ -357,13 +392,13 @@ def test_a_broken_coco_json_is_named(official, tmp_path, content, message):
     path = official.coco / "annotations" / "instances_train2017.json"
     path.write_text(content)
     with pytest.raises(DataError, match=f"instances_train2017.json.*{message}"):
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=(1, 1, 1), **official.arguments()))
 
 
 def test_voc_may_be_given_as_the_inner_folder(official, tmp_path):
     arguments = {**official.arguments(), "voc": official.voc / "VOCdevkit" / "VOC2012"}
-    inner = prepare_local(tmp_path / "inner", OfficialDraw(sizes=(2, 1, 1)), **arguments)
-    outer = prepare_local(tmp_path / "outer", OfficialDraw(sizes=(2, 1, 1)), **official.arguments())
+    inner = prepare_local(Local(root=tmp_path / "inner", sizes=(2, 1, 1), **arguments))
+    outer = prepare_local(Local(root=tmp_path / "outer", sizes=(2, 1, 1), **official.arguments()))
     assert files_of(inner.root) == files_of(outer.root)
 
 
@@ -399,7 +434,7 @@ def test_official_splits_with_other_categories_are_named(official, tmp_path):
     next(c for c in content["categories"] if c["id"] == 4)["name"] = "zebra"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"instances_train2017\.json: category 4 is not 'c4' as in the val split"):
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=(1, 1, 1), **official.arguments()))
 
 
 def test_annotations_of_odd_types_are_named(official, tmp_path):
@@ -407,7 +442,7 @@ def test_annotations_of_odd_types_are_named(official, tmp_path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "annotations": [*content["annotations"], [1]]}))
     with pytest.raises(DataError, match=r"annotations\[\d+\] needs 'id'"):
-        prepare_local(tmp_path / "data", OfficialDraw(sizes=(1, 1, 1)), **official.arguments())
+        prepare_local(Local(root=tmp_path / "data", sizes=(1, 1, 1), **official.arguments()))
 
 
 ODD_VALUES = [None, True, -1, 10**400, math.inf, "1", [1], {}]

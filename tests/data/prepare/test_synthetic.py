@@ -7,16 +7,18 @@ import pytest
 
 from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.data.layout import voc_palette
-from onehead_cli.data.prepare import synthetic
+from onehead_cli.data.prepare import outlines, scenes
+from onehead_cli.data.prepare.items import drop_hidden, frontmost, labelled_item
+from onehead_cli.data.prepare.painting import paint
 
 
-def scenes(count: int = 12):
+def detection_scenes(count: int = 12):
     for index in range(count):
-        yield synthetic.draw_detection(np.random.default_rng(index), image_size=128, crowd=index % 3 == 0)
+        yield scenes.draw_detection(np.random.default_rng(index), image_size=128, crowd=index % 3 == 0)
 
 
 def test_box_and_area_follow_from_the_mask_pixel_by_pixel():
-    for scene in scenes():
+    for scene in detection_scenes():
         for thing in scene.objects:
             points = [(x, y) for y, row in enumerate(thing.mask.tolist()) for x, seen in enumerate(row) if seen]
             left, top = min(x for x, _ in points), min(y for _, y in points)
@@ -26,22 +28,22 @@ def test_box_and_area_follow_from_the_mask_pixel_by_pixel():
 
 
 def test_a_pixel_belongs_to_one_object_only():
-    for scene in scenes():
+    for scene in detection_scenes():
         assert np.sum([thing.mask for thing in scene.objects], axis=0).max() == 1
 
 
 def test_detection_has_one_to_six_objects_and_the_crowd_asked_for():
-    for index, scene in enumerate(scenes(30)):
+    for index, scene in enumerate(detection_scenes(30)):
         assert 1 <= sum(not thing.crowd for thing in scene.objects) <= 6
         assert sum(thing.crowd for thing in scene.objects) == (index % 3 == 0)
 
 
-@pytest.mark.parametrize("name", synthetic.CLASSES)
+@pytest.mark.parametrize("name", outlines.CLASSES)
 def test_the_mask_is_the_outline_filled(name):
     """Filled again by another rule: a pixel is inside where a ray crosses the outline an odd number of times."""
     rng, again = np.random.default_rng(3), np.random.default_rng(3)
-    item = synthetic._item(rng, name, (40.3, 33.8), 30.0)
-    outline = synthetic._turned(again, synthetic._OUTLINES[name](again), (40.3, 33.8), 30.0, 1.25)
+    item = labelled_item(rng, name, (40.3, 33.8), 30.0)
+    outline = outlines.turned(again, outlines.OUTLINES[name](again), (40.3, 33.8), 30.0, 1.25)
     height, width = item.coverage.shape
     expected = np.zeros((height, width), dtype=bool)
     for polygon, filled in outline:
@@ -65,7 +67,7 @@ def inside(polygon, width: int, height: int):
 
 def test_a_ball_has_the_area_and_place_of_an_ellipse():
     rng, again = np.random.default_rng(1), np.random.default_rng(1)
-    item = synthetic._item(rng, "ball", (50.0, 60.0), 25.0)
+    item = labelled_item(rng, "ball", (50.0, 60.0), 25.0)
     radius = 25.0 * again.uniform(0.85, 1.0)
     rows, columns = np.nonzero(item.solid)
     assert len(rows) == pytest.approx(math.pi * radius**2, rel=0.02)
@@ -75,33 +77,33 @@ def test_a_ball_has_the_area_and_place_of_an_ellipse():
 
 def test_objects_differ_from_what_lies_beside_them():
     """The labelled pixels of a class drawn alone are the ones that change when only it is left out."""
-    item = synthetic._item(np.random.default_rng(5), "cross", (48.0, 48.0), 30.0)
-    with_it = synthetic._paint(np.random.default_rng(6), [item], 96, 96)
-    without = synthetic._paint(np.random.default_rng(6), [], 96, 96)
-    change = np.abs(with_it.picture.astype(int) - without.picture.astype(int)).max(axis=2)
-    mask = with_it.objects[0].mask
+    item = labelled_item(np.random.default_rng(5), "cross", (48.0, 48.0), 30.0)
+    with_it = paint(np.random.default_rng(6), [item], 96, 96)
+    without = paint(np.random.default_rng(6), [], 96, 96)
+    change = np.abs(with_it.astype(int) - without.astype(int)).max(axis=2)
+    mask = frontmost([item], 96, 96) == 0
     assert change[mask].mean() > 3 * change[~mask].mean()
 
 
 def test_hidden_objects_are_left_out_and_uncover_what_they_hid():
-    box = synthetic._item(np.random.default_rng(0), "box", (40.0, 40.0), 10.0)
-    ball = synthetic._item(np.random.default_rng(0), "ball", (40.0, 40.0), 30.0)
-    assert synthetic._drop_hidden([box, ball], 80, 80) == [ball]
-    assert synthetic._drop_hidden([ball, box], 80, 80) == [ball, box]
-    outside = synthetic._item(np.random.default_rng(0), "ball", (-20.0, 40.0), 24.0)
-    assert synthetic._drop_hidden([outside], 80, 80) == []
+    box = labelled_item(np.random.default_rng(0), "box", (40.0, 40.0), 10.0)
+    ball = labelled_item(np.random.default_rng(0), "ball", (40.0, 40.0), 30.0)
+    assert drop_hidden([box, ball], 80, 80) == [ball]
+    assert drop_hidden([ball, box], 80, 80) == [ball, box]
+    outside = labelled_item(np.random.default_rng(0), "ball", (-20.0, 40.0), 24.0)
+    assert drop_hidden([outside], 80, 80) == []
 
 
 def test_class_mask_has_a_void_rim_between_objects_and_everything_else():
     hits = 0
     for index in range(8):
-        scene = synthetic.draw_segmentation(np.random.default_rng(index), image_size=128)
-        mask = synthetic.class_mask(scene)
+        scene = scenes.draw_segmentation(np.random.default_rng(index), image_size=128)
+        mask = scenes.class_mask(scene)
         assert mask.shape == scene.picture.shape[:2]
         for thing in scene.objects:
             seen = mask[thing.mask]
-            if thing.label in synthetic.SEGMENTED_CLASSES:
-                value = synthetic.SEGMENTED_CLASSES.index(thing.label)
+            if thing.label in scenes.SEGMENTED_CLASSES:
+                value = scenes.SEGMENTED_CLASSES.index(thing.label)
                 assert set(np.unique(seen)) <= {value, IGNORE_INDEX}
                 hits += 1
             else:
@@ -116,13 +118,13 @@ def test_class_mask_has_a_void_rim_between_objects_and_everything_else():
 def test_void_rim_is_two_pixels_wide():
     square = np.zeros((20, 20), dtype=bool)
     square[6:14, 6:14] = True
-    scene = synthetic.Scene(np.zeros((20, 20, 3), dtype=np.uint8), [synthetic.SceneObject("ball", square, crowd=False)])
-    assert synthetic.class_mask(scene)[10].tolist() == [0] * 5 + [255] * 2 + [2] * 6 + [255] * 2 + [0] * 5
+    scene = scenes.Scene(np.zeros((20, 20, 3), dtype=np.uint8), [scenes.SceneObject("ball", square, crowd=False)])
+    assert scenes.class_mask(scene)[10].tolist() == [0] * 5 + [255] * 2 + [2] * 6 + [255] * 2 + [0] * 5
 
 
 def test_the_classified_object_is_the_largest_of_the_scene():
-    for index, name in enumerate(synthetic.CLASSES):
-        scene = synthetic.draw_classification(np.random.default_rng(index), name, image_size=160)
+    for index, name in enumerate(outlines.CLASSES):
+        scene = scenes.draw_classification(np.random.default_rng(index), name, image_size=160)
         assert scene.objects[-1].label == name
         box_areas = [thing.box[2] * thing.box[3] for thing in scene.objects]
         assert box_areas[-1] == max(box_areas)
@@ -133,8 +135,8 @@ def test_colour_does_not_give_the_class_away():
     """The classes' mean colours lie no farther apart than those of random groups of the same pictures."""
     means, labels = [], []
     for index in range(120):
-        name = synthetic.CLASSES[index % 10]
-        scene = synthetic.draw_classification(np.random.default_rng([9, index]), name, image_size=64)
+        name = outlines.CLASSES[index % 10]
+        scene = scenes.draw_classification(np.random.default_rng([9, index]), name, image_size=64)
         means.append(scene.picture[scene.objects[-1].mask].mean(axis=0))
         labels.append(index % 10)
 
@@ -147,10 +149,10 @@ def test_colour_does_not_give_the_class_away():
 
 
 def test_same_generator_same_picture_and_sizes_vary():
-    first = synthetic.draw_segmentation(np.random.default_rng(4), image_size=128)
-    second = synthetic.draw_segmentation(np.random.default_rng(4), image_size=128)
+    first = scenes.draw_segmentation(np.random.default_rng(4), image_size=128)
+    second = scenes.draw_segmentation(np.random.default_rng(4), image_size=128)
     assert np.array_equal(first.picture, second.picture)
-    sizes = {scene.picture.shape[:2] for scene in scenes()}
+    sizes = {scene.picture.shape[:2] for scene in detection_scenes()}
     assert len(sizes) > 6
     assert all(0.79 * 128 <= side <= 1.21 * 128 for size in sizes for side in size)
 

@@ -1,0 +1,1 @@
+"""Monocular depth as a fourth task of onehead."""

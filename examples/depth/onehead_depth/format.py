@@ -1,0 +1,110 @@
+"""Depth on disk: {root}/{split}/images/x.jpg and {root}/{split}/depth/x.png, 16-bit grey, in millimetres, 0 unknown.
+
+Without torch, for `onehead prepare-data --check` and `--help` must not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onehead_cli.config.fields import Section, field
+from onehead_cli.config.sections import Config
+from onehead_cli.data.checks import wrong_mask_size
+from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
+from onehead_cli.data.images import opened, pictures_in
+from onehead_cli.errors import DataError
+
+MILLIMETRES = 1000.0
+
+
+class DepthConfig(Section):
+    """Depth: where it is, and what it is measured by."""
+
+    root: Path | None = field(
+        None, "Folder of {split}/images and {split}/depth; unset: depth in data.root.", unit="path"
+    )
+    near: float = field(0.1, "No depth is taken to be less.", unit="m", gt=0)
+    far: float = field(10.0, "Depths beyond this are unknown.", unit="m", gt=0)
+
+
+@dataclass(frozen=True)
+class DepthListing(Listing):
+    """depths: a file per image, whether it is there or not. far: in metres; what lies beyond is unknown."""
+
+    depths: list[Path]
+    far: float
+
+    def without(self, skip: Collection[Path]) -> DepthListing:
+        kept = [pair for pair in zip(self.images, self.depths, strict=True) if pair[0] not in skip]
+        return DepthListing([], [image for image, _ in kept], [depth for _, depth in kept], self.far)
+
+    def label_file(self, index: int) -> Path:
+        return self.depths[index]
+
+    def faults(self, index: int, size: tuple[int, int] | None, facts: Callable[[Path], Any]) -> Iterator[Fault]:
+        found, path = facts(self.depths[index]), self.depths[index]
+        if found.kind is not None:
+            yield Fault(f"depth_{found.kind}", f"depth: {found.reason}", path)
+        elif found.mode != "I;16":
+            yield Fault("depth_wrong_mode", f"depth must be a 16-bit grey PNG, not {found.mode}", path)
+        elif size and (reason := wrong_mask_size((found.width, found.height), size)):
+            yield Fault("depth_wrong_size", reason, path)
+
+    def present(self, facts: Callable[[Path], Any]) -> None:
+        return None  # there are no classes
+
+    def contents(self, index: int, size: tuple[int, int]) -> Contents:
+        return Contents(Counter())
+
+    def depth(self, index: int, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Metres, float32 [height, width]; 0 where unknown.
+
+        Raises:
+            DataError: the file cannot be read, or has another size than its image.
+        """
+        path = self.depths[index]
+        with opened(path) as image:
+            image.load()
+            metres = np.asarray(image, dtype=np.float32) / np.float32(MILLIMETRES)
+        if problem := wrong_mask_size(metres.shape[::-1], size):
+            raise DataError(f"{path}: {problem}")
+        return np.where(metres <= self.far, metres, np.float32(0))
+
+
+class DepthFolders(Format):
+    """Images in one folder, depths of the same names in another."""
+
+    section = DepthConfig
+
+    def places(self, config: Config, split: str) -> tuple[Path, Path]:
+        root = of_split(settings(config).root or config.data.root / "depth", split)
+        return root / "images", root / "depth"
+
+    def is_there(self, config: Config, split: str) -> bool:
+        return any(folder.is_dir() for folder in self.places(config, split))
+
+    def list(self, config: Config, split: str) -> DepthListing:
+        images, depths = self.places(config, split)
+        for folder in (images, depths):
+            if not folder.is_dir():
+                raise DataError(missing(folder, "folder", "depth"))
+        found = pictures_in(images)
+        if not found:
+            raise DataError(f"{images}: no image in it")
+        return DepthListing([], found, [depths / f"{path.stem}.png" for path in found], settings(config).far)
+
+
+DEPTH_FOLDERS = DepthFolders()
+
+
+def settings(config: Config) -> DepthConfig:
+    """The section of a config; its defaults where the config was made without this package."""
+    found = getattr(config, "depth", None)
+    return found if isinstance(found, DepthConfig) else DepthConfig()

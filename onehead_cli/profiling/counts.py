@@ -1,0 +1,122 @@
+"""What a network costs in parameters and operations.
+
+Multiply-adds are thop's, norms counted, because the reference system's are; torch's own counter checks them. thop is
+used here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import thop
+import torch
+from thop.vision.basic_hooks import count_convNd, count_linear, count_normalization
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from onehead_cli.network.onehead import OneHead
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+_RULES: tuple[tuple[Any, Any], ...] = (
+    (_ConvNd, count_convNd),
+    (nn.Linear, count_linear),
+    (_NORMS, count_normalization),
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of one picture, as thop counts it.
+
+    convolutions: multiply-adds of convolutions and linear layers, without biases.
+    norms: 4 operations a value (subtract, divide, multiply, add).
+    other: operations of all else that thop knows, such as pooling.
+    """
+
+    parameters: int
+    convolutions: int
+    norms: int
+    other: int
+
+    @property
+    def multiply_adds(self) -> int:
+        """The sum that thop prints: operations of norms stand in it beside true multiply-adds."""
+        return self.convolutions + self.norms + self.other
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations: two a multiply-add; those of norms and the rest are single ones already."""
+        return 2 * self.convolutions + self.norms + self.other
+
+    def __add__(self, more: Count) -> Count:
+        return Count(
+            self.parameters + more.parameters,
+            self.convolutions + more.convolutions,
+            self.norms + more.norms,
+            self.other + more.other,
+        )
+
+
+def total(counts: Iterable[Count]) -> Count:
+    return sum(counts, Count(0, 0, 0, 0))
+
+
+def count_stages(model: OneHead, image_size: int) -> dict[str, Count]:
+    """The cost of each part of the network for one picture, by thop; the parts add up to the whole.
+
+    Keys: backbone, upsample, skip where there is one, necks.cls, necks.seg, necks.det, head, identity.
+    """
+    # thop leaves buffers behind in modules that it has no rule for.
+    model = copy.deepcopy(model).cpu().eval()
+    # thop looks a layer up by its exact type: without a rule it counts a subclass as nothing.
+    rules = {
+        kind: rule for kind in {type(m) for m in model.modules()} for base, rule in _RULES if issubclass(kind, base)
+    }
+    picture = torch.zeros(1, 3, image_size, image_size)
+    *_, tree = thop.profile(model, (picture,), custom_ops=rules, verbose=False, ret_layer_info=True)
+    stages: dict[str, Count] = {}
+    for name, child in model.named_children():
+        below = tree[name][2]
+        if name == "necks":
+            for task, neck in child.named_children():
+                stages[f"{name}.{task}"] = _count(neck, below[task][2])
+        else:
+            stages[name] = _count(child, below)
+    return stages
+
+
+def count_with_torch(model: OneHead, image_size: int) -> int:
+    """Multiply-adds of one picture by torch's own counter, which leaves norms and biases out."""
+    picture = torch.zeros(1, 3, image_size, image_size, device=model.mean.device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(picture)
+    return int(counter.get_total_flops()) // 2
+
+
+def _count(module: nn.Module, tree: Mapping[str, Any]) -> Count:
+    # thop's own parameters leave out those of layers it does not know.
+    count = Count(sum(p.numel() for p in module.parameters()), 0, 0, 0)
+    for leaf, operations in _leaves(module, tree):
+        if isinstance(leaf, (_ConvNd, nn.Linear)):
+            count += Count(0, operations, 0, 0)
+        elif isinstance(leaf, _NORMS):
+            count += Count(0, 0, operations, 0)
+        else:
+            count += Count(0, 0, 0, operations)
+    return count
+
+
+def _leaves(module: nn.Module, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Module, int]]:
+    """The modules that thop counted as one, with their operations; `tree` is thop's {child: (operations, _, tree)}."""
+    for name, (operations, _, below) in tree.items():
+        child = module.get_submodule(name)
+        if below:
+            yield from _leaves(child, below)
+        else:
+            yield child, int(operations)

@@ -1,0 +1,138 @@
+"""A fourth task from a package of its own, `examples/depth`, through the real commands and without a change here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import SMALL
+
+PACKAGE = Path(__file__).parents[2] / "examples" / "depth"
+FOUR = ["--set", "data.tasks=[cls, seg, det, depth]"]
+
+
+@pytest.fixture(scope="module")
+def onehead(tmp_path_factory):
+    """Runs a command with the package installed: its metadata lie on the path, as an installation puts them there."""
+    site = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    metadata = site / "onehead_depth-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0.1.0\n")
+    groups = project["entry-points"].items()
+    text = "".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in each.items()) for group, each in groups)
+    (metadata / "entry_points.txt").write_text(text)
+    path = os.pathsep.join([str(site), str(PACKAGE), os.environ.get("PYTHONPATH", "")])
+
+    def run(*arguments, code=0, folder):
+        command = [sys.executable, "-m", "onehead_cli", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(onehead, tmp_path_factory):
+    """Data for four tasks; the nearer to the left, the darker: 1 m to 5 m, and a corner that was not measured."""
+    folder = tmp_path_factory.mktemp("depth")
+    prepare = ["--source", "synthetic", "--sizes", "10,10,10", "--image-size", "64", "--data", "data", "--quiet"]
+    onehead("prepare-data", *prepare, folder=folder)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4), ("test", 4)):
+        for kind in ("images", "depth"):
+            (folder / "data" / "depth" / split / kind).mkdir(parents=True)
+        for index in range(count):
+            metres = np.tile(np.linspace(1, 5, 60), (40, 1)) + rng.uniform(-0.2, 0.2, (40, 60))
+            grey = np.repeat((metres / 6 * 255).astype(np.uint8)[..., None], 3, 2)
+            metres[:10, :10] = 0
+            name = f"{split}-{index}"
+            Image.fromarray(grey).save(folder / "data" / "depth" / split / "images" / f"{name}.jpg")
+            depth = Image.fromarray((metres * 1000).astype(np.uint16))
+            depth.save(folder / "data" / "depth" / split / "depth" / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(onehead, folder):
+    """The folder, once four teachers and a student for all tasks were trained."""
+    settings = [*FOUR, *SMALL, "--epochs", "1", "--quiet"]
+    onehead("train-teacher", "--task", "all", *settings, folder=folder)
+    onehead("train-unified", *settings, folder=folder)
+    return folder
+
+
+def test_the_task_is_known_only_where_its_package_is_installed(onehead, folder):
+    assert "depth" in onehead("train-teacher", "--help", folder=folder)
+    fields = json.loads(onehead("evaluate", "--show-config", "--json", folder=folder))["fields"]
+    found = {field["key"]: field for field in fields}
+    assert (found["depth.far"]["default"], found["depth.far"]["unit"]) == ("10.0", "m")
+    assert found["data.tasks"]["type"] == "list of cls|seg|det|depth"
+    assert found["data.tasks"]["default"] == "[cls, seg, det]" and "student.fixed_weights.depth" in found
+    alone = [sys.executable, "-m", "onehead_cli", "evaluate", "--show-config", *FOUR]
+    refused = subprocess.run(alone, cwd=folder, capture_output=True, text=True)
+    assert refused.returncode == 2 and "'cls', 'seg' or 'det'" in refused.stderr
+
+
+def test_bad_files_are_found_by_its_format(onehead, folder, tmp_path):
+    shutil.copytree(folder / "data", tmp_path / "data")
+    place = tmp_path / "data" / "depth" / "train"
+    (place / "depth" / "train-0.png").unlink()
+    Image.new("L", (60, 40)).save(place / "depth" / "train-1.png")
+    (tmp_path / "four.yaml").write_text("data: {tasks: [cls, seg, det, depth], root: data}\n")
+    document = json.loads(onehead("prepare-data", "--check", "four.yaml", "--json", code=1, folder=tmp_path))
+    kinds = {Path(problem["path"]).name: problem["kind"] for problem in document["problems"]}
+    assert kinds == {"train-0.png": "depth_missing", "train-1.png": "depth_wrong_mode"}
+
+
+def test_every_command_knows_four_tasks(onehead, trained):
+    epochs = [json.loads(line) for line in (trained / "output" / "all.jsonl").read_text().splitlines()]
+    steps = [line for line in epochs if line["kind"] == "step"]
+    assert steps[0]["weights"].keys() == {"cls", "seg", "det", "depth"}
+    assert {"depth", "kd_depth"} <= steps[0]["losses"].keys()
+
+    shown = onehead("evaluate", *FOUR, "--quiet", folder=trained)
+    assert [row.split()[0] for row in shown.splitlines() if "%" not in row and ".." in row] == [
+        "Top-1",
+        "mIoU",
+        "mAP",
+        "RMSE",
+    ]
+    document = json.loads((trained / "output" / "evaluate.json").read_text())
+    drop = document["drop"]["depth"]
+    before, after = document["baseline"]["rmse"], document["unified"]["rmse"]
+    assert drop["diff"] == pytest.approx(after - before) and drop["low"] <= drop["diff"] <= drop["high"]
+    assert drop["within_limit"] == (drop["diff"] < 0.05), "less is better: a rise is the drop"
+
+    profile = json.loads(onehead("profile", *FOUR, "--runs", "1", "--json", "--quiet", folder=trained))
+    assert profile["tasks"] == ["cls", "seg", "det", "depth"]
+    assert "necks.depth" in {stage["name"] for stage in profile["stages"]} and "depth" in profile["teachers"]["each"]
+
+    onehead("predict", "data/depth/test/images", "--quiet", folder=trained)
+    folder = trained / "output" / "predictions"
+    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(records) == 4
+    for record in records:
+        assert {"class", "mask", "boxes", "depth"} <= record.keys(), "four answers of one forward pass"
+        metres = np.asarray(Image.open(folder / record["depth"]["file"])) / 1000
+        assert metres.shape == (40, 60) and metres.min() == pytest.approx(record["depth"]["nearest"], abs=1e-3)
+        overlay = Image.open(folder / record["overlay"])
+        assert overlay.width == 2 * 640  # the image and, beside it, its depth
+
+
+def test_weights_are_chosen_by_the_smaller_error(onehead, folder):
+    where = ["--output", "longer", "--set", "teacher.ema_decay=0", "--set", "teacher.lr=0.02"]
+    train = ["train-teacher", "--task", "depth", *FOUR, *SMALL, *where, "--epochs", "6", "--json", "--quiet"]
+    best = json.loads(onehead(*train, folder=folder))["networks"]["depth"]
+    lines = [json.loads(line) for line in (folder / "longer" / "depth.jsonl").read_text().splitlines()]
+    scores = [line["scores"]["rmse"] for line in lines if line["kind"] == "epoch"]
+    assert best["val"]["rmse"] == min(scores) and best["epoch"] == 1 + scores.index(min(scores))
+    assert len(set(scores)) > 1
