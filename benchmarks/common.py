@@ -27,6 +27,7 @@ from onehead_cli.data.batch import Batch
 from onehead_cli.data.class_folders import ClassFoldersListing
 from onehead_cli.data.coco import CocoListing
 from onehead_cli.data.format import get_format
+from onehead_cli.data.listings import Listings
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.prepare.settings import Synthetic
@@ -109,8 +110,9 @@ def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
 
 def student_loop(config: Config) -> TrainingLoop:
     """The student's training loop as `train-unified` builds it, without teachers."""
-    architecture = architecture_for(config, TASKS)
-    return build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
+    listings = Listings(config)
+    architecture = architecture_for(config, TASKS, listings)
+    return build_loop(architecture, config, teachers={}, listings=listings, reporter=Console(quiet=True))
 
 
 def take_step(loop: TrainingLoop) -> None:

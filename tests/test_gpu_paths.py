@@ -6,6 +6,7 @@ import signal
 import pytest
 import timm
 import torch
+from loading import tensors
 from pretended_device import PEAK_BYTES, DeviceTensor, pretended_gpu
 from runs import assert_same_run, at_step, lines
 from tiny import TINY
@@ -14,6 +15,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
+from onehead_cli.data.listings import Listings
 from onehead_cli.registry import TASKS
 from onehead_cli.training.estimate import estimate_training
 from onehead_cli.training.setup import architecture_for, build_loop
@@ -113,16 +115,18 @@ def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
         }
     )
     with pretended_gpu():
-        architecture = architecture_for(config, TASKS)
-        loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
+        listings = Listings(config)
+        architecture = architecture_for(config, TASKS, listings)
+        loop = build_loop(architecture, config, teachers={}, listings=listings, reporter=Console(quiet=True))
         batch = loop.loader.minibatch(0)
         estimate = estimate_training(loop)
         kept = [part for data in loop.loader.splits.values() for part in data._store._fitted.values()]
         kept += loop.loader.splits["seg"]._masks.values()
         assert len(kept) == 4 * 12 and all(isinstance(each, DeviceTensor) for each in kept)
-    target, boxes = batch["det"].target, batch["seg"].mask_boxes
-    for each in (*[part.images for part in batch.values()], batch["seg"].target, target.boxes, boxes.labels):
-        assert isinstance(each, DeviceTensor)
+    on_device = [part.images for part in batch.values()]
+    on_device += [each for part in batch.values() for each in tensors(part.target)]
+    on_device += tensors(batch["seg"].also["det"])
+    assert len(on_device) == 3 + (1 + 1 + 3) + 3 and all(isinstance(each, DeviceTensor) for each in on_device)
     parameters = sum(each.numel() for each in loop.objective.model.parameters())
     assert estimate.memory_bytes == PEAK_BYTES + 2 * 4 * parameters + 12 * 64 * 64 * (3 * 3 + 1)  # masks too
 

@@ -13,6 +13,7 @@ from onehead_cli.data.prepare.scenes import SEGMENTED_CLASSES, Scene, class_mask
 from onehead_cli.drawing import LIGHT, class_colours
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
 from onehead_cli.tasks.boxes_from_masks import boxes_from_mask, shared_classes
+from onehead_cli.tasks.labels import Label
 
 _SIZE = 160
 #: Mask label -> detection class.
@@ -54,6 +55,6 @@ def _boxes_for_masks(scene: Scene) -> list[Sample]:
     doubts = int(found.doubtful.sum())
     said = f"to learn from: {len(boxes) - doubts}; dashed, doubtful and ignored: {doubts}"
     return [
-        Sample(picture, "a true mask of segmentation", mask=mask),
-        Sample(picture, said, label="boxes from the mask", mask=mask, boxes=boxes, ignored="doubtful"),
+        Sample(picture, "a true mask of segmentation", Label(mask=mask)),
+        Sample(picture, said, Label("boxes from the mask", mask, boxes), ignored="doubtful"),
     ]

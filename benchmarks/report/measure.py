@@ -48,7 +48,7 @@ def document_of(unit: Unit, console: Console) -> dict[str, Any]:
         },
         "errors": _errors(unit, report_splits(unit.config)["pooled"], console),
         "imagenet_classifier": imagenet_top1(unit.config, console),
-        "manifest": manifest_hash(unit.config.data, TASKS),
+        "manifest": manifest_hash(unit.config, TASKS),
         "data": data_hashes(unit.config, measured_on(unit.config)),
         "config": settings_of(unit.config),
     }
@@ -133,7 +133,7 @@ def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, An
         for done, (path, truth) in enumerate(pictures, start=1):
             fitted, fit = predictor.fit(open_picture(path))
             [prediction] = predictor.predict([fitted], [fit])
-            errors.add(prediction.boxes, truth)
+            errors.add(prediction.found["det"].boxes, truth)
             advance(done, "")
     boxes = zip(data[0].classes, checkpoint.thresholds["boxes"], strict=True)
     return {

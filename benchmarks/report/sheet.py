@@ -18,6 +18,7 @@ from onehead_cli.drawing import class_colours
 from onehead_cli.prediction.predictor import Prediction, Predictor
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
 from onehead_cli.registry import TASKS
+from onehead_cli.tasks.labels import Label
 from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.wording import readable
 from report.error_analysis import CORRECT, IGNORED, IOU, TrueBoxes, match
@@ -87,11 +88,11 @@ def _classified(predictor: Predictor, config: Config, split: str) -> list[Tile]:
     data, tiles = load("cls", split, config), []
     for path, label in zip(data.paths, data.labels, strict=True):
         prediction = _predict(predictor, path)
-        said = int(prediction.probabilities.argmax())
-        score = float(prediction.probabilities[label])
+        probabilities = prediction.found["cls"].probabilities
+        said, score = int(probabilities.argmax()), float(probabilities[label])
         names = [readable(data.classes[index]) for index in (said, label)]
         verdict = f"{'correct' if said == label else 'wrong'}, true class {score:.0%}"
-        said_text = f"{names[0]} {prediction.probabilities[said]:.0%}"
+        said_text = f"{names[0]} {probabilities[said]:.0%}"
         tiles.append(Tile(path, prediction, score, verdict, said_text, names[1]))
     return tiles
 
@@ -101,11 +102,12 @@ def _segmented(predictor: Predictor, config: Config, split: str) -> list[Tile]:
     data, tiles = load("seg", split, config), []
     for index, path in enumerate(data.paths):
         prediction, true = _predict(predictor, path), data.mask(index)
-        matrix = confusion_matrix(prediction.mask, true, len(data.classes))
+        mask = prediction.found["seg"].mask
+        matrix = confusion_matrix(mask, true, len(data.classes))
         score = SegmentationResult(matrix[None], data.classes).scores()["miou"]
         if score is None:  # all void
             continue
-        shares = np.bincount(prediction.mask.ravel(), minlength=len(data.classes)) / prediction.mask.size
+        shares = np.bincount(mask.ravel(), minlength=len(data.classes)) / mask.size
         said = [f"{data.classes[i]} {shares[i]:.0%}" for i in np.argsort(-shares) if i and shares[i] >= _NAMED_FROM]
         truth = [data.classes[i] for i in np.unique(true) if 0 < i < len(data.classes)]
         tiles.append(Tile(path, prediction, score, f"mean IoU {score:.2f}", _join(said), _join(truth)))
@@ -120,11 +122,12 @@ def _detected(predictor: Predictor, config: Config, split: str) -> list[Tile]:
         if not count:
             continue
         prediction = _predict(predictor, path)
-        kinds, _, _ = match(prediction.boxes, truth)
+        boxes = prediction.found["det"].boxes
+        kinds, _, _ = match(boxes, truth)
         correct, shown = kinds.count(CORRECT), len(kinds) - kinds.count(IGNORED)
         score = 2 * correct / (count + shown)
         verdict = f"F1 {score:.2f} at IoU {IOU:g}: {correct} of {count} found, {shown - correct} wrong"
-        found = zip(prediction.boxes.labels, prediction.boxes.scores, strict=True)
+        found = zip(boxes.labels, boxes.scores, strict=True)
         said = [f"{data.classes[label]} {value:.2f}" for label, value in found]
         tiles.append(Tile(path, prediction, score, verdict, _join(said), _true_counts(truth, data.classes)))
     return tiles
@@ -150,17 +153,20 @@ def _draw(chosen: Sequence[tuple[str, str, Tile]], classes: Mapping[str, Sequenc
     table[1 : len(mask_names)] = [colours[name] for name in mask_names[1:]]
     samples, seen = [], set()
     for task, rank, tile in chosen:
-        prediction, boxes = tile.prediction, tile.prediction.boxes
-        size = (prediction.width, prediction.height)
+        prediction = tile.prediction
+        size, mask = (prediction.width, prediction.height), prediction.found["seg"].mask
+        boxes = prediction.found["det"].boxes
         named = [box_names[label] for label in boxes.labels]
-        seen |= {*named, *(mask_names[label] for label in np.unique(prediction.mask) if label)}
+        seen |= {*named, *(mask_names[label] for label in np.unique(mask) if label)}
         samples.append(
             Sample(
                 picture=Image.new("RGB", size, _GROUND) if plain else open_picture(tile.path),
                 source=f"{tile.path.name}. Predicted: {tile.said}. Truly there: {tile.truth}.",
-                label=f"{task}, {rank}: {tile.verdict}",
-                mask=prediction.mask,
-                boxes=[(tuple(box), name, False) for box, name in zip(boxes.boxes.tolist(), named, strict=True)],
+                label=Label(
+                    f"{task}, {rank}: {tile.verdict}",
+                    mask,
+                    [(tuple(box), name, False) for box, name in zip(boxes.boxes.tolist(), named, strict=True)],
+                ),
             )
         )
     legend = {name: colour for name, colour in colours.items() if name in seen}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,10 @@ from onehead_cli.network.backbone import Preprocess, create_backbone
 from onehead_cli.network.depthwise import replace_depthwise
 from onehead_cli.network.weights import load_pretrained
 from onehead_cli.runtime.compute import autocast
+from onehead_cli.tasks.classification import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
+from onehead_cli.tasks.segmentation.split import Masks
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 
 
@@ -118,7 +120,10 @@ class SpecialistObjective:
     precision: torch.dtype
     task_weights: TaskWeights
     normaliser: LossNormaliser
-    auxiliary: None = None
+    terms: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+
+    def learned(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         part = batch[self.task]
@@ -135,8 +140,9 @@ class SpecialistObjective:
             ]
             losses = self.model.head.with_features(features)(list(images), truth)
             return losses["bbox_regression"] + losses["classification"]
-        if self.task == "seg":
+        if isinstance(target, Masks):
             return segmentation_loss(self._maps(features), target.masks).mean()
+        assert isinstance(target, ClassLabels)
         return F.cross_entropy(self._maps(features), target.labels, label_smoothing=self.schedule.label_smoothing)
 
     def _maps(self, features: Any) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loading import load_split
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
@@ -99,14 +100,11 @@ def test_a_stopped_training_ends_as_one_never_stopped(task, tiny_data, tmp_path,
 def test_views_follow_their_images(tiny_data):
     """In a view of a detection image each box frames what it framed, and in one of a mask the labels are true ones."""
     from specialist.views import ViewLoader
-    from specialists import load_split
-
-    from onehead_cli.data.cache import CacheBudget
 
     config = load_config(None, {"data.root": tiny_data, "data.image_size": 64})
 
     def loader(task):
-        split = load_split(task, "train", config.data, interpolation="bicubic", budget=CacheBudget(100))
+        split = load_split(task, "train", config)
         fill = torch.full((1, 3, 1, 1), 0.5)
         device = torch.device("cpu")
         return ViewLoader(split, batch_size=12, seed=0, data=config.data, device=device, fill=fill)
@@ -120,7 +118,7 @@ def test_views_follow_their_images(tiny_data):
     assert first.images.shape == (12, 3, 64, 64) and first.images.min() >= 0 and first.images.max() <= 1
 
     split = loader("seg")
-    masks = split.minibatch(0)["seg"].target
+    masks = split.minibatch(0)["seg"].target.masks
     labels = set(np.unique(np.concatenate([np.unique(split.split.mask(i)) for i in range(12)])).tolist())
     assert masks.shape == (12, 64, 64) and masks.dtype == torch.int64
     assert set(masks.unique().tolist()) <= labels | {255}

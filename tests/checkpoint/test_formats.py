@@ -60,9 +60,8 @@ def test_format_2_means_what_0_1_0_meant(format2):
 
 def test_the_maps_of_format_2_are_read_as_0_1_0_read_them(format2):
     checkpoint, maps, expected = format2
-    probabilities = pool_classes(
-        maps["cls"], checkpoint.thresholds["cells"], pooling=checkpoint.reading.pooling
-    ).softmax(1)[0]
+    pooling = checkpoint.reader("cls", EvaluationConfig()).pooling
+    probabilities = pool_classes(maps["cls"], checkpoint.thresholds["cells"], pooling=pooling).softmax(1)[0]
     assert probabilities.tolist() == pytest.approx(expected["probabilities"], abs=1e-6)
     fit = Fit.of(100, 80, 64, "resize")
     mask = read_mask(maps["seg"][0], fit)[::8, ::8].flatten()

@@ -14,6 +14,7 @@ from onehead_cli.data.images import open_picture, picture_size
 from onehead_cli.drawing import LIGHT, class_colours, load_font, wrapped
 from onehead_cli.preview.label_chart import Panel, draw_chart, short_number, split_colours
 from onehead_cli.preview.sample_sheet import CELL, COLUMNS, MARGIN, Sample, draw_sheet
+from onehead_cli.tasks.labels import Label
 
 GREY = (90, 90, 90)
 WIDTH = MARGIN + COLUMNS * (CELL[0] + MARGIN)
@@ -254,8 +255,8 @@ def test_long_names_are_wrapped_rather_than_cut():
     lines = wrapped(name, font, CELL[0])
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
     assert all(font.getlength(line) <= CELL[0] for line in lines)
-    one_line = draw_sheet([Sample(Image.new("RGB", (1, 5000)), "train · a.jpg", label="a\nb")])
-    assert draw_sheet([Sample(Image.new("RGB", (5000, 1)), "train · a.jpg", label=name)]).height > one_line.height
+    one_line = draw_sheet([Sample(Image.new("RGB", (1, 5000)), "train · a.jpg", Label("a\nb"))])
+    assert draw_sheet([Sample(Image.new("RGB", (5000, 1)), "train · a.jpg", Label(name))]).height > one_line.height
 
 
 def test_a_chart_of_very_many_classes_shows_the_largest():

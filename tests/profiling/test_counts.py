@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from onehead_cli.types import TASKS, Task
-
 from onehead_cli.network.onehead import build_model
 from onehead_cli.profiling.counts import Count, count_stages, count_with_torch
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
-CLASSES = {Task.CLS: ["c"] * 10, Task.SEG: ["c"] * 21, Task.DET: ["c"] * 10}
+CLASSES = {"cls": ["c"] * 10, "seg": ["c"] * 21, "det": ["c"] * 10}
 
 
 def architecture(backbone: str) -> Architecture:
-    return Architecture(backbone=backbone, classes=CLASSES, boxes_per_cell=2, tasks=TASKS)
+    return Architecture(backbone=backbone, classes=CLASSES, of_tasks={"boxes_per_cell": 2}, tasks=TASKS)
 
 
 def test_subclasses_of_other_backbones_are_counted() -> None:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from onehead_cli.drawing import Rect, place_label
-from onehead_cli.tasks.canvas import Painter, drawing_copy
+from onehead_cli.drawing import Rect, class_colours, place_label
+from onehead_cli.tasks.canvas import Canvas, drawing_copy
+from onehead_cli.tasks.classification import FoundClass
 from onehead_cli.tasks.detection.decode import Detections
+from onehead_cli.tasks.detection.task import FoundBoxes
+from onehead_cli.tasks.segmentation.task import FoundMask
+from onehead_cli.tasks.task import Found, get_task
 from onehead_cli.wording import readable
 
 GREY = (100, 110, 120)
@@ -18,6 +25,29 @@ CLASSES = {
     "det": ["person", "traffic light"],
 }
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+def _painted(
+    drawing: Image.Image,
+    size: tuple[int, int],
+    *,
+    classes: Mapping[str, Sequence[str]] = CLASSES,
+    probabilities: Sequence[float] | None = None,
+    mask: NDArray[np.uint8] | None = None,
+    boxes: Detections | None = None,
+) -> Image.Image:
+    """The drawing of an image with what the tasks found in it."""
+    found: list[Found] = []
+    if probabilities is not None:
+        found.append(FoundClass(classes["cls"], np.array(probabilities, dtype=np.float32)))
+    if mask is not None:
+        found.append(FoundMask(classes["seg"], mask))
+    if boxes is not None:
+        found.append(FoundBoxes(classes["det"], boxes))
+    canvas = Canvas(class_colours([name for task in classes for name in get_task(task).colour_names(classes[task])]))
+    for each in found:
+        each.paint(canvas)
+    return canvas.render(drawing, size)
 
 
 def _plain(width: int, height: int) -> Image.Image:
@@ -47,14 +77,14 @@ def test_size_of_the_drawing(size: tuple[int, int], expected: tuple[int, int]) -
 
 def test_without_anything_to_draw_the_picture_stays_as_it_is() -> None:
     picture = Image.effect_noise((700, 500), 50).convert("RGB")
-    painted = Painter(CLASSES).paint(picture, size=picture.size, mask=np.zeros((500, 700), np.uint8), boxes=NOTHING)
+    painted = _painted(picture, picture.size, mask=np.zeros((500, 700), np.uint8), boxes=NOTHING)
     assert painted.tobytes() == picture.tobytes()
 
 
 def test_mask_is_tinted_with_a_solid_contour() -> None:
     mask = np.zeros((600, 800), np.uint8)
     mask[100:300, 200:500] = 1
-    painted = np.asarray(Painter(CLASSES).paint(_plain(800, 600), size=(800, 600), mask=mask)).astype(int)
+    painted = np.asarray(_painted(_plain(800, 600), (800, 600), mask=mask)).astype(int)
     colour = painted[100, 350]  # the first row of the mask
     assert (painted[299, 350] == colour).all()
     assert (painted[99, 350] == GREY).all()
@@ -68,7 +98,7 @@ def test_mask_is_tinted_with_a_solid_contour() -> None:
 def test_the_mask_of_a_small_picture_grows_with_it() -> None:
     mask = np.zeros((120, 160), np.uint8)
     mask[:, 80:] = 2
-    painted = np.asarray(Painter(CLASSES).paint(drawing_copy(_plain(160, 120)), size=(160, 120), mask=mask))
+    painted = np.asarray(_painted(drawing_copy(_plain(160, 120)), (160, 120), mask=mask))
     tinted = (painted[:480] != GREY).any(-1)
     assert not tinted[:, :320].any() and tinted[:, 320:].all()
 
@@ -76,7 +106,7 @@ def test_the_mask_of_a_small_picture_grows_with_it() -> None:
 def test_a_box_is_framed_where_it_is() -> None:
     found = Detections(np.array([[100.0, 50, 300, 200]]), np.array([0.5]), np.array([1]))
     # The original was twice as large as the drawing.
-    painted = np.asarray(Painter(CLASSES).paint(_plain(800, 600), size=(1600, 1200), boxes=found)).astype(int)
+    painted = np.asarray(_painted(_plain(800, 600), (1600, 1200), boxes=found)).astype(int)
     colour = painted[60, 50]
     assert tuple(colour) != GREY
     for row, column in ((60, 149), (99, 100)):  # right and lower side
@@ -85,35 +115,33 @@ def test_a_box_is_framed_where_it_is() -> None:
 
 
 def test_a_class_has_one_colour_in_mask_and_boxes_and_classes_differ() -> None:
-    painter = Painter(CLASSES)
     mask = np.ones((600, 800), np.uint8)
-    in_mask = _colours(painter.paint(_plain(800, 600), size=(800, 600), mask=mask))
+    in_mask = _colours(_painted(_plain(800, 600), (800, 600), mask=mask))
     seen = []
     for label in (0, 1):
         found = Detections(np.array([[100.0, 100, 300, 200]]), np.array([0.5]), np.array([label]))
-        seen.append(_colours(painter.paint(_plain(800, 600), size=(800, 600), boxes=found)))
-    frame = np.asarray(painter.paint(_plain(800, 600), size=(800, 600), boxes=found))[150, 100]
+        seen.append(_colours(_painted(_plain(800, 600), (800, 600), boxes=found)))
+    frame = np.asarray(_painted(_plain(800, 600), (800, 600), boxes=found))[150, 100]
     assert tuple(frame.tolist()) in seen[1] - seen[0]
     assert (in_mask & seen[0]) - seen[1]  # the colour of a person
 
 
 def test_many_classes_have_many_colours() -> None:
-    painter = Painter({"det": [f"class {i}" for i in range(200)]})
+    classes = {"det": [f"class {i}" for i in range(200)]}
     colours = set()
     for label in range(200):
         found = Detections(np.array([[100.0, 100, 300, 200]]), np.array([0.5]), np.array([label]))
-        painted = painter.paint(_plain(640, 480), size=(640, 480), boxes=found)
+        painted = _painted(_plain(640, 480), (640, 480), classes=classes, boxes=found)
         colours.add(painted.getpixel((100, 150)))
     assert len(colours) == 200
 
 
 def test_banner_and_legend_are_added_above_and_below() -> None:
-    painter = Painter(CLASSES)
     mask = np.full((480, 640), 1, np.uint8)
     mask[0, 0] = 2
-    bare = painter.paint(_plain(640, 480), size=(640, 480))
-    with_banner = painter.paint(_plain(640, 480), size=(640, 480), likely=[("n03028079", 0.93), ("n03425413", 0.07)])
-    with_both = painter.paint(_plain(640, 480), size=(640, 480), likely=[("n03028079", 0.93)], mask=mask)
+    bare = _painted(_plain(640, 480), (640, 480))
+    with_banner = _painted(_plain(640, 480), (640, 480), probabilities=[0.93, 0.07])
+    with_both = _painted(_plain(640, 480), (640, 480), probabilities=[0.93, 0.07], mask=mask)
     assert bare.size == (640, 480)
     line = with_banner.height - 480
     assert 20 <= line <= 50
@@ -123,12 +151,13 @@ def test_banner_and_legend_are_added_above_and_below() -> None:
 
 def test_text_of_any_length_and_script_is_drawn_inside() -> None:
     names = ["background", *(f"a rather long name of a class, number {i}, " * 3 for i in range(20)), "長い名前"]
-    painter = Painter({"seg": names, "det": names, "cls": names})
+    classes = {"seg": names, "det": names, "cls": names}
     mask = np.arange(22, dtype=np.uint8).repeat(100).reshape(22, 100)
     boxes = np.array([[0.0, 0, 100, 22]] * 22)
     found = Detections(boxes, np.linspace(1, 0, 22), np.arange(22))
-    likely = [(name, 0.2) for name in names[:5]]
-    painted = painter.paint(drawing_copy(_plain(100, 22)), size=(100, 22), likely=likely, mask=mask, boxes=found)
+    likely = [0.2] * 5 + [0.0] * 17
+    drawing = drawing_copy(_plain(100, 22))
+    painted = _painted(drawing, (100, 22), classes=classes, probabilities=likely, mask=mask, boxes=found)
     assert painted.width == 640
 
 
@@ -137,9 +166,7 @@ def test_extreme_pictures_have_room_for_text(size: tuple[int, int]) -> None:
     width, height = size
     found = Detections(np.array([[0.0, 0, width, height]]), np.array([0.9]), np.array([0]))
     mask = np.ones((height, width), np.uint8)
-    painted = Painter(CLASSES).paint(
-        drawing_copy(_plain(width, height)), size=size, likely=[("n03028079", 0.93)], mask=mask, boxes=found
-    )
+    painted = _painted(drawing_copy(_plain(width, height)), size, probabilities=[0.93, 0.07], mask=mask, boxes=found)
     assert min(painted.size) > 160
 
 
