@@ -129,7 +129,7 @@ def _preview_data(settings: Preview, reporter: Reporter) -> dict[str, Any]:
 def train_teacher(
     config: Config, *, tasks: Sequence[str] | None = None, resume: bool = False, reporter: Reporter = SILENT
 ) -> list[TrainingResult]:
-    """Train a single-task network a task, one after the other.
+    """Train a single-task network per task, one after the other.
 
     Args:
         tasks: None for all of `data.tasks`.

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the training device: one affine sampling, one colour matrix a picture."""
+"""Augmentation of whole batches on the training device: one affine sampling, one colour matrix per picture."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def wrong_mode(mode: str) -> str | None:
         return None
     return (
         f"a mask must be a palette or 8-bit grey PNG of class indices, not {mode}; "
-        "where it has a colour a class, save the index of the class instead"
+        "where it has a colour per class, save the index of the class instead"
     )
 
 

@@ -34,7 +34,7 @@ from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """document: what evaluate.json holds. drops: one a task with a baseline. files: the report, where it was written.
+    """document: what evaluate.json holds. drops: one per task with a baseline. files: the report, where it was written.
 
     baseline, unified: what the networks said of each image, by task.
     complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.

@@ -41,7 +41,7 @@ def write_report(
         document: what evaluate.json holds; a NaN or infinite number is written as null.
         per_class: task -> {"baseline": rows, "unified": rows}, None for a network that was not evaluated; a task
             without rows gets no files.
-        drops: one a task that was compared; without any there is no drop_check.md.
+        drops: one per task that was compared; without any there is no drop_check.md.
         curves: file name -> the rows of a CSV.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The network: one backbone, a neck a task, one head, one forward pass for all outputs."""
+"""The network: one backbone, a neck per task, one head, one forward pass for all outputs."""
 
 from __future__ import annotations
 

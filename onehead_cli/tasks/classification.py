@@ -138,7 +138,7 @@ class FoundClass:
 class ClassificationResult:
     """What a network said about each picture of a split.
 
-    logits: float [n, C], a row a picture.
+    logits: float [n, C], a row per picture.
     labels: int [n], the true class of each picture.
     class_names: the C names.
 
@@ -187,7 +187,7 @@ class ClassificationResult:
         return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
 
     def per_class(self) -> list[Row]:
-        """A row a class: name, count (pictures), top1 (recall) and precision.
+        """A row per class: name, count (pictures), top1 (recall) and precision.
 
         Both are None for a class without pictures; the precision also for one that was never predicted.
         """

@@ -1,4 +1,4 @@
-"""The record of a run: a JSON line a step and an epoch, and TensorBoard where it is installed."""
+"""The record of a run: a JSON line per step and per epoch, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 

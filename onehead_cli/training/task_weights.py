@@ -27,7 +27,7 @@ class TaskWeights(nn.Module):
         mode: Literal["learned", "equal", "fixed"] = "learned",
         fixed: Sequence[float] | None = None,
     ) -> None:
-        """Args: fixed: the weights of mode `fixed`, one a task, not all 0; scaled to add up to 1."""
+        """Args: fixed: the weights of mode `fixed`, one per task, not all 0; scaled to add up to 1."""
         super().__init__()
         self.tasks = tuple(tasks)
         self.r = nn.Parameter(torch.zeros(len(self.tasks)), requires_grad=mode == "learned")

@@ -63,7 +63,7 @@ class DetectionResult:
         Args:
             ground_truth: `images` and `annotations` in COCO form, boxes x y w h in pixels; a missing `iscrowd` is 0, a
                 missing `area` w x h. Categories that `category_ids` does not list are left out.
-            detections: one a picture, in the order of `images`, boxes x1 y1 x2 y2 in pixels of the picture.
+            detections: one per picture, in the order of `images`, boxes x1 y1 x2 y2 in pixels of the picture.
             category_ids: the category of each class index, C numbers.
             class_names: the C names.
 
@@ -109,7 +109,7 @@ class DetectionResult:
         return {"map": float(present.mean()), "map50": float(present[0].mean())}
 
     def per_class(self) -> list[Row]:
-        """A row a class: name, count (true boxes without crowds), ap and ap50, None for a class without a true box."""
+        """A row per class: name, count (true boxes without crowds), ap and ap50, None for a class without a true box."""
         rows: list[Row] = []
         for index, (name, matches) in enumerate(zip(self.class_names, self._matches, strict=True)):
             count, precision = int(matches.truth.sum()), self.precision[:, :, index]

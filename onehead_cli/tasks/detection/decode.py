@@ -41,7 +41,7 @@ class Detections:
 
 @dataclass
 class BoxMap:
-    """The detection map taken apart; h x w cells, n boxes a cell.
+    """The detection map taken apart; h x w cells, n boxes per cell.
 
     classes: logits, float [B, C, h, w].
     boxes: x1 y1 x2 y2 in 0..1 of the input (not clipped), float [B, n, h, w, 4].

@@ -23,7 +23,7 @@ def yolov1_loss(
     image_size: int,
     size_unit: SizeUnit = "input",
 ) -> Tensor:
-    """Squared errors of centre, root of size, confidence and class probabilities, summed a picture, float [B].
+    """Squared errors of centre, root of size, confidence and class probabilities, summed per picture, float [B].
 
     The cell that holds a true box's centre answers for it, with the box of the highest IoU; where two centres share a
     cell the later true box has it. Centres are in cells, sizes in 0..1 of the input. Cells in crowd regions are no

@@ -79,7 +79,7 @@ class SegmentationResult:
         }
 
     def per_class(self) -> list[Row]:
-        """A row a class: name, count (true pixels) and iou, None for a class without a true pixel."""
+        """A row per class: name, count (true pixels) and iou, None for a class without a true pixel."""
         counts = self.confusion.sum(axis=1)
         return [
             {"name": name, "count": int(count), "iou": float(iou) if count else None}
