@@ -1,4 +1,4 @@
-"""The files of an evaluation: one JSON document, tables a class, and the drop table."""
+"""The files of an evaluation: one JSON document, tables per class, and the drop table."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _class_markdown(name: str, tables: Mapping[str, Sequence[Row]]) -> str:
         body.append([_cell(first["name"]), _cell(first["count"]), *(_cell(rows[model][key]) for model, key in scores)])
         if not first["count"]:
             absent.append(_cell(first["name"]))
-    text = f"# {task.title}, a class\n\n" + _markdown_table(header, body, left={0})
+    text = f"# {task.title}, per class\n\n" + _markdown_table(header, body, left={0})
     if absent:
         text += f"\nNot in the split and left out of the mean: {', '.join(absent)}.\n"
     return text

@@ -87,7 +87,7 @@ def test_drop_table_by_eye() -> None:
 def test_class_markdown_by_eye(tmp_path: Path) -> None:
     _write(tmp_path)
     assert (tmp_path / "per_class_seg.md").read_text(encoding="utf-8").splitlines() == [
-        "# Segmentation, a class",
+        "# Segmentation, per class",
         "",
         "| Class      | Pixels | Baseline IoU | Unified IoU |",
         "| ---------- | -----: | -----------: | ----------: |",

@@ -109,7 +109,7 @@ class DetectionResult:
         return {"map": float(present.mean()), "map50": float(present[0].mean())}
 
     def per_class(self) -> list[Row]:
-        """A row per class: name, count (true boxes without crowds), ap and ap50, None for a class without a true box."""
+        """A row per class: name, count (true boxes without crowds), ap and ap50, None without a true box."""
         rows: list[Row] = []
         for index, (name, matches) in enumerate(zip(self.class_names, self._matches, strict=True)):
             count, precision = int(matches.truth.sum()), self.precision[:, :, index]
