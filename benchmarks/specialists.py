@@ -49,7 +49,7 @@ from onehead_cli.config.sections import Config
 from onehead_cli.config.training import TeacherConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.listings import Listings
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.validation import Validation
 from onehead_cli.events import EpochInfo
@@ -94,7 +94,7 @@ class Training:
         interpolation = create_backbone(config.model.backbone).preprocess.interpolation
         listings, budget = Listings(self.config), CacheBudget(data.cache_mb)
         self.load: Callable[[str], Split] = lambda split: get_task(task).load(
-            listings.get(task, split), self.config, interpolation=interpolation, budget=budget
+            listings.get(task, split), self.config, Loading(interpolation, budget)
         )
         self.loop = self._loop()
         self.begun_with = {

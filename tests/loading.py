@@ -13,6 +13,7 @@ from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Target
 from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.listings import Listings
+from onehead_cli.data.split import Loading
 from onehead_cli.tasks.task import get_task
 
 
@@ -34,10 +35,7 @@ def load_split(
     return get_task(task).load(
         listings.get(task, split),
         config,
-        interpolation=interpolation,
-        budget=budget or CacheBudget(100),
-        device=device,
-        training=training,
+        Loading(interpolation, budget or CacheBudget(100), device, training),
     )
 
 

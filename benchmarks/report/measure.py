@@ -24,6 +24,7 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_picture
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
+from onehead_cli.data.split import Loading
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import imagenet_classifier
@@ -164,7 +165,7 @@ def load(task: str, split: str, config: Config) -> Any:
     """A split of a task as the backbone takes it."""
     interpolation = create_backbone(config.model.backbone).preprocess.interpolation
     listing, budget = Listings(config).get(task, split), CacheBudget(config.data.cache_mb)
-    return get_task(task).load(listing, config, interpolation=interpolation, budget=budget)
+    return get_task(task).load(listing, config, Loading(interpolation, budget))
 
 
 def _read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:

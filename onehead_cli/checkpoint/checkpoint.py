@@ -18,7 +18,7 @@ from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import add_checksum, has_valid_checksum
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.task import Reader, all_tasks, get_task
+from onehead_cli.tasks.task import Reader, Reading, all_tasks, get_task
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
@@ -74,8 +74,8 @@ class Checkpoint:
     def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
         """What reads the network's map of a task; see `Task.reader`."""
         found = get_task(task)
-        reading = found.changed_reading(self.reading, config)
-        return found.reader(self.architecture, reading, self.thresholds, config, score_threshold=score_threshold)
+        values = found.changed_reading(self.reading, config)
+        return found.reader(Reading(self.architecture, values, self.thresholds, config, score_threshold))
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -41,6 +42,21 @@ class DrawMixing(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a split is read.
+
+    interpolation: of images that are resized. budget: memory for what is kept, shared by all splits of a run.
+    device: where images and maps of labels are kept.
+    training: with what only trainings do, such as images that are seen more often.
+    """
+
+    interpolation: str
+    budget: CacheBudget
+    device: torch.device = CPU
+    training: bool = False
+
+
 class Split(ABC):
     """One split of one task's dataset.
 
@@ -62,17 +78,15 @@ class Split(ABC):
         self,
         listing: Listing,
         data: DataConfig,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
+        loading: Loading,
     ) -> None:
         self.paths = list(listing.images)
         self.classes = list(listing.classes)
         self.warnings = listing.warnings
         self.image_size = data.image_size
         self.keeps_larger = data.cache_scale > 1 or bool(data.sizes)
-        self.budget = budget
-        self.device = device
+        self.budget = loading.budget
+        self.device = loading.device
         self.further: dict[str, Callable[[Sequence[int]], Target]] = {}
         self.repeats: list[float] = []
         self.mixing: DrawMixing | None = None
@@ -81,9 +95,9 @@ class Split(ABC):
             size=data.image_size,
             kept_side=round(data.cache_scale * max((data.image_size, *data.sizes))),
             mode=data.fit,
-            interpolation=interpolation,
-            budget=budget,
-            device=device,
+            interpolation=loading.interpolation,
+            budget=loading.budget,
+            device=loading.device,
         )
 
     def __len__(self) -> int:

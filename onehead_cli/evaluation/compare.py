@@ -17,7 +17,7 @@ from onehead_cli.data.format import check_classes
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.scan.bad_files import scan_for_run
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluator import Evaluator
@@ -189,10 +189,7 @@ class _Reader:
             config = self.config.model_copy(update={"data": self.config.data.model_copy(update=input_)})
             parts = [
                 get_task(task).load(
-                    self.listings.get(task, split),
-                    config,
-                    interpolation=stored["interpolation"],
-                    budget=self.budget,
+                    self.listings.get(task, split), config, Loading(stored["interpolation"], self.budget)
                 )
                 for split in self.splits
             ]

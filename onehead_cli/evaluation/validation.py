@@ -11,7 +11,7 @@ from onehead_cli.data.split import Split
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.network.onehead import OneHead
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.task import all_tasks, get_task
+from onehead_cli.tasks.task import Reading, all_tasks, get_task
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def validate(
     for name, split in splits.items():
         task = get_task(name)
         own = task.changed_reading(reading, evaluator.config)
-        reader = task.reader(architecture, own, chosen, evaluator.config)
+        reader = task.reader(Reading(architecture, own, chosen, evaluator.config))
         choice = reader.choose(evaluator.observe(model, split, reader, choosing=True), split)
         chosen |= choice.thresholds
         diagnostics |= choice.diagnostics

@@ -14,7 +14,7 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.format import get_format
 from onehead_cli.data.images import open_picture
 from onehead_cli.data.listings import Listings
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.drawing import LIGHT, class_colours
 from onehead_cli.errors import DataError
 from onehead_cli.events import Reporter
@@ -105,7 +105,7 @@ def _load(
                 missing.append(f"{task} {split}")
                 continue
             listing = listings.get(task, split)
-            found = get_task(task).load(listing, config, interpolation="bilinear", budget=CacheBudget(0))
+            found = get_task(task).load(listing, config, Loading("bilinear", CacheBudget(0)))
             for warning in found.warnings:
                 reporter.warn(warning)
             loaded.setdefault(task, {})[split] = found

@@ -16,17 +16,15 @@ from torch.nn import functional as F
 from onehead_cli.config.sections import Config, EvaluationConfig, Pooling
 from onehead_cli.data.augment import Seen
 from onehead_cli.data.batch import Target
-from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.class_folders import ClassFoldersListing
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import OneheadError
-from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Label
 from onehead_cli.tasks.soft_targets import kl
-from onehead_cli.tasks.task import Choice, Metric, Reader, Row, Setting, Task, confusion_rows
+from onehead_cli.tasks.task import Choice, Metric, Reader, Reading, Row, Setting, Task, confusion_rows
 from onehead_cli.wording import readable
 
 if TYPE_CHECKING:
@@ -280,18 +278,9 @@ class Classification(Task):
     counted = "Pictures"
     names_images = True
 
-    def load(
-        self,
-        listing: Listing,
-        data: Config,
-        *,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-        training: bool = False,
-    ) -> ClassificationSplit:
+    def load(self, listing: Listing, config: Config, loading: Loading) -> ClassificationSplit:
         assert isinstance(listing, ClassFoldersListing)
-        return ClassificationSplit(listing, data.data, interpolation, budget, device)
+        return ClassificationSplit(listing, config.data, loading)
 
     def loss(self, task_map: Tensor, target: Target, image_size: int, setting: Setting) -> Tensor:
         assert isinstance(target, ClassLabels)
@@ -325,16 +314,9 @@ class Classification(Task):
     def first_thresholds(self, config: Config) -> dict[str, Any]:
         return {"cells": config.model.cell_threshold}
 
-    def reader(
-        self,
-        architecture: Architecture,
-        reading: Mapping[str, Any],
-        thresholds: Mapping[str, Any],
-        config: EvaluationConfig,
-        *,
-        score_threshold: float | None = None,
-    ) -> ClassificationReader:
-        return ClassificationReader(architecture.classes[self.name], thresholds["cells"], reading["pooling"])
+    def reader(self, reading: Reading) -> ClassificationReader:
+        classes = reading.architecture.classes[self.name]
+        return ClassificationReader(classes, reading.thresholds["cells"], reading.values["pooling"])
 
     record_column = "Class"
 

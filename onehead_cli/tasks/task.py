@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,10 +15,9 @@ from onehead_cli import registry
 from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Target
-from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 
@@ -117,6 +115,21 @@ class Reader(ABC):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How a network's map of one task is read.
+
+    values: from `Task.changed_reading`. thresholds: of the checkpoint.
+    score_threshold: for what is shown of an image, instead of the checkpoint's.
+    """
+
+    architecture: Architecture
+    values: Mapping[str, Any]
+    thresholds: Mapping[str, Any]
+    config: EvaluationConfig
+    score_threshold: float | None = None
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a network is trained for and with."""
 
@@ -182,21 +195,8 @@ class Task(ABC):
     # The data
 
     @abstractmethod
-    def load(
-        self,
-        listing: Listing,
-        data: Config,
-        *,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-        training: bool = False,
-    ) -> Split:
+    def load(self, listing: Listing, config: Config, loading: Loading) -> Split:
         """A split, ready to be read.
-
-        Args:
-            device: where images and maps of labels are kept.
-            training: with what only trainings do, such as repeats.
 
         Raises:
             DataError: an image lies outside its folder, or labels that are needed at once cannot be read.
@@ -253,21 +253,8 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def reader(
-        self,
-        architecture: Architecture,
-        reading: Mapping[str, Any],
-        thresholds: Mapping[str, Any],
-        config: EvaluationConfig,
-        *,
-        score_threshold: float | None = None,
-    ) -> Reader:
-        """Reads the maps of a network.
-
-        Args:
-            reading: from `changed_reading`. thresholds: of the checkpoint.
-            score_threshold: for what is shown of an image, instead of the checkpoint's.
-        """
+    def reader(self, reading: Reading) -> Reader:
+        """Reads the maps of a network."""
 
     # What people look at
 

@@ -16,7 +16,7 @@ from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import check_classes
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.evaluation.validation import Validation, first_thresholds, validate
@@ -173,10 +173,7 @@ class _SplitOpener:
         found = get_task(task).load(
             self.listings.get(task, split),
             self.setting.config,
-            interpolation=self.interpolation,
-            budget=self.budget,
-            device=device,
-            training=training,
+            Loading(self.interpolation, self.budget, device, training),
         )
         if reporter is None:
             return found

@@ -27,7 +27,7 @@ from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.processes import session
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.segmentation import task as segmentation
-from onehead_cli.tasks.task import get_task
+from onehead_cli.tasks.task import Reading, get_task
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import architecture_for, build_loop
 from onehead_cli.training.terms import build_terms
@@ -141,7 +141,7 @@ def evaluation(config: Config) -> dict[str, object]:
         ]
         each = get_task(task)
         thresholds = {"cells": 0.3, "boxes": []}
-        reader = each.reader(architecture, each.first_reading(config), thresholds, config.evaluation)
+        reader = each.reader(Reading(architecture, each.first_reading(config), thresholds, config.evaluation))
         result = evaluator.measure(model, splits, reader)
         detail = {"cls": "logits", "seg": "matrices", "det": "precision"}[task]
         found[task] = {"scores": result.scores(), "detail": torch.from_numpy(getattr(result, detail))}

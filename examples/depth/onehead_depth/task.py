@@ -17,15 +17,14 @@ from torch.nn import functional as F
 from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.data.augment import Seen
 from onehead_cli.data.batch import Target
-from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_mask, resize_mask
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Label
-from onehead_cli.tasks.task import Metric, Reader, Row, Setting, Task
+from onehead_cli.tasks.task import Metric, Reader, Reading, Row, Setting, Task
 from onehead_depth.format import MILLIMETRES, DepthListing, settings
 
 NAME = "depth"
@@ -173,18 +172,9 @@ class Depth(Task):
     def channels(self, architecture: Architecture) -> int:
         return 1
 
-    def load(
-        self,
-        listing: Listing,
-        data: Config,
-        *,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-        training: bool = False,
-    ) -> DepthSplit:
+    def load(self, listing: Listing, config: Config, loading: Loading) -> DepthSplit:
         assert isinstance(listing, DepthListing)
-        return DepthSplit(listing, data.data, interpolation, budget, device)
+        return DepthSplit(listing, config.data, loading)
 
     def loss(self, task_map: Tensor, target: Target, image_size: int, setting: Setting) -> Tensor:
         """The mean difference of the logarithms over the known pixels of each image; 0 where none is known."""
@@ -198,16 +188,8 @@ class Depth(Task):
     def distil(self, student_map: Tensor, teacher_map: Tensor, setting: Setting) -> Tensor:
         return (student_map.float() - teacher_map.float()).abs().flatten(1).mean(1)
 
-    def reader(
-        self,
-        architecture: Architecture,
-        reading: Mapping[str, Any],
-        thresholds: Mapping[str, Any],
-        config: EvaluationConfig,
-        *,
-        score_threshold: float | None = None,
-    ) -> DepthReader:
-        return DepthReader(reading.get("depth_near", 0.1), reading.get("depth_far", 10.0))
+    def reader(self, reading: Reading) -> DepthReader:
+        return DepthReader(reading.values.get("depth_near", 0.1), reading.values.get("depth_far", 10.0))
 
     def first_reading(self, config: Config) -> dict[str, Any]:
         return {"depth_near": settings(config).near, "depth_far": settings(config).far}

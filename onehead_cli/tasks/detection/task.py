@@ -15,10 +15,9 @@ from torch import Tensor
 from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Target
-from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.coco import CocoListing
 from onehead_cli.data.format import Listing
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.architecture import STRIDE, Architecture
 from onehead_cli.tasks.boxes_from_masks import check_shared, lend_boxes, lender
 from onehead_cli.tasks.detection.decode import BOX_CHANNELS
@@ -29,7 +28,7 @@ from onehead_cli.tasks.detection.split import DetectionSplit, box_sizes
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
-from onehead_cli.tasks.task import Metric, Setting, Task
+from onehead_cli.tasks.task import Metric, Reading, Setting, Task
 
 if TYPE_CHECKING:
     pass
@@ -82,18 +81,9 @@ class Detection(Task):
             return "the boxes, of another number per cell or unit"
         return None
 
-    def load(
-        self,
-        listing: Listing,
-        data: Config,
-        *,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-        training: bool = False,
-    ) -> DetectionSplit:
+    def load(self, listing: Listing, config: Config, loading: Loading) -> DetectionSplit:
         assert isinstance(listing, CocoListing)
-        return DetectionSplit(listing, data.data, interpolation, budget, device)
+        return DetectionSplit(listing, config.data, loading)
 
     def borrows(self, schedule: ScheduleConfig) -> tuple[str, ...]:
         return lender() if schedule.boxes_from_masks else ()
@@ -150,24 +140,16 @@ class Detection(Task):
     def first_thresholds(self, config: Config) -> dict[str, Any]:
         return {"boxes": []}
 
-    def reader(
-        self,
-        architecture: Architecture,
-        reading: Mapping[str, Any],
-        thresholds: Mapping[str, Any],
-        config: EvaluationConfig,
-        *,
-        score_threshold: float | None = None,
-    ) -> DetectionReader:
-        classes, floor = architecture.classes[self.name], config.score_min
-        own = thresholds["boxes"] or [floor] * len(classes)
+    def reader(self, reading: Reading) -> DetectionReader:
+        classes, floor = reading.architecture.classes[self.name], reading.config.score_min
+        asked, own = reading.score_threshold, reading.thresholds["boxes"] or [floor] * len(classes)
         return DetectionReader(
             classes,
-            BoxLayout.of(architecture.of_tasks),
-            BoxReading(**{entry.name: reading[entry.name] for entry in fields(BoxReading)}),
-            config,
-            np.array(own if score_threshold is None else [score_threshold] * len(classes)),
-            floor if score_threshold is None else min(floor, score_threshold),
+            BoxLayout.of(reading.architecture.of_tasks),
+            BoxReading(**reading.values),
+            reading.config,
+            np.array(own if asked is None else [asked] * len(classes)),
+            floor if asked is None else min(floor, asked),
         )
 
     @property

@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onehead_cli.config.sections import Config, EvaluationConfig
+from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import Target
-from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.mask_folders import MaskFoldersListing
-from onehead_cli.data.split import Split
+from onehead_cli.data.split import Loading, Split
 from onehead_cli.drawing import DARK
-from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 from onehead_cli.tasks.segmentation.copy_paste import Pastes
@@ -31,7 +28,7 @@ from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_fa
 from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.tasks.segmentation.split import Masks, SegmentationSplit
 from onehead_cli.tasks.soft_targets import distil_cells
-from onehead_cli.tasks.task import Metric, Reader, Setting, Task
+from onehead_cli.tasks.task import Metric, Reader, Reading, Setting, Task
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,21 +99,12 @@ class Segmentation(Task):
     names_things = True
     reference_classes = 21
 
-    def load(
-        self,
-        listing: Listing,
-        data: Config,
-        *,
-        interpolation: str,
-        budget: CacheBudget,
-        device: torch.device = CPU,
-        training: bool = False,
-    ) -> SegmentationSplit:
+    def load(self, listing: Listing, config: Config, loading: Loading) -> SegmentationSplit:
         assert isinstance(listing, MaskFoldersListing)
-        split, taught = SegmentationSplit(listing, data.data, interpolation, budget, device), data.segmentation
-        if training and taught.repeat_factor:
+        split, taught = SegmentationSplit(listing, config.data, loading), config.segmentation
+        if loading.training and taught.repeat_factor:
             split.repeats = repeat_factors(mask_classes(listing), taught.repeat_factor)
-        if training and taught.copy_paste:
+        if loading.training and taught.copy_paste:
             split.mixing = functools.partial(Pastes.draw, probability=taught.copy_paste)
         return split
 
@@ -134,16 +122,8 @@ class Segmentation(Task):
         # It learns from the ImageNet classifier in each cell, by a weight of its own.
         return ("distill.temperature",) if config.segmentation.imagenet_cells else ()
 
-    def reader(
-        self,
-        architecture: Architecture,
-        reading: Mapping[str, Any],
-        thresholds: Mapping[str, Any],
-        config: EvaluationConfig,
-        *,
-        score_threshold: float | None = None,
-    ) -> SegmentationReader:
-        return SegmentationReader(architecture.classes[self.name])
+    def reader(self, reading: Reading) -> SegmentationReader:
+        return SegmentationReader(reading.architecture.classes[self.name])
 
     @property
     def histogram(self) -> Histogram:
