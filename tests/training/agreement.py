@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from loading import load_split
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
@@ -130,16 +129,17 @@ def error_of_a_loss(loop: TrainingLoop) -> str:
 def evaluation(config: Config) -> dict[str, object]:
     """Scores of a network of random weights, and what they were made of."""
     torch.manual_seed(1)
-    architecture = architecture_for(config, TASKS, Listings(config))
+    listings = Listings(config)
+    architecture = architecture_for(config, TASKS, listings)
     model = build_model(architecture).eval()
     evaluator = Evaluator(config.evaluation, torch.device("cpu"), torch.float32)
     found: dict[str, object] = {}
     for task in TASKS:
+        each = get_task(task)
         splits = [
-            load_split(task, name, config.data, interpolation="bicubic", budget=CacheBudget(10))
+            each.load(listings.get(task, name), config, interpolation="bicubic", budget=CacheBudget(10))
             for name in ("val", "test")
         ]
-        each = get_task(task)
         thresholds = {"cells": 0.3, "boxes": []}
         reader = each.reader(Reading(architecture, each.first_reading(config), thresholds, config.evaluation))
         result = evaluator.measure(model, splits, reader)

@@ -89,6 +89,7 @@ def test_a_checkpoint_says_what_its_sizes_are_counted_in(changed, tiny_data, tmp
     student, teacher = (load_checkpoint(changed / f"{name}_best.pth") for name in ("all", "det"))
     assert student.architecture.of_tasks["priors"] == teacher.architecture.of_tasks["priors"] != []
     assert student.architecture.of_tasks["size_unit"] == teacher.architecture.of_tasks["size_unit"] == "cells"
+    assert student.reader("det", Config().evaluation).layout.size_unit == "cells"
     # The commands read by it, though their own default is to count in shares of the input.
     units = []
 
