@@ -27,6 +27,8 @@ sys.exit(results.main())
 """
 #: sha256 of docs/RESULTS.md as 0.1.0 has it.
 PAGE_OF_0_1_0 = "6316ec4ed055a18798d446bd864e46686d5223835760ae3d757532038c5a1153"
+#: Of the data that a test below writes.
+DATA_OF_0_1_0 = "7f9df91d6c6da1997e9967550cc55c9385fd923d1d100818de9e788da921af56"
 METRICS = {"cls": "top1", "seg": "miou", "det": "map"}
 
 
@@ -387,6 +389,37 @@ def test_what_the_last_epoch_is_worth_by_hand():
     assert curve.unchosen_loss == pytest.approx(0.1)
     # From the third on: .3 - .45 and .4 - .3; the mean square is .01625, by 1.5.
     assert curve.noise == pytest.approx((0.01625 / 1.5) ** 0.5)
+
+
+def test_the_hash_of_the_data_is_that_of_0_1_0(tmp_path):
+    """By it a kept result is known; names and bytes count, whatever they are."""
+    from common import data_hashes
+
+    from onehead_cli.config.sections import Config
+
+    def write(path, content):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+
+    for name in ("ant/b.jpg", "ant/a.jpg", "bee/a.jpg"):
+        write(f"imagenette-160/train/{name}", name)
+    write("mini_voc_seg/classes.yaml", "[ground, cat]")
+    write("mini_voc_seg/train/JPEGImages/a.jpg", "an image")
+    write("mini_voc_seg/train/SegmentationClass/a.png", "a mask")
+    write("mini_coco_det/train/a.jpg", "an image")
+    boxes = [
+        {"bbox": [-5, 10, 30, 20], "category_id": 3, "area": 11.5, "iscrowd": 0},
+        {"bbox": [0.123456789, 1e-7, 10.000000001, 12], "category_id": 7, "iscrowd": 1},
+        {"bbox": [1, 1, 0, 5], "category_id": 7},  # dropped
+    ]
+    document = {
+        "images": [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 30}],
+        "annotations": [{"id": i, "image_id": 5, **box} for i, box in enumerate(boxes)],
+        "categories": [{"id": 7, "name": "kite"}, {"id": 3, "name": "boat"}],
+    }
+    write("mini_coco_det/annotations/instances_train.json", json.dumps(document))
+    config = Config.model_validate({"data": {"root": tmp_path}})
+    assert data_hashes(config, ["train"]) == {"train": DATA_OF_0_1_0}
 
 
 def test_noise_is_that_of_one_evaluation():
