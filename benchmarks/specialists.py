@@ -45,7 +45,8 @@ from specialist.views import VIEWS, ViewLoader
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
-from onehead_cli.config.sections import Config, TeacherConfig
+from onehead_cli.config.sections import Config
+from onehead_cli.config.training import TeacherConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.split import Split

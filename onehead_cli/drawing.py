@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Colour = tuple[int, int, int]
-
 Font = ImageFont.FreeTypeFont
-
 #: x1 y1 x2 y2 in pixels of the drawing.
 Rect = tuple[float, float, float, float]
 
 DARK, LIGHT, GREY = (22, 24, 29), (245, 246, 248), (150, 155, 165)
 
 _TINT = 0.45
-
 #: Told apart on dark and on bright pictures; more classes get colours of other hues.
 _COLOURS = bytes.fromhex(
     "ff4d4d 3cb4ff ffd21f 3ddc72 ff8c2e c77dff 19e0d2 ff5fc4 b4f03c 5b7cff e6a8ff f7c59f "

@@ -21,14 +21,14 @@ from onehead_cli.data.prepare.settings import (
     Synthetic,
     Verify,
 )
-from onehead_cli.events import Reporter
+from onehead_cli.events import SILENT, Reporter
 
 if TYPE_CHECKING:
     from onehead_cli.data.prepare.check import CheckResult
     from onehead_cli.data.prepare.fetched import DownloadPlan
     from onehead_cli.data.prepare.staging import PrepareResult
     from onehead_cli.evaluation.compare import EvaluateResult
-    from onehead_cli.prediction.predict import PredictResult
+    from onehead_cli.prediction.predict import PredictRun
     from onehead_cli.profiling.profile import ProfileResult
     from onehead_cli.training.run import TrainingResult
 
@@ -50,26 +50,26 @@ def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Call
 
 
 @overload
-def prepare_data(settings: Synthetic | Local | Official, *, reporter: Reporter) -> PrepareResult: ...
+def prepare_data(settings: Synthetic | Local | Official, *, reporter: Reporter = SILENT) -> PrepareResult: ...
 
 
 @overload
-def prepare_data(settings: Plan, *, reporter: Reporter) -> DownloadPlan: ...
+def prepare_data(settings: Plan, *, reporter: Reporter = SILENT) -> DownloadPlan: ...
 
 
 @overload
-def prepare_data(settings: Verify, *, reporter: Reporter) -> list[str]: ...
+def prepare_data(settings: Verify, *, reporter: Reporter = SILENT) -> list[str]: ...
 
 
 @overload
-def prepare_data(settings: Check, *, reporter: Reporter) -> CheckResult: ...
+def prepare_data(settings: Check, *, reporter: Reporter = SILENT) -> CheckResult: ...
 
 
 @overload
-def prepare_data(settings: Preview, *, reporter: Reporter) -> dict[str, Any]: ...
+def prepare_data(settings: Preview, *, reporter: Reporter = SILENT) -> dict[str, Any]: ...
 
 
-def prepare_data(settings: PrepareSettings, *, reporter: Reporter) -> Any:
+def prepare_data(settings: PrepareSettings, *, reporter: Reporter = SILENT) -> Any:
     """Write the three datasets, or do what else the settings say; see `data.prepare.settings`.
 
     Returns:
@@ -126,10 +126,13 @@ def _preview_data(settings: Preview, reporter: Reporter) -> dict[str, Any]:
 
 
 @_in_several_processes
-def train_teacher(config: Config, *, tasks: Sequence[str], resume: bool, reporter: Reporter) -> list[TrainingResult]:
+def train_teacher(
+    config: Config, *, tasks: Sequence[str] | None = None, resume: bool = False, reporter: Reporter = SILENT
+) -> list[TrainingResult]:
     """Train a single-task network a task, one after the other.
 
     Args:
+        tasks: None for all of `data.tasks`.
         resume: go on from the last checkpoints; with several tasks, one that was not begun starts anew.
 
     Raises:
@@ -144,6 +147,7 @@ def train_teacher(config: Config, *, tasks: Sequence[str], resume: bool, reporte
     from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
 
+    tasks = config.data.tasks if tasks is None else tasks
     names = list(tasks)
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
@@ -175,7 +179,7 @@ def train_teacher(config: Config, *, tasks: Sequence[str], resume: bool, reporte
 
 
 @_in_several_processes
-def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> TrainingResult:
+def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = SILENT) -> TrainingResult:
     """Train the one network for all `data.tasks`, distilling from the teachers where `distill.lambda` is above 0.
 
     Raises:
@@ -225,11 +229,11 @@ def train_unified(config: Config, *, resume: bool, reporter: Reporter) -> Traini
 def evaluate(
     config: Config,
     *,
-    checkpoint: Path | None,
-    tasks: Sequence[str] | None,
-    splits: Sequence[str],
-    relative: bool,
-    reporter: Reporter,
+    checkpoint: Path | None = None,
+    tasks: Sequence[str] | None = None,
+    splits: Sequence[str] = ("test",),
+    relative: bool = False,
+    reporter: Reporter = SILENT,
 ) -> EvaluateResult:
     """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.comparison`.
 
@@ -256,13 +260,13 @@ def evaluate(
 def profile(
     config: Config,
     *,
-    checkpoint: Path | None,
-    of_config: bool,
-    image_size: int | None,
-    batch_size: int,
-    runs: int,
-    threads: int | None,
-    reporter: Reporter,
+    checkpoint: Path | None = None,
+    of_config: bool = False,
+    image_size: int | None = None,
+    batch_size: int = 1,
+    runs: int = 30,
+    threads: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> ProfileResult:
     """Count and time a network and its teachers; see `profiling.profile_network`.
 
@@ -290,32 +294,32 @@ def profile(
 def predict(
     config: Config,
     *,
-    pictures: Sequence[str],
-    checkpoint: Path | None,
-    score_threshold: float | None,
-    overlays: bool,
-    masks: bool,
-    reporter: Reporter,
-) -> PredictResult:
-    """Class, mask and boxes of pictures, written to {output}/predictions.
+    images: Sequence[str],
+    checkpoint: Path | None = None,
+    score_threshold: float | None = None,
+    overlays: bool = True,
+    masks: bool = True,
+    reporter: Reporter = SILENT,
+) -> PredictRun:
+    """Class, mask and boxes of images, written to {output}/predictions as the result is iterated over.
 
     Args:
-        pictures: files, folders and glob patterns.
-        checkpoint: None for the one that `shipped.find_student` gives.
+        images: files, folders and glob patterns.
+        checkpoint: None for the one that `checkpoint.networks.find_student` gives.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
 
     Raises:
-        OneheadError: see `picture_paths.find_pictures` and `prediction.predict_pictures`.
+        OneheadError: see `prediction.image_paths.find_pictures` and `prediction.predict.PredictRun`.
     """
     from onehead_cli.prediction.image_paths import FOLDER, find_pictures
 
     # A path that is mistyped is said before torch is waited for.
-    paths = find_pictures(pictures, skip=config.output / FOLDER, warn=reporter.warn)
+    paths = find_pictures(images, skip=config.output / FOLDER, warn=reporter.warn)
 
     from onehead_cli.checkpoint.networks import find_student
-    from onehead_cli.prediction.predict import predict_pictures
+    from onehead_cli.prediction.predict import PredictRun
 
-    return predict_pictures(
+    return PredictRun(
         paths,
         config,
         checkpoint=checkpoint or find_student(config.output, reporter),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -67,3 +68,23 @@ class Reporter(Protocol):
         A bar that is opened while another is open stands below it. unit: "bytes" where that is what is counted.
         """
         ...
+
+
+class Silent:
+    """Says nothing; the reporter of a program that wants the results alone."""
+
+    def note(self, message: str) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def track(self, label: str, total: int, *, unit: str = "") -> Iterator[Callable[[int, str], None]]:
+        yield lambda done, detail: None
+
+
+SILENT: Reporter = Silent()

@@ -27,7 +27,7 @@ from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import imagenet_classifier
-from onehead_cli.prediction.predict import Predictor
+from onehead_cli.prediction.predictor import Predictor
 from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
 from onehead_cli.tasks.detection.split import DetectionSplit

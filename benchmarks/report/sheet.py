@@ -15,7 +15,7 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.data.images import open_picture
 from onehead_cli.drawing import class_colours
-from onehead_cli.prediction.predict import Prediction, Predictor
+from onehead_cli.prediction.predictor import Prediction, Predictor
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.labels import Label

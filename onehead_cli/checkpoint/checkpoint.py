@@ -23,7 +23,6 @@ from onehead_cli.tasks.task import Reader, all_tasks, get_task
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
 FORMAT = 3
-
 _READABLE = (2, FORMAT)
 
 

@@ -26,14 +26,11 @@ from torch import Tensor
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 
 SUFFIX = ".safetensors"
-
 #: Larger files are not read: they are no checkpoint of a network that onehead trains.
 MAX_BYTES = 1 << 30
 
 _ENTRY = "onehead"
-
 _ZEROS = b"0" * 64
-
 _EXACT, _PLACES = ".exact", ".exact_at"
 
 

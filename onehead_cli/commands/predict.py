@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,9 @@ from onehead_cli.commands.console import table
 from onehead_cli.errors import DataError
 from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
+
+#: Records in the table.
+_SHOWN = 20
 
 
 @o.configured("output", "evaluation.batch_size", "device")
@@ -42,43 +44,41 @@ def predict(
     refuse_several("predict")
     from onehead_cli import engine
 
-    result = engine.predict(
+    run = engine.predict(
         call.config,
-        pictures=pictures,
+        images=pictures,
         checkpoint=checkpoint,
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
         reporter=call.console,
     )
+    from onehead_cli.tasks.task import all_tasks
+
+    first = list[dict[str, Any]]()
+    for record in run:
+        if len(first) < _SHOWN:
+            first.append(record)
     document = {
         "command": "predict",
-        "pictures": result.pictures,
-        "failed": result.failed,
-        "checkpoint": str(result.checkpoint),
-        "folder": str(result.folder),
-        "predictions": str(result.predictions),
+        "pictures": run.images,
+        "failed": run.failed,
+        "checkpoint": str(run.checkpoint),
+        "folder": str(run.folder),
+        "predictions": str(run.predictions),
     }
-    header = ["Picture", "Class", "Mask", "Boxes"]
-    title = "Predictions" if len(result.first) == result.pictures else f"The first {len(result.first)} predictions"
-    rows = [_row(record) for record in result.first if "error" not in record]
+    tasks = all_tasks(run.tasks)
+    title = "Predictions" if len(first) == run.images else f"The first {len(first)} predictions"
+    rows = [
+        [Path(record["file"]).name, *(task.record_cell(record) or "–" for task in tasks)]
+        for record in first
+        if "error" not in record
+    ]
+    header = ["Picture", *(task.record_column for task in tasks)]
     call.console.result(
         document,
-        table(title, header, rows, left=4),
-        f"{how_many(result.pictures - result.failed, 'picture')}: {result.predictions}",
+        table(title, header, rows, left=len(header)),
+        f"{how_many(run.images - run.failed, 'picture')}: {run.predictions}",
     )
-    if result.failed:
-        raise DataError(f"{result.failed} of {result.pictures} pictures failed")
-
-
-def _row(record: dict[str, Any]) -> list[str]:
-    """File, class, the three largest mask classes, how many boxes of each class; a dash for what is not there."""
-    cells = [Path(record["file"]).name]
-    cells.append(f"{record['class']['title']} {record['class']['probability']:.0%}" if "class" in record else "–")
-    area = record["width"] * record["height"]
-    pixels = record["mask"]["pixels"] if "mask" in record else {}
-    largest = [(name, count / area) for name, count in Counter(pixels).most_common(3) if count >= 0.005 * area]
-    cells.append(", ".join(f"{name} {share:.0%}" for name, share in largest) or "–")
-    boxes = Counter(box["label"] for box in record.get("boxes", ()))
-    cells.append(", ".join(f"{count} {label}" for label, count in boxes.most_common()) or "–")
-    return cells
+    if run.failed:
+        raise DataError(f"{run.failed} of {run.images} pictures failed")

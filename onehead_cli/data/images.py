@@ -22,22 +22,18 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-
 #: Larger pictures are refused before they are decoded.
 MAX_PIXELS = 100_000_000
-
 #: Of the bars that the letterbox fit adds, in each colour.
 BAR_GREY = 128
 
 # Pillow's own limit warns at a size of its choosing; MAX_PIXELS above is the one that counts.
 Image.MAX_IMAGE_PIXELS = None
-
 # Pillow warns about damaged metadata in many lines; the pixels are what counts. Not catch_warnings where they are read:
 # it must not be entered in several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
-
 #: What turns a picture upright, by EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

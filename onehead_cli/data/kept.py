@@ -22,7 +22,6 @@ from onehead_cli.data.images import BAR_GREY
 
 #: Pixels that are read on each side of a view, for the filters: of the view where it shrinks the image, else the image.
 _MARGIN = 2
-
 #: How many pixels more than S a view may so read, and for rounding to whole ones.
 _SPARE = 2 * _MARGIN + 3
 

@@ -13,14 +13,11 @@ SPLITS = ("train", "val", "test")
 DATASET_FOLDERS = {"cls": "imagenette-160", "seg": "mini_voc_seg", "det": "mini_coco_det"}
 
 ANNOTATION_FOLDER = "annotations"
-
 PICTURE_FOLDER = "JPEGImages"
-
 MASK_FOLDER = "SegmentationClass"
 
 #: Beside the splits of a segmentation dataset: a YAML list of class names, background first.
 CLASSES_FILE = "classes.yaml"
-
 MANIFEST_FILE = "manifest.json"
 
 #: Compared in lower case.

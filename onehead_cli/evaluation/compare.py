@@ -36,6 +36,7 @@ from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
 class EvaluateResult:
     """document: what evaluate.json holds. drops: one a task with a baseline. files: the report, where it was written.
 
+    baseline, unified: what the networks said of each image, by task.
     complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
     """
 
@@ -43,6 +44,8 @@ class EvaluateResult:
     drops: list[Drop]
     files: list[Path]
     complete: bool
+    baseline: Mapping[str, Result]
+    unified: Mapping[str, Result]
 
 
 def compare(
@@ -132,7 +135,9 @@ def compare(
     files: list[Path] = []
     if is_main():
         files = write_report(config.output, {"schema": SCHEMA, **document}, per_class, drops=drops, curves=curves)
-    return EvaluateResult(document, drops, files, complete=not is_student or len(drops) == len(wanted))
+    return EvaluateResult(
+        document, drops, files, complete=not is_student or len(drops) == len(wanted), baseline=baseline, unified=unified
+    )
 
 
 class _Reader:

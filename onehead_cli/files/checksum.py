@@ -15,9 +15,7 @@ from typing import BinaryIO
 from onehead_cli.errors import DataError
 
 _PREFIX = b"sha256:"
-
 _LENGTH = len(_PREFIX) + 2 * hashlib.sha256().digest_size
-
 _CHUNK = 1 << 20
 
 

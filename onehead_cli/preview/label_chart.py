@@ -10,13 +10,9 @@ from PIL import Image, ImageDraw
 from onehead_cli.drawing import Colour, class_colours, load_font, shortened
 
 _BAR, _GAP, _MARGIN = 13, 9, 20
-
 _BAR_WIDTH, _VALUE_WIDTH = 360, 76
-
 _MOST_ROWS = 100
-
 _BLACK, _PALE = (30, 33, 38), (224, 226, 230)
-
 #: Of the splits; told apart in grey too. Further splits get other colours.
 _COLOURS = ((38, 70, 120), (232, 145, 45), (70, 160, 130))
 

@@ -28,10 +28,8 @@ from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many, readable
 
 LABELS_FILE = "labels.json"
-
 #: On a sheet, shared out among the splits.
 _SAMPLES = 12
-
 _VOID = "void (no class)"
 
 

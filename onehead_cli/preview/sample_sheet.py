@@ -26,14 +26,10 @@ from onehead_cli.tasks.labels import Label
 from onehead_cli.wording import readable
 
 COLUMNS = 4
-
 #: What a picture is fitted into, in pixels.
 CELL = (400, 300)
-
 MARGIN = 16
-
 _LINE = 22
-
 #: A box of this share of its cell has its name beside it.
 _NAMED_FROM = 0.02
 

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from onehead_cli.network.onehead import OneHead
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-
 _RULES: tuple[tuple[Any, Any], ...] = (
     (_ConvNd, count_convNd),
     (nn.Linear, count_linear),

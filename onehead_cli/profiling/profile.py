@@ -29,10 +29,8 @@ from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import all_tasks, get_task
 
 PARAMETER_LIMIT = 8_000_000
-
 #: On a Tesla T4, for one picture of this side.
 LATENCY_LIMIT_MS = 150.0
-
 LATENCY_LIMIT_SIZE = 512
 
 #: Largest relative difference of the two counters that is not worth a warning.

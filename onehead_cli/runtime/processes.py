@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 #: One store serves all sessions of a process; each has names of its own in it.
 _sessions = itertools.count()
-
 #: Numbers in one message of `sum_gradients`.
 _BUCKET = 4_000_000
 

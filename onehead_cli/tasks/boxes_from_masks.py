@@ -22,20 +22,15 @@ from onehead_cli.tasks.segmentation.split import SegmentationSplit
 
 #: A component of less than this share of the picture is too small to be sure of.
 _MIN_SHARE = 0.002
-
 #: A component that fills less than this share of its box is rarely one whole object.
 _MIN_FILL = 0.15
-
 #: Components of a class whose gap is below this share of the larger one's longer side may be one object cut in two.
 _MAX_GAP = 0.08
-
 #: ... unless one has at least this many times the area of the other: that one is the object, the other a scrap.
 _SCRAP = 10.0
-
 #: Worn off at its edge by this share of the root of its area, a component that falls into several parts of at least
 #: the other share of it is taken for several objects that touch.
 _WEAR, _PART = 0.09, 0.15
-
 #: VOC leaves a border of some five pixels void round each object; half of it belongs to the object.
 _BORDER = 2
 

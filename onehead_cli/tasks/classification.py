@@ -336,6 +336,11 @@ class Classification(Task):
     ) -> ClassificationReader:
         return ClassificationReader(architecture.classes[self.name], thresholds["cells"], reading["pooling"])
 
+    record_column = "Class"
+
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        return f"{record['class']['title']} {record['class']['probability']:.0%}" if "class" in record else ""
+
     def show_label(self, split: Split, index: int) -> Label:
         assert isinstance(split, ClassificationSplit)
         return Label(text=split.classes[split.labels[index]])

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli import registry
-from onehead_cli.config.sections import Config, EvaluationConfig, ScheduleConfig
+from onehead_cli.config.sections import Config, EvaluationConfig
+from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Target
 from onehead_cli.data.cache import CPU, CacheBudget
 from onehead_cli.data.format import Listing
@@ -278,6 +279,13 @@ class Task(ABC):
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         """Further counts of a split's labels, as plain values by key."""
         return {}
+
+    #: The column of a prediction in tables.
+    record_column: ClassVar[str]
+
+    @abstractmethod
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        """What that column says of an image's record; empty where there is nothing of it."""
 
     #: What the table of a split's labels counts.
     counts_title: ClassVar[str] = "pictures"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from onehead_cli.config.sections import ScheduleConfig
+from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Batch
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import NonFiniteLossError

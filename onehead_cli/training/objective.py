@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from onehead_cli.config.sections import ScheduleConfig
+from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Batch
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.network.onehead import OneHead

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from onehead_cli.config.sections import ScheduleConfig, StudentConfig
+from onehead_cli.config.training import ScheduleConfig, StudentConfig
 from onehead_cli.training.objective import Objective
 
 

@@ -15,7 +15,7 @@ from tiny import TINY
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.registry import TASKS
@@ -108,7 +108,7 @@ def test_the_ignore_index_is_read_as_void(own, capsys):
     assert run(["prepare-data", "--check", str(own), "--quiet"]) == 0
     data = load_config(own).data
     read = load_split("seg", "train", data, interpolation="bicubic", budget=CacheBudget(0))
-    for index, path in enumerate(read.mask_paths):
+    for index, path in enumerate(read.listing.masks):
         assert (read.mask(index) == expected[path]).all()
     # 255 now means nothing.
     Image.fromarray(expected[path]).save(path)
@@ -116,11 +116,12 @@ def test_the_ignore_index_is_read_as_void(own, capsys):
 
 
 def test_a_manifest_counts_only_for_what_is_read_beside_it(own, tiny_data):
-    elsewhere = load_config(own).data.model_copy(update={"root": tiny_data})
-    beside = DataConfig(root=tiny_data)
+    own_data = load_config(own).data
+    elsewhere = Config(data=own_data.model_copy(update={"root": tiny_data}))
+    beside = Config(data=DataConfig(root=tiny_data))
     digest = hashlib.sha256((tiny_data / "manifest.json").read_bytes()).hexdigest()
     assert manifest_hash(beside, TASKS) == digest and manifest_hash(elsewhere, TASKS) is None
-    partly = elsewhere.model_copy(update={"det_annotations": None})
+    partly = Config(data=elsewhere.data.model_copy(update={"det_annotations": None}))
     assert manifest_hash(partly, TASKS) == manifest_hash(partly, ["det"]) == digest
     assert manifest_hash(partly, ["cls", "seg"]) is None
     named = beside.model_copy(update={"cls_root": tiny_data / "imagenette-160"})

@@ -110,15 +110,15 @@ def test_a_missing_teacher_is_an_error_that_says_what_to_do(tiny_data, trained, 
 
 def test_fault_32_loss_that_is_not_finite_stops_before_the_step(tiny_data, tmp_path, monkeypatch, capsys):
     """A loss that is not finite ends the run before the step, names task and pictures, and leaves the last save."""
-    from onehead_cli.training import objective
+    from onehead_cli.tasks.segmentation import task as segmentation
 
-    real, calls = objective.segmentation_loss, []
+    real, calls = segmentation.segmentation_loss, []
 
     def broken(maps, masks, **how):
         calls.append(1)
         return real(maps, masks, **how) * (float("nan") if len(calls) > 9 else 1)
 
-    monkeypatch.setattr(objective, "segmentation_loss", broken)
+    monkeypatch.setattr(segmentation, "segmentation_loss", broken)
     base = [
         "train-teacher",
         "--task",
@@ -340,11 +340,11 @@ def test_fault_35_out_of_memory_is_one_line_with_advice(
     allocate, teacher_command, stopped, tmp_path, monkeypatch, capsys
 ):
     """Out of memory, on CPU or GPU, is one line that names --batch-size and --image-size; the last save is whole."""
-    from onehead_cli.training import objective
+    from onehead_cli.tasks import classification
 
     shutil.copytree(stopped, tmp_path / "out")
     before = (tmp_path / "out" / "cls_last.pth").read_bytes()
-    monkeypatch.setattr(objective, "classification_loss", lambda *args, **kwargs: allocate())
+    monkeypatch.setattr(classification, "classification_loss", lambda *args, **kwargs: allocate())
     assert run([*teacher_command, "--output", str(tmp_path / "out"), "--resume"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == "error: out of memory: lower --batch-size or --image-size"

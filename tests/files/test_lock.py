@@ -86,7 +86,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
         "import os, sys, time; from pathlib import Path; from onehead_cli.files.lock import take_lock\n"
         f"with take_lock(Path({str(tmp_path / 'one.lock')!r})):\n"
         "    child = os.fork()\n"
-        "    if child: print(child, flush=True)\n"
+        "    if not child: print(os.getpid(), flush=True)\n"  # once it has closed what it inherited
         "    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:

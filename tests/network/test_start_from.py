@@ -15,7 +15,7 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def architecture(classes=CLASSES, tasks=None, *, boxes=2, backbone="mobilenetv3_small_050"):
-    return Architecture(backbone, classes, boxes, tuple(tasks or classes))
+    return Architecture(backbone, classes, tuple(tasks or classes), of_tasks={"boxes_per_cell": boxes})
 
 
 def network(arch, seed):
@@ -36,7 +36,7 @@ def checkpoint(arch):
 def started(arch, source):
     """A new network's maps, what started anew, and the maps of the source."""
     model = network(arch, seed=2)
-    anew = start_from(model, arch, source)
+    anew = start_from(model, arch, source.model(), source.architecture)
     with torch.no_grad():
         return model(IMAGES), anew, source.model()(IMAGES)
 
@@ -85,7 +85,7 @@ def test_a_task_more_starts_anew_and_the_others_hear_its_neck_only_through_the_h
     arch = architecture()
     model = network(arch, seed=2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert start_from(model, arch, source) == ["det"]
+    assert start_from(model, arch, source.model(), source.architecture) == ["det"]
     for key, value in model.state_dict().items():
         if key.startswith(("necks.det", "identity.det")):
             assert torch.equal(value, before[key]), key
@@ -115,4 +115,4 @@ def test_another_backbone_is_refused():
     with pytest.raises(
         ConfigError, match=r"has the backbone mobilenetv3_small_050, model.backbone is mobilenetv3_small_075"
     ):
-        start_from(network(arch, 0), arch, checkpoint(architecture()))
+        start_from(network(arch, 0), arch, network(architecture(), 1), architecture())

@@ -492,7 +492,7 @@ def test_an_interrupted_run_keeps_what_it_has_done_and_reads_no_further_than_its
         _picture(tmp_path / f"in/{number}.png")
     config = load_config(None, {"output": tmp_path, "evaluation.batch_size": 2, "device": "cpu"})
     with pytest.raises(KeyboardInterrupt):
-        prediction.predict_pictures(
+        run_of_all = prediction.PredictRun(
             sorted((tmp_path / "in").iterdir()),
             config,
             checkpoint=checkpoint,
@@ -501,5 +501,6 @@ def test_an_interrupted_run_keeps_what_it_has_done_and_reads_no_further_than_its
             masks=True,
             reporter=_StopAfter(3),
         )
+        list(run_of_all)
     assert len(_records(tmp_path)) == 3
     assert len(opened) == 4

@@ -13,7 +13,7 @@ from onehead_cli.drawing import Rect, class_colours, place_label
 from onehead_cli.tasks.canvas import Canvas, drawing_copy
 from onehead_cli.tasks.classification import FoundClass
 from onehead_cli.tasks.detection.decode import Detections
-from onehead_cli.tasks.detection.task import FoundBoxes
+from onehead_cli.tasks.detection.reader import FoundBoxes
 from onehead_cli.tasks.segmentation.task import FoundMask
 from onehead_cli.tasks.task import Found, get_task
 from onehead_cli.wording import readable

@@ -26,10 +26,11 @@ from onehead_cli.registry import TASKS
 from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.processes import session
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.segmentation import task as segmentation
 from onehead_cli.tasks.task import get_task
-from onehead_cli.training import objective
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.training.terms import build_terms
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -58,15 +59,18 @@ def everything(root: Path) -> dict[str, object]:
 
 
 def training(config: Config, tasks: tuple[str, ...], *, distils: bool = True) -> TrainingLoop:
-    architecture = architecture_for(config, tasks)
-    loop = build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
+    listings = Listings(config)
+    architecture = architecture_for(config, tasks, listings)
+    loop = build_loop(architecture, config, teachers={}, listings=listings, reporter=Console(quiet=True))
     if distils and len(tasks) > 1:
-        loop.objective.teachers = {
+        teachers = {
             task: build_model(Architecture(BACKBONE, architecture.classes, (task,), of_tasks={"boxes_per_cell": 2}))
             .eval()
             .requires_grad_(False)
             for task in tasks
         }
+        terms = build_terms(loop.objective.supervised.setting, teachers, loop.loader.device)
+        loop.objective.terms.update({term.name: term for term in terms})
     return loop
 
 
@@ -113,7 +117,7 @@ def error_of_a_loss(loop: TrainingLoop) -> str:
     def broken(maps: torch.Tensor, masks: torch.Tensor, **settings: float) -> torch.Tensor:
         return maps.mean((1, 2, 3)) * (nan if last else 1)
 
-    with mock.patch.object(objective, "segmentation_loss", broken):
+    with mock.patch.object(segmentation, "segmentation_loss", broken):
         try:
             next(loop.run())
         except NonFiniteLossError as error:

@@ -6,16 +6,19 @@ import json
 
 import pytest
 import torch
-from test_buffer import make_batches, make_objective
+from test_buffer import make_batches, make_objective, teachers_of
 from tiny import SMALL
 
 from onehead_cli.app import run
+from onehead_cli.config.sections import Config
 from onehead_cli.tasks.classification import distil_classes
 from onehead_cli.tasks.detection.loss import detection_loss
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.soft_targets import distil_cells
+from onehead_cli.training import terms
+from onehead_cli.training.terms import Pass
 
-SHARED = {1: 0}  # mask label 1 is detection class 0; class 1 is labelled on detection pictures alone
+LABELLED = (0,)  # detection class 0 is in the masks too; class 1 is labelled on detection pictures alone
 
 
 def _images(batch):
@@ -24,57 +27,62 @@ def _images(batch):
 
 def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_pictures():
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
-    objective.shared = SHARED
     boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
-    borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool))
-    batch["seg"].mask_boxes = borrowed
+    borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool), LABELLED)
+    batch["seg"].also = {"det": borrowed}
     _, parts = objective(batch)
     maps = objective.model(_images(batch))["det"]
     sizes = {"num_classes": 2, "image_size": 64}
     own = detection_loss(maps[4:], batch["det"].target, **sizes)
-    from_masks = detection_loss(maps[2:4], borrowed, labelled=[0], **sizes)
+    from_masks = detection_loss(maps[2:4], borrowed, **sizes)
     assert parts["det"].item() == pytest.approx((own.sum() + from_masks.sum()).item() / 4, rel=1e-5)
 
 
 def test_a_detection_teacher_may_see_segmentation_pictures_for_their_boxes_alone():
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
-    objective.shared = SHARED
-    boxes = DetectionTarget(torch.zeros(2, 1, 4), torch.full((2, 1), -1), torch.zeros(2, 1, dtype=torch.bool))
-    batch["seg"].mask_boxes = boxes
-    only = {"seg": batch["seg"]}
-    outputs = {"det": objective.model(_images(only))["det"]}
-    parts = objective._task_losses(outputs, only)
-    expected = detection_loss(outputs["det"], boxes, num_classes=2, image_size=64, labelled=[0]).mean()
+    padding, none = torch.full((2, 1), -1), torch.zeros(2, 1, dtype=torch.bool)
+    boxes = DetectionTarget(torch.zeros(2, 1, 4), padding, none, LABELLED)
+    batch["seg"].also = {"det": boxes}
+    only, images = {"seg": batch["seg"]}, batch["seg"].images
+    trunk = objective.model.trunk(images)
+    features = objective.model.features(trunk)
+    outputs = {"det": objective.model.maps(features)["det"]}
+    parts = objective.supervised(Pass(objective.model, only, images, trunk, features, outputs, torch.float32))
+    expected = detection_loss(outputs["det"], boxes, num_classes=2, image_size=64).mean()
     assert list(parts) == ["det"] and parts["det"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_teacher_labels_the_images_of_all_tasks_where_asked():
-    objective, [batch] = make_objective(torch.float32), make_batches(1, torch.float32)
-    config = objective.config
-    terms = {}
+    [batch], found = make_batches(1, torch.float32), {}
     for images in ("own", "all"):
-        distill = config.distill.model_copy(update={"images": images})
-        objective.config = config.model_copy(update={"distill": distill})
-        terms[images] = objective(batch)[1]["kd_seg"].item()
+        objective = make_objective(torch.float32, distill={"images": images})
+        found[images] = objective(batch)[1]["kd_seg"].item()
     with torch.no_grad():
         student = objective.model(_images(batch))["seg"]
-        teacher = objective.teachers["seg"](_images(batch))["seg"]
-    each = distil_cells(student, teacher, temperature=config.distill.temperature)
-    assert terms == pytest.approx({"own": each[2:4].mean().item(), "all": each.mean().item()}, rel=1e-5)
+        teacher = teachers_of(objective)["seg"](_images(batch))["seg"]
+    each = distil_cells(student, teacher, temperature=Config().distill.temperature)
+    assert found == pytest.approx({"own": each[2:4].mean().item(), "all": each.mean().item()}, rel=1e-5)
 
 
-def test_the_backbone_s_classifier_is_one_more_teacher():
-    objective, [batch] = make_objective(torch.float32), make_batches(1, torch.float32)
-    plain, _ = objective(batch)
+class _Classifier(torch.nn.Module):
     said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
-    objective.imagenet = lambda images: said[: len(images)]
+
+    def forward(self, images):
+        return self.said[: len(images)]
+
+
+def test_the_backbone_s_classifier_is_one_more_teacher(monkeypatch):
+    [batch] = make_batches(1, torch.float32)
+    plain, _ = make_objective(torch.float32)(batch)
+    monkeypatch.setattr(terms, "imagenet_classifier", lambda *of: _Classifier())
+    objective = make_objective(torch.float32, student={"imagenet_teacher": True})
     total, parts = objective(batch)
     student = objective.model(_images(batch))["cls"][:2]
-    settings = {"cell_threshold": objective.config.model.cell_threshold, "temperature": 2.0}
-    term = distil_classes(student, said[..., None, None], **settings).mean()
+    settings = {"cell_threshold": Config().model.cell_threshold, "temperature": 2.0}
+    term = distil_classes(student, _Classifier.said[..., None, None], **settings).mean()
     assert parts["kd_imagenet"].item() == pytest.approx(term.item(), rel=1e-5)
     # Four teachers instead of three share lambda; the new term, which has no running mean yet, is divided by itself.
-    share = objective.config.distill.lambda_
+    share = Config().distill.lambda_
     others = sum(
         parts[name].item() / objective.normaliser.scale(name, parts[name]) for name in ("kd_cls", "kd_seg", "kd_det")
     )

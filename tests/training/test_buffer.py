@@ -4,32 +4,32 @@ import copy
 
 import pytest
 import torch
+from loading import tensors
 
 from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import TaskBatch
 from onehead_cli.network.onehead import build_model
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.classification import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.segmentation.split import Masks
+from onehead_cli.tasks.task import Setting
 from onehead_cli.training.loop import gather_buffer
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.training.terms import Supervised, build_terms
 
 CLASSES = {"cls": ["a", "b", "c"], "seg": ["bg", "x", "y"], "det": ["p", "q"]}
 
 
-def make_objective(dtype, teachers=True):
+def make_objective(dtype, teachers=True, **changes):
+    """A student's objective as a training builds it. changes: sections of the config, as dicts."""
     torch.manual_seed(0)
-    architecture = Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 2})
-    model = build_model(architecture).to(dtype).eval()  # eval: batch-norm is frozen
-    frozen = {}
-    if teachers:
-        for task in TASKS:
-            frozen[task] = (
-                build_model(Architecture("mobilenetv3_small_050", CLASSES, (task,), of_tasks={"boxes_per_cell": 2}))
-                .to(dtype)
-                .eval()
-            )
+    config = Config.model_validate(changes)
+    setting = Setting(_architecture(TASKS), config, config.student)
+    model = build_model(setting.architecture).to(dtype).eval()  # eval: batch-norm is frozen
+    frozen = {task: build_model(_architecture((task,))).to(dtype).eval() for task in TASKS} if teachers else {}
     normaliser = LossNormaliser()
     normaliser.update(
         {"cls": 1.5, "seg": 0.7, "det": 3.0, "kd_cls": 0.3, "kd_seg": 0.5, "kd_det": 2.0}, first_epoch=True
@@ -37,8 +37,23 @@ def make_objective(dtype, teachers=True):
     weights = TaskWeights(TASKS).to(dtype)
     with torch.no_grad():
         weights.r.copy_(torch.tensor([0.3, -0.4, 1.0]))
-    config = Config()
-    return Objective(model, weights, normaliser, frozen, None, {}, config, config.student, 2, torch.float32)
+    return Objective(
+        model,
+        Supervised(weights, setting),
+        build_terms(setting, frozen, torch.device("cpu")),
+        normaliser,
+        schedule=config.student,
+        precision=torch.float32,
+    )
+
+
+def _architecture(tasks):
+    return Architecture("mobilenetv3_small_050", CLASSES, tasks, of_tasks={"boxes_per_cell": 2})
+
+
+def teachers_of(objective):
+    """The frozen networks that it asks, by task."""
+    return dict(zip(TASKS, objective.terms["distilled"].frozen(), strict=True))
 
 
 def make_batches(count, dtype):
@@ -53,8 +68,8 @@ def make_batches(count, dtype):
         target = DetectionTarget(boxes, torch.tensor([[0, 1, -1], [1, -1, -1]]), torch.zeros(2, 3, dtype=torch.bool))
         batches.append(
             {
-                "cls": TaskBatch(images["cls"], torch.randint(3, (2,), generator=generator), ["a", "b"]),
-                "seg": TaskBatch(images["seg"], masks, ["c", "d"]),
+                "cls": TaskBatch(images["cls"], ClassLabels(torch.randint(3, (2,), generator=generator)), ["a", "b"]),
+                "seg": TaskBatch(images["seg"], Masks(masks), ["c", "d"]),
                 "det": TaskBatch(images["det"], target, ["e", "f"]),
             }
         )
@@ -65,13 +80,8 @@ def join(batches):
     joined = {}
     for task in TASKS:
         parts = [b[task] for b in batches]
-        target = parts[0].target
-        if isinstance(target, DetectionTarget):
-            target = DetectionTarget(
-                *(torch.cat([getattr(p.target, f) for p in parts]) for f in ("boxes", "labels", "crowd"))
-            )
-        else:
-            target = torch.cat([p.target for p in parts])
+        columns = zip(*(tensors(p.target) for p in parts), strict=True)
+        target = type(parts[0].target)(*map(torch.cat, columns))
         joined[task] = TaskBatch(torch.cat([p.images for p in parts]), target, [n for p in parts for n in p.names])
     return joined
 
@@ -133,23 +143,19 @@ def test_lambda_scales_the_mean_of_the_normalised_terms():
 
 
 def test_teachers_label_the_pictures_of_all_tasks_on_request():
-    objective = make_objective(torch.float32)
-    seen = []
-    for task, teacher in objective.teachers.items():
-        teacher.register_forward_hook(lambda m, args, out, task=task: seen.append((task, len(args[0]))))
     batch = make_batches(1, torch.float32)[0]
-    objective(batch)
-    assert seen == [(t, 2) for t in TASKS]
-    seen.clear()
-    objective.config = Config.model_validate({"distill": {"images": "all"}})
-    objective(batch)
-    assert seen == [(t, 6) for t in TASKS]
+    for changes, images in ({}, 2), ({"distill": {"images": "all"}}, 6):
+        objective, seen = make_objective(torch.float32, **changes), []
+        for task, teacher in teachers_of(objective).items():
+            teacher.register_forward_hook(lambda m, args, out, task=task, seen=seen: seen.append((task, len(args[0]))))
+        objective(batch)
+        assert seen == [(t, images) for t in TASKS]
 
 
 def test_the_teacher_sees_the_very_view_of_the_student():
     objective = make_objective(torch.float32)
     batch, got = make_batches(1, torch.float32)[0], {}
-    for task, teacher in objective.teachers.items():
+    for task, teacher in teachers_of(objective).items():
         teacher.register_forward_hook(lambda m, args, out, task=task: got.update({task: args[0].clone()}))
     objective(batch)
     for task in TASKS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loading import load_split
 from runs import lines
 from test_buffer import make_batches, make_objective
 from tiny import SMALL
@@ -11,11 +12,13 @@ from tiny import SMALL
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config
-from onehead_cli.evaluation import evaluator as evaluate
-from onehead_cli.prediction import predict as prediction
+from onehead_cli.config.sections import Config
+from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.detection import task as detection
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import detection_loss
 from onehead_cli.tasks.detection.target import DetectionTarget
+from onehead_cli.tasks.task import Setting, get_task
 from onehead_cli.training.resume import changed_settings
 
 ALL_KEYS = [
@@ -36,18 +39,26 @@ ALL_KEYS = [
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0, 3.0])
 def test_images_with_boxes_from_masks_count_by_their_weight(weight):
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
-    objective.shared = {1: 0}
-    detection = objective.config.detection.model_copy(update={"mask_box_weight": weight})
-    objective.config = objective.config.model_copy(update={"detection": detection})
     boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
-    borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool))
-    batch["seg"].mask_boxes = borrowed
+    labels, crowd = torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool)
+    borrowed = DetectionTarget(boxes, labels, crowd, labelled=(0,), weight=weight)
+    batch["seg"].also = {"det": borrowed}
     _, parts = objective(batch)
     maps = objective.model(torch.cat([part.images for part in batch.values()]))["det"]
     true = detection_loss(maps[4:], batch["det"].target, num_classes=2, image_size=64)
-    from_masks = detection_loss(maps[2:4], borrowed, labelled=[0], num_classes=2, image_size=64)
+    from_masks = detection_loss(maps[2:4], borrowed, num_classes=2, image_size=64)
     expected = (true.sum() + weight * from_masks.sum()) / (2 + weight * 2)
     assert parts["det"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_boxes_of_masks_come_with_the_weight_of_the_config_and_the_classes_that_both_know(tiny_data):
+    config = Config.model_validate({"data": {"root": tiny_data}, "detection": {"mask_box_weight": 0.25}})
+    split = load_split("seg", "train", config)
+    classes = {"seg": split.classes, "det": ["unknown", split.classes[2], split.classes[1]]}
+    setting = Setting(Architecture("mobilenetv3_small_050", classes, ("det",)), config, config.teacher)
+    get_task("det").borrow(split, setting)
+    borrowed = split.batch([0]).also["det"]
+    assert (borrowed.weight, borrowed.labelled) == (0.25, (1, 2))
 
 
 def options(*settings):
@@ -76,8 +87,8 @@ def test_whether_confidence_ranks_boxes_is_logged_where_boxes_are_found(changed)
 
 def test_a_checkpoint_says_what_its_sizes_are_counted_in(changed, tiny_data, tmp_path, monkeypatch):
     student, teacher = (load_checkpoint(changed / f"{name}_best.pth") for name in ("all", "det"))
-    assert student.architecture.priors == teacher.architecture.priors != ()
-    assert student.architecture.size_unit == teacher.architecture.size_unit == student.model().size_unit == "cells"
+    assert student.architecture.of_tasks["priors"] == teacher.architecture.of_tasks["priors"] != []
+    assert student.architecture.of_tasks["size_unit"] == teacher.architecture.of_tasks["size_unit"] == "cells"
     # The commands read by it, though their own default is to count in shares of the input.
     units = []
 
@@ -85,8 +96,7 @@ def test_a_checkpoint_says_what_its_sizes_are_counted_in(changed, tiny_data, tmp
         units.append(size_unit)
         return decode_boxes(maps, classes, size_unit)
 
-    monkeypatch.setattr(evaluate, "decode_boxes", record)
-    monkeypatch.setattr(prediction, "decode_boxes", record)
+    monkeypatch.setattr(detection, "decode_boxes", record)
     assert run(["evaluate", "--data", str(tiny_data), "--output", str(changed), "--task", "det", "--quiet"]) == 0
     read = len(units)
     images = tiny_data / "mini_coco_det" / "test"
@@ -97,7 +107,10 @@ def test_a_checkpoint_says_what_its_sizes_are_counted_in(changed, tiny_data, tmp
 def test_a_student_counts_sizes_as_its_teachers_do(changed, tiny_data, tmp_path, capsys):
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--teachers", str(changed), "--epochs", "1", *SMALL]
     assert run(["train-unified", *where]) == 1
-    assert "teacher det counts the sizes of boxes in cells, the student in input" in capsys.readouterr().err
+    assert (
+        "teacher det cannot teach this student: it has the boxes, of another number per cell or unit"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,9 @@ def test_fault_46_a_process_that_dies_or_hangs_ends_the_others(tiny_data, tmp_pa
     assert "error: process 1 of 2 waited in vain for another, which ended" in said
 
     hangs = (
-        "import time; from onehead_cli import launch\n"
-        "from onehead_cli.config.load import Config; from onehead_cli.runtime.processes import session, sum_number\n"
+        "import time; from onehead_cli.runtime import launch\n"
+        "from onehead_cli.config.sections import Config\n"
+        "from onehead_cli.runtime.processes import session, sum_number\n"
         "with session(Config(device='cpu', distributed_timeout=3)):\n"
         "    assert sum_number(1.5) == 3\n"
         "    if launch.rank() == 1: time.sleep(100)\n"
@@ -162,7 +163,7 @@ def test_fault_46_a_process_that_dies_or_hangs_ends_the_others(tiny_data, tmp_pa
 def test_an_error_of_one_process_alone_is_said_once_and_ends_all(tiny_data, tmp_path):
     """The data lack on the second machine: the first neither waits for it nor blames it in words of its own."""
     script = (
-        "import sys; from onehead_cli import launch; from onehead_cli.app import run\n"
+        "import sys; from onehead_cli.runtime import launch; from onehead_cli.app import run\n"
         f"data = [{str(tiny_data)!r}, {str(tmp_path / 'nowhere')!r}][launch.rank()]\n"
         "sys.exit(run([*sys.argv[1:], '--data', data]))\n"
     )
@@ -175,7 +176,7 @@ def test_an_error_of_one_process_alone_is_said_once_and_ends_all(tiny_data, tmp_
 def test_a_signal_before_the_training_is_said_once_and_ends_all(tiny_data, tmp_path):
     """In the scan, for which the second process waits, there is nothing to save: the process ends at once."""
     script = (
-        "import os, signal, sys, time; from onehead_cli import app; from onehead_cli.datasets import bad_files\n"
+        "import os, signal, sys, time; from onehead_cli import app; from onehead_cli.data.scan import bad_files\n"
         "def scan(*args):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"

@@ -16,12 +16,12 @@ from tiny import SMALL
 from torch.nn import functional as F
 
 from onehead_cli.app import run
-from onehead_cli.config.sections import Config
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import ImageNetCells
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.soft_targets import distil_cells
+from onehead_cli.training import terms
 from onehead_cli.training.loop import gather_buffer
 
 BACKBONE = "mobilenetv3_small_050"
@@ -36,63 +36,69 @@ def weights(tmp_path_factory):
     return ["--backbone-weights", str(path)]
 
 
-def with_cells(objective, weight):
-    torch.manual_seed(5)
-    objective.cells = ImageNetCells(create_backbone(BACKBONE), torch.nn.Linear(1024, 7))
-    objective.auxiliary = torch.nn.Conv2d(640, 7, 1)
-    objective.config = Config.model_validate({"segmentation": {"imagenet_cells": weight}})
-    return objective
+@pytest.fixture
+def with_cells(monkeypatch):
+    """Builds an objective with the cells of a classifier of random weights; gives both."""
+
+    def build(weight, *, teachers=False, backbone=BACKBONE):
+        torch.manual_seed(5)
+        features = create_backbone(backbone)
+        cells = ImageNetCells(features, torch.nn.Linear(features.out_channels, 7))
+        monkeypatch.setattr(terms, "imagenet_cells", lambda *of: cells)
+        return make_objective(torch.float32, teachers, segmentation={"imagenet_cells": weight}), cells
+
+    return build
 
 
 @pytest.mark.parametrize("teachers", [False, True])
-def test_the_term_is_the_mean_over_all_images_with_a_weight_of_its_own(teachers):
+def test_the_term_is_the_mean_over_all_images_with_a_weight_of_its_own(teachers, with_cells):
     [batch] = make_batches(1, torch.float32)
     plain, parts_before = make_objective(torch.float32, teachers)(batch)
-    objective = with_cells(make_objective(torch.float32, teachers), 0.5)
+    objective, cells = with_cells(0.5, teachers=teachers)
     objective.normaliser.update({"kd_cells": 4.0}, first_epoch=True)
     total, parts = objective(batch)
     images = torch.cat([part.images for part in batch.values()])
     trunk = objective.model.trunk(images)
     features = objective.model.features(trunk)
-    mine = objective.auxiliary(F.avg_pool2d(features, 2))
+    mine = objective.terms["cells"].layer(F.avg_pool2d(features, 2))
     assert mine.shape == (6, 7, 2, 2)
-    expected = distil_cells(mine, objective.cells(images), temperature=2.0).mean().item()
+    expected = distil_cells(mine, cells(images), temperature=2.0).mean().item()
     assert parts["kd_cells"].item() == pytest.approx(expected, rel=1e-4) and expected > 0
     assert total.item() == pytest.approx(plain.item() + 0.5 * expected / 4, rel=1e-4)
     assert {name: parts[name].item() for name in parts_before} == {n: p.item() for n, p in parts_before.items()}
 
 
-def test_its_layer_learns_as_in_one_big_batch_and_the_classifier_does_not():
+def test_its_layer_learns_as_in_one_big_batch_and_the_classifier_does_not(with_cells):
     batches = make_batches(2, torch.float32)
-    objective = with_cells(make_objective(torch.float32, teachers=False), 1.0)
+    objective, cells = with_cells(1.0)
+    layer = objective.terms["cells"].layer
     objective.normaliser.update({"kd_cells": 1.0}, first_epoch=True)
     gather_buffer(objective, batches, 2)
-    buffered = objective.auxiliary.weight.grad.clone()
-    objective.auxiliary.zero_grad()
+    buffered = layer.weight.grad.clone()
+    layer.zero_grad()
     objective.model.zero_grad()
     (sum(objective(batch)[0] for batch in batches) / 2).backward()
-    torch.testing.assert_close(objective.auxiliary.weight.grad, buffered)
-    assert buffered.any() and all(p.grad is None for p in objective.cells.parameters())
+    torch.testing.assert_close(layer.weight.grad, buffered)
+    assert buffered.any() and all(p.grad is None for p in cells.parameters())
 
 
-def test_it_goes_on_from_the_trunk_of_the_network_where_that_is_its_own():
+def test_it_goes_on_from_the_trunk_of_the_network_where_that_is_its_own(with_cells):
     [batch] = make_batches(1, torch.float32)
-    objective = with_cells(make_objective(torch.float32, teachers=False), 1.0)
-    objective.cells = ImageNetCells(create_backbone("test_efficientnet"), torch.nn.Linear(256, 7)).eval()
-    objective.model.backbone = objective.cells.backbone  # equal layers
+    objective, cells = with_cells(1.0, backbone="test_efficientnet")
+    objective.model.backbone = cells.backbone  # equal layers
     objective.model.upsample.conv = torch.nn.Conv2d(256, 2560, 1, bias=False)
     _, whole = objective(batch)
     objective.model.backbone.freeze(2)
-    objective._split.clear()
-    objective.cells.forward = None  # not called
+    objective.terms["cells"]._split.clear()
+    cells.forward = None  # not called
     _, shared = objective(batch)
     torch.testing.assert_close(shared["kd_cells"], whole["kd_cells"])
 
 
-def test_a_loss_of_the_cells_that_is_no_number_names_all_images():
+def test_a_loss_of_the_cells_that_is_no_number_names_all_images(with_cells):
     [batch] = make_batches(1, torch.float32)
-    objective = with_cells(make_objective(torch.float32, teachers=False), 1.0)
-    torch.nn.init.constant_(objective.auxiliary.bias, torch.nan)
+    objective, _ = with_cells(1.0)
+    torch.nn.init.constant_(objective.terms["cells"].layer.bias, torch.nan)
     with pytest.raises(NonFiniteLossError, match="'kd_cells' is nan on the batch a, b, c, d, e, f"):
         objective(batch)
 
@@ -111,7 +117,7 @@ def test_a_run_with_all_keys_that_was_stopped_ends_as_one_that_was_not(name, wei
     assert run([*command, "--output", str(tmp_path / "stopped"), "--resume"]) == 0
     assert_same_run(tmp_path / "straight", tmp_path / "stopped", name)
     last = read(tmp_path / "straight" / f"{name}_last.pth")
-    assert last["training"]["auxiliary"]["weight"].shape == (1000, 640, 1, 1)
+    assert last["training"]["auxiliary"]["cells.layer.weight"].shape == (1000, 640, 1, 1)
     assert not any("auxiliary" in key for key in last["weights"])
     steps = [record for record in lines(tmp_path / "straight" / f"{name}.jsonl") if record["kind"] == "step"]
     assert all(record["losses"]["kd_cells"] > 0 for record in steps)

@@ -9,16 +9,20 @@ from onehead_cli.config.sections import Config
 from onehead_cli.network.onehead import build_model
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.task import Setting
 from onehead_cli.training.ema import WeightAverage
+from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
-from onehead_cli.training.task_weights import TaskWeights
+from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
+from onehead_cli.training.terms import Supervised
 
 CLASSES = {task: ["a", "b"] for task in TASKS}
+ARCHITECTURE = Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 1})
 
 
 def tiny_model():
     torch.manual_seed(0)
-    return build_model(Architecture("mobilenetv3_small_050", CLASSES, TASKS, of_tasks={"boxes_per_cell": 1}))
+    return build_model(ARCHITECTURE)
 
 
 def test_rate_rises_in_a_line_and_falls_as_a_cosine():
@@ -31,7 +35,9 @@ def test_rate_rises_in_a_line_and_falls_as_a_cosine():
 
 def test_backbone_has_its_own_rate_and_norms_have_no_decay():
     model, weights, config = tiny_model(), TaskWeights(TASKS), Config().student
-    optimizer = build_optimizer(model, weights, config)
+    supervised = Supervised(weights, Setting(ARCHITECTURE, Config(), config))
+    objective = Objective(model, supervised, [], LossNormaliser(), schedule=config, precision=torch.float32)
+    optimizer = build_optimizer(objective, config)
     set_lr(optimizer, 0.5)
     rate, decay = {}, {}
     for group in optimizer.param_groups:

@@ -17,7 +17,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.config.load import load_config
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.training import objective
+from onehead_cli.tasks import classification
 from onehead_cli.training.resume import changed_settings
 
 TEACHER = ["train-teacher", "--task", "cls"]
@@ -66,8 +66,8 @@ def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
 
 def test_a_run_killed_in_mid_buffer_repeats_the_buffer_and_draws_the_same_numbers(tiny_data, tmp_path, monkeypatch):
     """The loss draws from torch's generator here, whose state has to come back as well."""
-    real = objective.classification_loss
-    monkeypatch.setattr(objective, "classification_loss", lambda *a, **k: real(*a, **k) * (1 + torch.rand(())))
+    real = classification.classification_loss
+    monkeypatch.setattr(classification, "classification_loss", lambda *a, **k: real(*a, **k) * (1 + torch.rand(())))
     command = [*TEACHER, "--data", str(tiny_data), "--epochs", "2", *SMALL]
     command += ["--set", "teacher.buffer_size=2", "--set", "teacher.save_every=1", "--set", "teacher.batch_size=3"]
     assert run([*command, "--output", str(tmp_path / "straight")]) == 0
@@ -109,7 +109,7 @@ def test_an_operation_that_is_not_deterministic_is_one_line_that_names_it(
         # Most such operations are those of a GPU; this one is refused on a CPU too.
         return torch.zeros(2).put_(torch.tensor([0]), torch.tensor([1.0]))
 
-    monkeypatch.setattr(objective, "classification_loss", loss)
+    monkeypatch.setattr(classification, "classification_loss", loss)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     assert run([*teacher_command, "--output", str(tmp_path), "--deterministic"]) == 1
     (line,) = capsys.readouterr().err.splitlines()

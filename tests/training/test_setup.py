@@ -6,10 +6,10 @@ import signal
 
 import pytest
 import torch
-from loading import load_split
 
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
+from onehead_cli.data.listings import Listings
 from onehead_cli.errors import ConfigError
 from onehead_cli.registry import TASKS
 from onehead_cli.runtime.signals import StopRequest
@@ -29,23 +29,19 @@ def loop(tiny_data, tmp_path):
             "output": tmp_path,
         }
     )
-    architecture = architecture_for(config, TASKS)
-    return build_loop(architecture, config, teachers={}, reporter=Console(quiet=True))
+    listings = Listings(config)
+    architecture = architecture_for(config, TASKS, listings)
+    return build_loop(architecture, config, teachers={}, listings=listings, reporter=Console(quiet=True))
 
 
-def test_the_training_pictures_are_kept_where_the_network_learns(tiny_data, monkeypatch, request):
+def test_the_training_pictures_are_kept_where_the_network_learns(monkeypatch, request):
     elsewhere = torch.device("cpu", 0)  # the CPU, and yet another device than "cpu" for who compares them
-    kept = {}
-
-    def record(task, split, data, **more):
-        kept[task, split] = more["device"]
-        return load_split(task, split, data, **more)
-
     monkeypatch.setattr(setup, "resolve_device", lambda name: elsewhere)
-    monkeypatch.setattr(setup, "load_split", record)
-    loop = request.getfixturevalue("loop")
-    wanted = {"train": elsewhere, "val": torch.device("cpu")}
-    assert kept == {(task, split): device for task in TASKS for split, device in wanted.items()}
+    loop, val = request.getfixturevalue("loop"), {}
+    monkeypatch.setattr(setup, "validate", lambda model, splits, *args, **more: val.update(splits))
+    loop.validate(loop.average.model)
+    kept = [{task: split.device for task, split in splits.items()} for splits in (loop.loader.splits, val)]
+    assert kept == [dict.fromkeys(TASKS, elsewhere), dict.fromkeys(TASKS, torch.device("cpu"))]
     assert loop.loader.device == elsewhere and loop.loader.minibatch(0)
 
 

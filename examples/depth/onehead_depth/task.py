@@ -215,6 +215,12 @@ class Depth(Task):
     def changed_reading(self, stored: Mapping[str, Any], config: EvaluationConfig) -> dict[str, Any]:
         return {key: stored[key] for key in ("depth_near", "depth_far") if key in stored}
 
+    record_column = "Depth"
+
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        found = record.get(NAME)
+        return f"{found['nearest']:.1f} to {found['farthest']:.1f} m" if found else ""
+
     def show_label(self, split: Split, index: int) -> Label:
         assert isinstance(split, DepthSplit)
         metres = split.metres(index)

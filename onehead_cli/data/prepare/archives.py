@@ -18,12 +18,9 @@ from onehead_cli.errors import DataError
 
 #: An archive with more than this is refused before anything of it is written.
 MAX_BYTES = 8_000_000_000
-
 MAX_ENTRIES = 200_000
-
 #: Longest single read: tarfile takes an entry's extended header into memory whole, however long it says it is.
 _MAX_READ = 64 << 20
-
 #: All that tarfile, zipfile and gzip raise for bytes that make no sense.
 _DAMAGED = (
     tarfile.TarError,

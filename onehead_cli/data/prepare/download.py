@@ -31,19 +31,14 @@ from onehead_cli.files.checksum import sha256_of
 Check = Callable[[Path], str | None]
 
 _CHUNK = 1 << 16
-
 #: Of a file whose size is not known; nothing here that is fetched without one is larger.
 _MAX_UNKNOWN_BYTES = 8_000_000_000
-
 #: Waits longer than this are announced.
 _NOTICED_SECONDS = 1.5
-
 #: Statuses that may be over in a moment; any other from 400 on is final for its address.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-
 #: There is no such file. A mirror that is just being filled says so too, but seldom: asked again, though not for long.
 _ABSENT = frozenset({403, 404, 410})  # S3 says 403
-
 _ABSENT_ATTEMPTS = 2
 
 

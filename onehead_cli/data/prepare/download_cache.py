@@ -21,7 +21,6 @@ from onehead_cli.files.checksum import sha256_of
 from onehead_cli.files.lock import locked
 
 _PARALLEL = 8
-
 #: Beside the downloads: what is unpacked and copied of them, masks and pictures.
 _UNPACKED_BYTES = 300_000_000
 

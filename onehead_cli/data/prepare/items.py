@@ -14,13 +14,10 @@ from PIL import Image, ImageDraw
 from onehead_cli.data.prepare.outlines import OUTLINES, Outline, blob_outline, stroke_outline, turned
 
 Floats = NDArray[np.float32]
-
 Mask = NDArray[np.bool_]
 
 _SUPERSAMPLING = 4
-
 _MIN_VISIBLE_SHARE = 0.2
-
 _MIN_VISIBLE_PIXELS = 12
 
 

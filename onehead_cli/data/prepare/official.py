@@ -41,9 +41,7 @@ Categories = list[dict[str, Any]]
 
 #: What must stand in a COCO JSON.
 _CATEGORY = {"id": int, "name": str}
-
 _IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
-
 _ANNOTATION = {"id": int, "image_id": int, "category_id": int, "bbox": list}
 
 #: train is drawn from the official train split, val and test from the official val, whose labels are public.

@@ -23,7 +23,6 @@ from onehead_cli.files.lock import locked
 from onehead_cli.registry import OWN_TASKS
 
 _PREFIX = ".prepare-"
-
 _COMPLETE = ".prepared"
 
 

@@ -19,9 +19,7 @@ from onehead_cli.wording import how_many
 
 #: Inside the output folder, or the folder that is checked.
 CACHE_FILE = ".scan.json"
-
 SKIPPED_FILE = "skipped.txt"
-
 BAD_FILE = "bad_files.txt"
 
 #: Lines about single files on the terminal.

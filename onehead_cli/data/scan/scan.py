@@ -20,14 +20,12 @@ from onehead_cli.files.checksum import sha256_of
 
 #: With more pictures than this only headers are read, unless `deep`.
 MANY = 20_000
-
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
 
 Part = tuple[str, str]
 
 T = TypeVar("T")
-
 R = TypeVar("R")
 
 

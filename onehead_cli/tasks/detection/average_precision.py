@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 #: Detections that COCO counts a picture and category.
 _MAX_DETECTIONS = 100
-
 #: Largest array of a resample step, in numbers of 8 bytes.
 _CHUNK = 4_000_000
 

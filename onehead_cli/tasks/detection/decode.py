@@ -21,7 +21,6 @@ from onehead_cli.data.geometry import Fit
 
 #: Numbers that describe one box of a cell: x, y, width, height, confidence.
 BOX_CHANNELS = 5
-
 #: exp() of a size is kept below three times the picture, so that a wild logit stays finite.
 _MAX_LOG_SIZE = 1.1
 

@@ -21,12 +21,9 @@ from onehead_cli.tasks.soft_targets import kl
 
 #: How much a poor box costs against a wrong class when cells are assigned.
 _IOU_COST = 3.0
-
 #: The overlaps that are summed to say how many boxes a true box may claim.
 _TOP_K = 10
-
 _BOX_WEIGHT = 2.0
-
 #: What a negative weighs in the varifocal loss.
 _NEGATIVE_SHARE = 0.75
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 #: Sizes spread evenly, in log, between these shares of the input.
 SPREAD = (0.12, 0.6)
-
 _ROUNDS = 100
 
 

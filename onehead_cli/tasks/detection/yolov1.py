@@ -12,7 +12,6 @@ from onehead_cli.tasks.detection.overlaps import iou
 from onehead_cli.tasks.detection.target import DetectionTarget
 
 _COORD = 5.0
-
 _NO_OBJECT = 0.5
 
 

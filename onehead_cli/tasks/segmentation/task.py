@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -150,6 +151,14 @@ class Segmentation(Task):
 
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         return {"void": {"pictures": counts.images(None), "pixels": counts.amounts[None]}}
+
+    record_column = "Mask"
+
+    def record_cell(self, record: Mapping[str, Any]) -> str:
+        """The three largest classes."""
+        area, pixels = record["width"] * record["height"], record.get("mask", {}).get("pixels", {})
+        largest = [(name, count / area) for name, count in Counter(pixels).most_common(3) if count >= 0.005 * area]
+        return ", ".join(f"{name} {share:.0%}" for name, share in largest)
 
     counts_title = "pictures that show the class, share of all pixels"
 

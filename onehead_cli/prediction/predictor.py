@@ -1,0 +1,125 @@
+"""A network that reads images without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from onehead_cli.checkpoint.checkpoint import Checkpoint
+from onehead_cli.config.sections import Config
+from onehead_cli.data.batch import images_to_float
+from onehead_cli.data.geometry import Fit
+from onehead_cli.data.images import fit_picture, open_picture
+from onehead_cli.drawing import Colour, class_colours
+from onehead_cli.errors import CheckpointError, DataError
+from onehead_cli.network.onehead import TaskOutputs
+from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
+from onehead_cli.tasks.canvas import Canvas
+from onehead_cli.tasks.task import Found, get_task
+
+
+@dataclass
+class Prediction:
+    """What the network says about one image.
+
+    width, height: of the image, turned as its EXIF orientation says.
+    found: by task; masks and boxes are in pixels of the image.
+    """
+
+    width: int
+    height: int
+    found: dict[str, Found]
+    colours: dict[str, Colour] = field(default_factory=dict, repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """What `predict` writes of an image as a line of JSON, without files."""
+        record: dict[str, Any] = {"width": self.width, "height": self.height}
+        for found in self.found.values():
+            record |= found.record(lambda kind, image: None)
+        return record
+
+    def draw(self, drawing: Image.Image) -> Image.Image:
+        """The overlay. Args: drawing: the image at the size that it is drawn at; see `drawing_copy`."""
+        canvas = Canvas(self.colours)
+        for found in self.found.values():
+            found.paint(canvas)
+        return canvas.render(drawing, (self.width, self.height))
+
+
+class Predictor:
+    """A network ready to read images; image size, fit, class names and thresholds are the checkpoint's."""
+
+    def __init__(self, checkpoint: Checkpoint, config: Config, *, score_threshold: float | None = None) -> None:
+        """Args: score_threshold: for boxes of every class, instead of the checkpoint's own.
+
+        Raises:
+            ConfigError: the device is not there.
+        """
+        self.classes = checkpoint.architecture.classes
+        self.readers = {
+            task: checkpoint.reader(task, config.evaluation, score_threshold=score_threshold)
+            for task in checkpoint.architecture.tasks
+        }
+        # Boxes come before masks, whatever the order of the tasks: a class keeps the colour it always had.
+        names = [n for task in reversed(list(self.classes)) for n in get_task(task).colour_names(self.classes[task])]
+        self._colours = class_colours(names)
+        self._preprocess = checkpoint.preprocess
+        self._device = resolve_device(config.device)
+        self._precision = resolve_precision(config.model.precision, self._device)
+        self._model = checkpoint.model().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def fit(self, image: Image.Image) -> tuple[NDArray[np.uint8], Fit]:
+        """The image as the network sees it, uint8 [S, S, 3], and its place there."""
+        fit = Fit.of(image.width, image.height, self._preprocess["image_size"], self._preprocess["fit"])
+        return fit_picture(image, fit, self._preprocess["interpolation"]), fit
+
+    def predict(self, inputs: Sequence[NDArray[np.uint8]], fits: list[Fit]) -> Iterator[Prediction]:
+        """One forward pass over images from `fit`, then a prediction each; masks are made one at a time.
+
+        Raises:
+            CheckpointError: the network's outputs are not finite.
+        """
+        maps = self._forward(inputs)
+        found = {task: reader.predict(maps[task], fits) for task, reader in self.readers.items()}
+        for fit in fits:
+            each = {task: next(predictions) for task, predictions in found.items()}
+            yield Prediction(fit.width, fit.height, each, self._colours)
+
+    def predict_one(self, image: Image.Image | NDArray[np.uint8] | str | Path) -> Prediction:
+        """What the network says about one image: a file, Pillow's, or an array uint8 [height, width, 3] or [height,
+        width].
+
+        Raises:
+            DataError: the file cannot be read, or the array is no such image.
+        """
+        fitted, fit = self.fit(_as_image(image))
+        [prediction] = self.predict([fitted], [fit])
+        return prediction
+
+    def _forward(self, inputs: Sequence[NDArray[np.uint8]]) -> TaskOutputs:
+        images = images_to_float(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), self._device)
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            outputs = self._model(images)
+        maps = {task: output.float() for task, output in outputs.items()}
+        if not all(bool(m.isfinite().all()) for m in maps.values()):
+            raise CheckpointError(
+                "the network's outputs are not finite; its weights are damaged, or try --set model.precision=fp32"
+            )
+        return maps
+
+
+def _as_image(image: Image.Image | NDArray[np.uint8] | str | Path) -> Image.Image:
+    if isinstance(image, str | Path):
+        return open_picture(Path(image))
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise DataError(f"an image is uint8 [height, width, 3] or [height, width], not {image.dtype} {image.shape}")
+    return Image.fromarray(image).convert("RGB")
