@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -531,12 +532,23 @@ def test_a_unit_keeps_what_evaluate_says(units):
         assert str(root) not in path.read_text()  # no folder of this machine
         assert document["config"]["teacher"]["boxes_from_masks"] == (recipe == "full")
         for report, pictures in {"val": 10, "test": 10, "pooled": 20}.items():
-            said = json.loads((root / "out" / f"{recipe}-seed0" / f"evaluate-{report}" / "evaluate.json").read_text())
+            folder = root / "out" / f"{recipe}-seed0" / f"evaluate-{report}"
+            said = json.loads((folder / "evaluate.json").read_text())
             kept = document["evaluation"][report]
+            for task in TASKS:
+                rows = json.loads((folder / f"per_class_{task}.json").read_text())
+                assert rows == {"task": task, **kept["per_class"][task]}
             assert kept["pictures"] == dict.fromkeys(TASKS, pictures)
             for who in ("unified", "baseline"):
                 assert kept[who] == said[who] and kept[who][METRICS["seg"]] is not None
                 assert sum(row["count"] for row in kept["per_class"]["cls"][who]) == pictures
+        for task in ("cls", "seg"):
+            [names, *rows] = csv.reader((folder / f"confusion_{task}_unified.csv").read_text().splitlines())
+            counted = {(row[0], given): n for row in rows for given, n in zip(names[1:], row[1:], strict=True)}
+            pairs = document["errors"][task]
+            assert pairs and [str(pair["count"]) for pair in pairs] == [
+                counted[pair["true"], pair["given"]] for pair in pairs
+            ]
         boxes = sum(row["count"] for row in document["evaluation"]["pooled"]["per_class"]["det"]["unified"])
         assert sum(row["true"] for row in document["errors"]["det"]["classes"]) == boxes
         assert list(document["networks"]) == ["cls", "seg", "det", "all"]
