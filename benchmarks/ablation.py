@@ -183,20 +183,18 @@ def _detected(config: Config, network: str, console: Console) -> dict[str, float
     and the AP of persons."""
     if network not in ("det", _STUDENT):
         return {}
-    folder = config.output / "evaluate-val"
     result = engine.evaluate(
-        config.model_copy(update={"output": folder}),
+        config.model_copy(update={"output": config.output / "evaluate-val"}),
         checkpoint=best_path(config.output, network),
         tasks=["det"],
         splits=[config.data.val_split],
         relative=False,
         reporter=console,
     )
-    role = "unified" if network == _STUDENT else "baseline"
-    rows = read_json(folder / "per_class_det.json")[role]
+    detected = (result.unified if network == _STUDENT else result.baseline)["det"]
+    scores, rows = detected.scores(), detected.per_class()
     person = next((row["ap"] for row in rows if row["name"] == "person"), None)
-    coco = {metric: result.document[role][metric] for metric in ("map", "map50")}
-    return {**coco, FREQUENT_MAP: frequent_map(rows), "ap_person": person}
+    return {"map": scores["map"], "map50": scores["map50"], FREQUENT_MAP: frequent_map(rows), "ap_person": person}
 
 
 def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

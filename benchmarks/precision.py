@@ -1,6 +1,6 @@
 """A training step of the student in bf16 with our backward of depthwise convolutions, in plain bf16, and in fp32.
 
-Reported without a bound: what is fastest depends on the processor. `model/depthwise.py` says why the first exists.
+Reported without a bound: what is fastest depends on the processor. `network/depthwise.py` says why the first exists.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
 from report.measure import read_epochs
-from report.units import read_json
 
 
 def long_config(base: Path, *, seed: int, data: Path, output: Path) -> Config:
@@ -52,9 +51,8 @@ def train_long_baseline(task: str, config: Config, base: Path, *, results: Path,
     best = best_path(config.output, task)
     scores, per_class = {}, {}
     for name, splits in report_splits(config).items():
-        folder = config.output / f"evaluate-{name}"
         result = engine.evaluate(
-            config.model_copy(update={"output": folder}),
+            config.model_copy(update={"output": config.output / f"evaluate-{name}"}),
             checkpoint=best,
             tasks=[task],
             splits=splits,
@@ -62,7 +60,7 @@ def train_long_baseline(task: str, config: Config, base: Path, *, results: Path,
             reporter=console,
         )
         scores[name] = result.document["baseline"]
-        per_class[name] = read_json(folder / f"per_class_{task}.json")["baseline"]
+        per_class[name] = result.baseline[task].per_class()
     checkpoint, epochs = load_checkpoint(best), read_epochs(config.output / f"{task}.jsonl")
     document = {
         "config_file": base.name,

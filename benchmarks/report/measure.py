@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections import defaultdict
@@ -26,6 +25,7 @@ from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.split import Loading
 from onehead_cli.errors import CheckpointError, ConfigError
+from onehead_cli.evaluation.compare import EvaluateResult
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import imagenet_classifier
 from onehead_cli.prediction.predictor import Predictor
@@ -39,15 +39,15 @@ from report.units import NETWORKS, RECIPES, Unit, read_json
 
 def document_of(unit: Unit, console: Console) -> dict[str, Any]:
     """All that the page says of a unit whose four networks are trained."""
+    reports = report_splits(unit.config)
+    measured = {name: _evaluate(unit, name, splits, console) for name, splits in reports.items()}
     return {
         "recipe": unit.recipe,
         "seed": unit.config.seed,
         "set": RECIPES[unit.recipe],
         "networks": {name: _network(unit, name) for name in NETWORKS},
-        "evaluation": {
-            name: _evaluation(unit, name, splits, console) for name, splits in report_splits(unit.config).items()
-        },
-        "errors": _errors(unit, report_splits(unit.config)["pooled"], console),
+        "evaluation": {name: _evaluation(result) for name, result in measured.items()},
+        "errors": _errors(unit, measured["pooled"], console),
         "imagenet_classifier": imagenet_top1(unit.config, console),
         "manifest": manifest_hash(unit.config, TASKS),
         "data": data_hashes(unit.config, measured_on(unit.config)),
@@ -102,29 +102,35 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def _evaluation(unit: Unit, name: str, splits: Sequence[str], console: Console) -> dict[str, Any]:
-    """Scores, drop check and rows a class of student and teachers on the pooled splits."""
+def _evaluate(unit: Unit, name: str, splits: Sequence[str], console: Console) -> EvaluateResult:
+    """Student and teachers on the pooled splits."""
     console.note(f"{unit.name}: {name}")
-    folder = unit.config.output / f"evaluate-{name}"
-    result = engine.evaluate(
-        unit.config.model_copy(update={"output": folder}),
+    return engine.evaluate(
+        unit.config.model_copy(update={"output": unit.config.output / f"evaluate-{name}"}),
         checkpoint=best_path(unit.config.output, STUDENT),
         tasks=None,
         splits=splits,
         relative=False,
         reporter=console,
     )
+
+
+def _evaluation(result: EvaluateResult) -> dict[str, Any]:
+    """Scores, drop check and rows a class of student and teachers."""
     kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
-    rows = {task: read_json(folder / f"per_class_{task}.json") for task in TASKS}
-    return {
-        **{key: result.document[key] for key in kept},
-        "per_class": {task: {key: table[key] for key in ("unified", "baseline")} for task, table in rows.items()},
+    rows = {
+        task: {"unified": result.unified[task].per_class(), "baseline": result.baseline[task].per_class()}
+        for task in TASKS
     }
+    return {**{key: result.document[key] for key in kept}, "per_class": rows}
 
 
-def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, Any]:
-    """What the student gets wrong; boxes are those that `predict` shows."""
-    folder = unit.config.output / "evaluate-pooled"
+def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, Any]:
+    """What the student gets wrong; boxes are those that `predict` shows.
+
+    Args: result: of the student on the splits that are asked for.
+    """
+    splits = result.document["splits"]
     checkpoint = load_checkpoint(best_path(unit.config.output, STUDENT))
     predictor = Predictor(checkpoint, unit.config)
     data = [load("det", split, unit.config) for split in splits]
@@ -138,9 +144,8 @@ def _errors(unit: Unit, splits: Sequence[str], console: Console) -> dict[str, An
             advance(done, "")
     boxes = zip(data[0].classes, checkpoint.thresholds["boxes"], strict=True)
     return {
-        "splits": list(splits),
-        "cls": confusion_pairs(*_read_confusion(folder / "confusion_cls_unified.csv")),
-        "seg": confusion_pairs(*_read_confusion(folder / "confusion_seg_unified.csv")),
+        "splits": splits,
+        **{task: _confusions(result.unified[task]) for task in ("cls", "seg")},
         "det": {**errors.document(), "thresholds": {name: round(value, 4) for name, value in boxes}},
     }
 
@@ -168,9 +173,8 @@ def load(task: str, split: str, config: Config) -> Any:
     return get_task(task).load(listing, config, Loading(interpolation, budget))
 
 
-def _read_confusion(path: Path) -> tuple[np.ndarray, list[str]]:
-    [header, *rows] = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-    return np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64), header[1:]
+def _confusions(result: Any) -> list[dict[str, str | int | float]]:
+    return confusion_pairs(result.confusion, result.class_names)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ sys.exit(results.main())
 """
 #: sha256 of docs/RESULTS.md as 0.1.0 has it.
 PAGE_OF_0_1_0 = "6316ec4ed055a18798d446bd864e46686d5223835760ae3d757532038c5a1153"
+#: Of the data that a test below writes.
+DATA_OF_0_1_0 = "7f9df91d6c6da1997e9967550cc55c9385fd923d1d100818de9e788da921af56"
 METRICS = {"cls": "top1", "seg": "miou", "det": "map"}
 
 
@@ -389,6 +392,37 @@ def test_what_the_last_epoch_is_worth_by_hand():
     assert curve.noise == pytest.approx((0.01625 / 1.5) ** 0.5)
 
 
+def test_the_hash_of_the_data_is_that_of_0_1_0(tmp_path):
+    """By it a kept result is known; names and bytes count, whatever they are."""
+    from common import data_hashes
+
+    from onehead_cli.config.sections import Config
+
+    def write(path, content):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+
+    for name in ("ant/b.jpg", "ant/a.jpg", "bee/a.jpg"):
+        write(f"imagenette-160/train/{name}", name)
+    write("mini_voc_seg/classes.yaml", "[ground, cat]")
+    write("mini_voc_seg/train/JPEGImages/a.jpg", "an image")
+    write("mini_voc_seg/train/SegmentationClass/a.png", "a mask")
+    write("mini_coco_det/train/a.jpg", "an image")
+    boxes = [
+        {"bbox": [-5, 10, 30, 20], "category_id": 3, "area": 11.5, "iscrowd": 0},
+        {"bbox": [0.123456789, 1e-7, 10.000000001, 12], "category_id": 7, "iscrowd": 1},
+        {"bbox": [1, 1, 0, 5], "category_id": 7},  # dropped
+    ]
+    document = {
+        "images": [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 30}],
+        "annotations": [{"id": i, "image_id": 5, **box} for i, box in enumerate(boxes)],
+        "categories": [{"id": 7, "name": "kite"}, {"id": 3, "name": "boat"}],
+    }
+    write("mini_coco_det/annotations/instances_train.json", json.dumps(document))
+    config = Config.model_validate({"data": {"root": tmp_path}})
+    assert data_hashes(config, ["train"]) == {"train": DATA_OF_0_1_0}
+
+
 def test_noise_is_that_of_one_evaluation():
     from keep_last import Curve
 
@@ -498,12 +532,23 @@ def test_a_unit_keeps_what_evaluate_says(units):
         assert str(root) not in path.read_text()  # no folder of this machine
         assert document["config"]["teacher"]["boxes_from_masks"] == (recipe == "full")
         for report, pictures in {"val": 10, "test": 10, "pooled": 20}.items():
-            said = json.loads((root / "out" / f"{recipe}-seed0" / f"evaluate-{report}" / "evaluate.json").read_text())
+            folder = root / "out" / f"{recipe}-seed0" / f"evaluate-{report}"
+            said = json.loads((folder / "evaluate.json").read_text())
             kept = document["evaluation"][report]
+            for task in TASKS:
+                rows = json.loads((folder / f"per_class_{task}.json").read_text())
+                assert rows == {"task": task, **kept["per_class"][task]}
             assert kept["pictures"] == dict.fromkeys(TASKS, pictures)
             for who in ("unified", "baseline"):
                 assert kept[who] == said[who] and kept[who][METRICS["seg"]] is not None
                 assert sum(row["count"] for row in kept["per_class"]["cls"][who]) == pictures
+        for task in ("cls", "seg"):
+            [names, *rows] = csv.reader((folder / f"confusion_{task}_unified.csv").read_text().splitlines())
+            counted = {(row[0], given): n for row in rows for given, n in zip(names[1:], row[1:], strict=True)}
+            pairs = document["errors"][task]
+            assert pairs and [str(pair["count"]) for pair in pairs] == [
+                counted[pair["true"], pair["given"]] for pair in pairs
+            ]
         boxes = sum(row["count"] for row in document["evaluation"]["pooled"]["per_class"]["det"]["unified"])
         assert sum(row["true"] for row in document["errors"]["det"]["classes"]) == boxes
         assert list(document["networks"]) == ["cls", "seg", "det", "all"]

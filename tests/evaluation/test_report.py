@@ -12,6 +12,8 @@ import pytest
 from onehead_cli.errors import OneheadError
 from onehead_cli.evaluation.drop_check import Drop
 from onehead_cli.evaluation.report import drop_table, write_report
+from onehead_cli.tasks.detection.average_precision import DetectionResult
+from onehead_cli.tasks.detection.decode import Detections
 from onehead_cli.tasks.task import Row, confusion_rows
 
 BASELINE: list[Row] = [
@@ -153,12 +155,22 @@ def test_a_folder_that_is_a_file_is_an_error_of_one_line(tmp_path: Path) -> None
 
 def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
     confusion = confusion_rows(np.array([[3, 1], [0, 2]]), ["a", "b, c"])
-    curve = [["recall", "a", "b"], ["0.00", 1.0, ""], ["1.00", 0.5, ""]]
+    # Of class a one of two boxes is found, then nothing, then the other one: precision 1, and 2 of 3 beyond recall .5.
+    boxes = np.array([[0.0, 0, 10, 10], [50, 0, 60, 10], [20, 0, 30, 10]])
+    annotations = [
+        {"image_id": 1, "category_id": 1, "bbox": [x, 0, 10, 10], "area": 100, "iscrowd": 0} for x in (0, 20)
+    ]
+    truth = {"images": [{"id": 1}], "annotations": annotations, "categories": [{"id": 1}, {"id": 2}]}
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, dtype=np.int64))
+    curve = DetectionResult(truth, [found], [1, 2], ["a", "b"]).curves()["precision_recall"]
     _write(tmp_path, curves={"confusion.csv": confusion, "curve.csv": curve})
     with (tmp_path / "confusion.csv").open() as file:
         assert list(csv.reader(file)) == [["true class", "a", "b, c"], ["a", "3", "1"], ["b, c", "0", "2"]]
     with (tmp_path / "curve.csv").open() as file:
-        assert list(csv.reader(file)) == [["recall", "a", "b"], ["0.00", "1.0", ""], ["1.00", "0.5", ""]]
+        header, *rows = csv.reader(file)
+    assert header == ["recall", "a", "b"] and [row[0] for row in rows] == [f"{i / 100:.2f}" for i in range(101)]
+    assert [float(row[1]) for row in rows] == pytest.approx([1.0] * 51 + [2 / 3] * 50)
+    assert {row[2] for row in rows} == {""}  # a class without truth
 
 
 def test_a_report_removes_what_an_earlier_one_left_but_nothing_else(tmp_path: Path) -> None:

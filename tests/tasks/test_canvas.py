@@ -44,7 +44,8 @@ def _painted(
         found.append(FoundMask(classes["seg"], mask))
     if boxes is not None:
         found.append(FoundBoxes(classes["det"], boxes))
-    canvas = Canvas(class_colours([name for task in classes for name in get_task(task).colour_names(classes[task])]))
+    names = [name for task in reversed(list(classes)) for name in get_task(task).colour_names(classes[task])]
+    canvas = Canvas(class_colours(names))
     for each in found:
         each.paint(canvas)
     return canvas.render(drawing, size)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onehead_cli.config.sections import Config
+from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.data.coco import CocoListing
 from onehead_cli.data.listings import Listings
 from onehead_cli.network.onehead import build_model
@@ -18,6 +18,7 @@ from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.priors import kmeans_priors, spread_priors
 from onehead_cli.tasks.detection.split import box_sizes
+from onehead_cli.tasks.detection.task import DETECTION
 from onehead_cli.training.setup import architecture_for
 
 sides = st.floats(0.01, 1.0)
@@ -90,15 +91,11 @@ def test_sizes_are_shares_of_the_fitted_input_without_crowds(fit, height):
 @pytest.mark.parametrize("unit", ["input", "cells"])
 def test_a_fresh_network_gives_boxes_of_its_priors(unit):
     classes, priors = {"det": ["a", "b"]}, ((0.5, 1.5), (2.0, 3.0))
-    model = build_model(
-        Architecture(
-            "mobilenetv3_small_050",
-            classes,
-            ("det",),
-            of_tasks={"boxes_per_cell": 2, "priors": priors, "size_unit": unit},
-        )
-    )
-    bias = model.identity["det"].bias.detach()
+    of_tasks = {"boxes_per_cell": 2, "priors": priors, "size_unit": unit}
+    architecture = Architecture("mobilenetv3_small_050", classes, ("det",), of_tasks=of_tasks)
+    reading, thresholds = DETECTION.first_reading(Config()), DETECTION.first_thresholds(Config())
+    assert DETECTION.reader(architecture, reading, thresholds, EvaluationConfig()).layout.size_unit == unit
+    bias = build_model(architecture).identity["det"].bias.detach()
     boxes = decode_boxes(bias[None, :, None, None].expand(1, -1, 4, 4), 2, unit).boxes[0, :, 2, 2]
     expected = torch.tensor(priors) / (4 if unit == "cells" else 1)
     torch.testing.assert_close(boxes[:, 2:] - boxes[:, :2], expected)
