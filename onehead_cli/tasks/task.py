@@ -189,7 +189,7 @@ class Task(ABC):
         return None
 
     def difference(self, mine: Architecture, other: Architecture) -> str | None:
-        """What the channels behind the classes mean otherwise in two networks; None where they mean the same."""
+        """What the other network has, where the channels behind the classes mean something else there; else None."""
         return None
 
     # The data

@@ -16,7 +16,7 @@ import torch
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Batch
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.errors import NonFiniteLossError
+from onehead_cli.errors import CheckpointError, NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
 from onehead_cli.events import EpochInfo, StepInfo
 from onehead_cli.network.batch_norm import set_training
@@ -184,7 +184,11 @@ class TrainingLoop:
             warned=list(state["warned"]),
         )
         self.objective.model.load_state_dict(state["model"])
-        self.objective.terms.load_state_dict(state["auxiliary"])
+        learned = state.get("auxiliary", {})  # 0.1.0 had no terms that learn
+        try:
+            self.objective.terms.load_state_dict(learned)
+        except RuntimeError as error:
+            raise CheckpointError(f"its terms learned something else: {str(error).splitlines()[0]}") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.task_weights.load_state_dict(state["task_weights"])
         self.objective.normaliser.load_state_dict(state["normaliser"])

@@ -193,7 +193,8 @@ def _borrow(train: dict[str, Split], setting: Setting, load: Callable[[str], Spl
         if lenders := task.borrows(setting.schedule):
             task.check_borrowing(setting)
             for lender in lenders:
-                train[lender] = train.get(lender) or load(lender)
+                if lender not in train:
+                    train[lender] = load(lender)
                 task.borrow(train[lender], setting)
 
 

@@ -76,9 +76,9 @@ class Detection(Task):
     def difference(self, mine: Architecture, other: Architecture) -> str | None:
         here, there = BoxLayout.of(mine.of_tasks), BoxLayout.of(other.of_tasks)
         if here.boxes_per_cell != there.boxes_per_cell:
-            return "the boxes, of another number per cell or unit"
+            return f"{there.boxes_per_cell} boxes per cell, not {here.boxes_per_cell} (model.boxes_per_cell)"
         if here.size_unit != there.size_unit:
-            return "the boxes, of another number per cell or unit"
+            return f"sizes of boxes in units of {there.size_unit}, not of {here.size_unit} (detection.size_unit)"
         return None
 
     def load(self, listing: Listing, config: Config, loading: Loading) -> DetectionSplit:
