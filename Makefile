@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 install: $(VENV)/installed
 
-# The whole chain on synthetic pictures; ends with the drop check.
+# The whole chain on synthetic images; ends with the drop check.
 demo: install
 	$(ONEHEAD) prepare-data --source synthetic --data data/demo --sizes 120,40,40 --image-size 192 --overwrite
 	$(ONEHEAD) train-teacher --task all --config configs/demo.yaml

@@ -17,7 +17,7 @@ Rect = tuple[float, float, float, float]
 DARK, LIGHT, GREY = (22, 24, 29), (245, 246, 248), (150, 155, 165)
 
 _TINT = 0.45
-#: Told apart on dark and on bright pictures; more classes get colours of other hues.
+#: Told apart on dark and on bright images; more classes get colours of other hues.
 _COLOURS = bytes.fromhex(
     "ff4d4d 3cb4ff ffd21f 3ddc72 ff8c2e c77dff 19e0d2 ff5fc4 b4f03c 5b7cff e6a8ff f7c59f "
     "00a878 b5651d ff9d9d 9fd8ff a89000 8a4fff d81159 7fb800 aaffc3 fff3a0 00708a bc5090"
@@ -36,7 +36,7 @@ def class_colours(names: Iterable[str]) -> dict[str, Colour]:
 
 
 def tinted(drawing: Image.Image, mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Image.Image:
-    """The picture with the labels above 0 tinted and their contours solid.
+    """The image with the labels above 0 tinted and their contours solid.
 
     Args:
         mask: uint8 [height, width], at any size.
@@ -48,7 +48,7 @@ def tinted(drawing: Image.Image, mask: NDArray[np.uint8], colours: NDArray[np.ui
     reach = 7 if max(drawing.size) > 900 else 5
     highest, lowest = labels.filter(ImageFilter.MaxFilter(reach)), labels.filter(ImageFilter.MinFilter(reach))
     label = np.asarray(labels)
-    # 0 where the picture shows, 1 on contours.
+    # 0 where the image shows, 1 on contours.
     strength = np.where(label > 0, _TINT, 0.0).astype(np.float32)
     strength[(np.asarray(highest) != np.asarray(lowest)) & (label > 0)] = 1.0
     colour = Image.fromarray(colours[label])

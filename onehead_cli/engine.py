@@ -309,12 +309,12 @@ def predict(
         score_threshold: for boxes of every class, instead of the checkpoint's own.
 
     Raises:
-        OneheadError: see `prediction.image_paths.find_pictures` and `prediction.predict.PredictRun`.
+        OneheadError: see `prediction.image_paths.find_images` and `prediction.predict.PredictRun`.
     """
-    from onehead_cli.prediction.image_paths import FOLDER, find_pictures
+    from onehead_cli.prediction.image_paths import FOLDER, find_images
 
     # A path that is mistyped is said before torch is waited for.
-    paths = find_pictures(images, skip=config.output / FOLDER, warn=reporter.warn)
+    paths = find_images(images, skip=config.output / FOLDER, warn=reporter.warn)
 
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.prediction.predict import PredictRun

@@ -14,7 +14,7 @@ class ConfigError(OneheadError):
 
 
 class DataError(OneheadError):
-    """A dataset, picture, mask or annotation that cannot be used."""
+    """A dataset, image, mask or annotation that cannot be used."""
 
 
 class DownloadError(OneheadError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def how_many(number: int, noun: str, plural: str | None = None) -> str:
-    """A number and its noun, as "1 picture" and "3 pictures"."""
+    """A number and its noun, as "1 image" and "3 images"."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 

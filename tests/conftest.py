@@ -31,7 +31,7 @@ def soak(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three synthetic datasets, 12 / 10 / 10 pictures of about 72 px per task."""
+    """The three synthetic datasets, 12 / 10 / 10 images of about 72 px per task."""
     from onehead_cli.data.prepare.settings import Synthetic
     from onehead_cli.data.prepare.synthetic import prepare_synthetic
 

@@ -104,7 +104,7 @@ def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch, capsys):
     assert message.count("\n") == 1 and "no kernel image is available" in message and "--device cpu" in message
 
 
-def test_pictures_masks_and_mini_batches_are_on_the_gpu(tiny_data):
+def test_images_masks_and_mini_batches_are_on_the_gpu(tiny_data):
     config = Config.model_validate(
         {
             "device": "cuda",

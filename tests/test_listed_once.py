@@ -27,7 +27,7 @@ def listed(monkeypatch):
 
     counting(coco, "read_coco")
     for module in (class_folders, mask_folders):
-        counting(module, "pictures_in")
+        counting(module, "images_in")
     return counts
 
 

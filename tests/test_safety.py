@@ -16,7 +16,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config, parse_assignments
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.images import open_mask, open_picture
+from onehead_cli.data.images import open_image, open_mask
 from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.errors import CheckpointError, ConfigError, DataError
 from onehead_cli.files.checksum import add_checksum
@@ -106,25 +106,25 @@ def test_json_makes_plain_values_only(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "ICO", "EPS", "PDF", "TGA"])
-def test_only_four_picture_formats_are_decoded(kind, tmp_path, monkeypatch):
+def test_only_four_image_formats_are_decoded(kind, tmp_path, monkeypatch):
     """Also under a suffix that is accepted; EPS alone would start another program."""
     path = tmp_path / "x.jpg"
     Image.new("RGB", (64, 64)).save(path, format=kind)
     assert path.stat().st_size > 64
-    for read in (open_picture, open_mask):
-        with pytest.raises(DataError, match=r"x\.jpg: not a JPEG, PNG, WEBP, BMP picture"):
+    for read in (open_image, open_mask):
+        with pytest.raises(DataError, match=r"x\.jpg: not a JPEG, PNG, WEBP, BMP image"):
             read(path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
-def test_the_size_of_pictures_and_masks_is_capped_before_decoding(kind, tmp_path, monkeypatch):
-    from onehead_cli.data import images as pictures
+def test_the_size_of_images_and_masks_is_capped_before_decoding(kind, tmp_path, monkeypatch):
+    from onehead_cli.data import images as images
 
     path = tmp_path / "large.png"
     Image.new("L", (300, 200)).save(path, format=kind)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 300 * 200 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 200 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
-    for read in (open_picture, open_mask):
+    for read in (open_image, open_mask):
         with pytest.raises(DataError, match="300 x 200 pixels are over the limit of 59999"):
             read(path)
 

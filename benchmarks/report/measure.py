@@ -20,7 +20,7 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.cache import CacheBudget
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.split import Loading
@@ -138,7 +138,7 @@ def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, A
     pictures = [pair for split in data for pair in zip(split.paths, true_boxes(split), strict=True)]
     with console.track(f"{unit.name}: errors", len(pictures)) as advance:
         for done, (path, truth) in enumerate(pictures, start=1):
-            fitted, fit = predictor.fit(open_picture(path))
+            fitted, fit = predictor.fit(open_image(path))
             [prediction] = predictor.predict([fitted], [fit])
             errors.add(prediction.found["det"].boxes, truth)
             advance(done, "")

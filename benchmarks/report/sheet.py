@@ -13,7 +13,7 @@ from PIL import Image
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.drawing import class_colours
 from onehead_cli.prediction.predictor import Prediction, Predictor
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
@@ -78,7 +78,7 @@ def choose(tiles: Sequence[Tile]) -> list[tuple[str, Tile]]:
 
 
 def _predict(predictor: Predictor, path: Path) -> Prediction:
-    fitted, fit = predictor.fit(open_picture(path))
+    fitted, fit = predictor.fit(open_image(path))
     [prediction] = predictor.predict([fitted], [fit])
     return prediction
 
@@ -160,7 +160,7 @@ def _draw(chosen: Sequence[tuple[str, str, Tile]], classes: Mapping[str, Sequenc
         seen |= {*named, *(mask_names[label] for label in np.unique(mask) if label)}
         samples.append(
             Sample(
-                picture=Image.new("RGB", size, _GROUND) if plain else open_picture(tile.path),
+                picture=Image.new("RGB", size, _GROUND) if plain else open_image(tile.path),
                 source=f"{tile.path.name}. Predicted: {tile.said}. Truly there: {tile.truth}.",
                 label=Label(
                     f"{task}, {rank}: {tile.verdict}",

@@ -35,7 +35,7 @@ def measure(
                 features = model.features(images)
             if task == "det":
                 for index, found in zip(indices, model.head.with_features(features)(list(images)), strict=True):
-                    boxes = split.fit(index).to_picture(found["boxes"].cpu().double().numpy())
+                    boxes = split.fit(index).to_image(found["boxes"].cpu().double().numpy())
                     scores, labels = found["scores"].cpu().double().numpy(), found["labels"].cpu().numpy() - 1
                     best = np.argsort(-scores, kind="stable")[: config.evaluation.max_detections]
                     detections.append(Detections(boxes[best], scores[best], labels[best]))

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.data.batch import Batch, Target, TaskBatch, images_to_float
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.split import Split
 from onehead_cli.tasks.classification import ClassificationSplit, ClassLabels
@@ -78,7 +78,7 @@ class ViewLoader(TrainLoader):
     def _sample(self, index: int) -> tuple[Any, Any]:
         """An image at its own size, uint8 [3, height, width], and its target as torchvision takes it."""
         if index not in self._kept:
-            pixels = np.array(open_picture(self.split.paths[index]))
+            pixels = np.array(open_image(self.split.paths[index]))
             sample = torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), self._target(index, pixels.shape[:2])
             if not self.split.budget.take(sample[0].nbytes):
                 return tv_tensors.Image(sample[0]), sample[1]

@@ -26,10 +26,10 @@ def check_data(settings: Check, console: Console) -> None:
     counts = scan.bad_counts()
     rows = [
         [task, split, str(count), str(counts[task][split])]
-        for task, splits in scan.pictures.items()
+        for task, splits in scan.images.items()
         for split, count in splits.items()
     ]
-    console.result(_document(settings.path, scan), table("Checked", ["Task", "Split", "Pictures", "Bad"], rows, left=2))
+    console.result(_document(settings.path, scan), table("Checked", ["Task", "Split", "Images", "Bad"], rows, left=2))
     result.settle(console)
 
 
@@ -37,7 +37,7 @@ def _document(path: Path, scan: Scan) -> dict[str, Any]:
     return {
         "command": "prepare-data",
         "checked": str(path),
-        "pictures": scan.pictures,
+        "pictures": scan.images,
         "headers_only": scan.headers_only,
         "bad": scan.bad_counts(),
         "problems": [
@@ -47,7 +47,7 @@ def _document(path: Path, scan: Scan) -> dict[str, Any]:
                 "kind": problem.kind,
                 "path": str(problem.path) if problem.path else None,
                 "reason": problem.reason,
-                "can_be_skipped": problem.picture is not None,
+                "can_be_skipped": problem.image is not None,
             }
             for problem in scan.problems
         ],

@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Measure the network and its teachers; check what was lost.
 
-    Both are measured on the same pictures. A drop is judged with a bootstrap interval: PASS, FAIL or INCONCLUSIVE.
+    Both are measured on the same images. A drop is judged with a bootstrap interval: PASS, FAIL or INCONCLUSIVE.
     """
     splits = [name.strip() for name in split.split(",")]
     if not all(splits) or len(set(splits)) != len(splits):
@@ -56,8 +56,8 @@ def _show(result: EvaluateResult, console: Console) -> None:
     from onehead_cli.tasks.task import get_task
 
     document = result.document
-    pictures = ", ".join(f"{count} {task}" for task, count in document["pictures"].items())
-    where = f"{'+'.join(document['splits'])}: {pictures} pictures"
+    images = ", ".join(f"{count} {task}" for task, count in document["pictures"].items())
+    where = f"{'+'.join(document['splits'])}: {images} images"
     limit = f"{100 * document['drop_limit']:g}%"
     rows, extra = [], []
     for name, drop in document["drop"].items():

@@ -35,8 +35,8 @@ def plan_data(settings: Plan, console: Console) -> None:
     rows = []
     for part in plan.parts:
         about = "" if part.what == "archive" else "about "
-        pictures = f"{part.files} pictures" if plan.pictures_known else f"about {part.files} pictures"
-        what = part.what if part.what == "archive" else pictures
+        images = f"{part.files} images" if plan.pictures_known else f"about {part.files} images"
+        what = part.what if part.what == "archive" else images
         rows.append([part.dataset, what, about + decimal(part.bytes), decimal(part.cached_bytes)])
     console.result(
         document,

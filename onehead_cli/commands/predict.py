@@ -21,9 +21,9 @@ _SHOWN = 20
 def predict(
     call: o.Call,
     *,
-    pictures: Annotated[
+    images: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Pictures, folders (with all below them) and quoted patterns ('*.jpg')."),
+        typer.Argument(metavar="PATH", help="Images, folders (with all below them) and quoted patterns ('*.jpg')."),
     ],
     checkpoint: o.Checkpoint = None,
     score_threshold: Annotated[
@@ -32,13 +32,13 @@ def predict(
             "--score-threshold", min=0, max=1, help="Score of boxes of every class.  [default: as chosen on val]"
         ),
     ] = None,
-    overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write a picture of the result.")] = True,
+    overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write an image of the result.")] = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write the masks as palette PNGs.")] = True,
 ) -> None:
-    """Find class, mask and boxes of pictures in one forward pass.
+    """Find class, mask and boxes of images in one forward pass.
 
-    Written into the folder predictions in the output folder, with one line per picture in predictions.jsonl; boxes and
-    sizes there are in pixels of the picture turned as its EXIF orientation says. A picture that cannot be read is
+    Written into the folder predictions in the output folder, with one line per image in predictions.jsonl; boxes and
+    sizes there are in pixels of the image turned as its EXIF orientation says. An image that cannot be read is
     reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
@@ -46,7 +46,7 @@ def predict(
 
     run = engine.predict(
         call.config,
-        images=pictures,
+        images=images,
         checkpoint=checkpoint,
         score_threshold=score_threshold,
         overlays=overlays,
@@ -74,11 +74,11 @@ def predict(
         for record in first
         if "error" not in record
     ]
-    header = ["Picture", *(task.record_column for task in tasks)]
+    header = ["Image", *(task.record_column for task in tasks)]
     call.console.result(
         document,
         table(title, header, rows, left=len(header)),
-        f"{how_many(run.images - run.failed, 'picture')}: {run.predictions}",
+        f"{how_many(run.images - run.failed, 'image')}: {run.predictions}",
     )
     if run.failed:
-        raise DataError(f"{run.failed} of {run.images} pictures failed")
+        raise DataError(f"{run.failed} of {run.images} images failed")

@@ -38,7 +38,7 @@ def prepare_data(
         Source | None,
         typer.Option(
             "--source",
-            help="A draw of the official datasets, fetched or on disk, or drawn pictures.  [default: official]",
+            help="A draw of the official datasets, fetched or on disk, or drawn images.  [default: official]",
         ),
     ] = None,
     dry_run: Annotated[
@@ -82,4 +82,4 @@ def _write_data(settings: Synthetic | Local | Official, console: Console) -> Non
     }
     splits = list(next(iter(result.counts.values())))
     rows = [[str(task), *(str(found[split]) for split in splits)] for task, found in result.counts.items()]
-    console.result(document, table("Pictures", ["Task", *splits], rows), f"Manifest: {result.manifest}")
+    console.result(document, table("Images", ["Task", *splits], rows), f"Manifest: {result.manifest}")

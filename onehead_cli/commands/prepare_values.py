@@ -39,7 +39,7 @@ def _parse_sizes(text: str) -> tuple[int, int, int]:
     except ValueError:
         raise ConfigError(f"--sizes {text}: give three numbers, such as 240,60,60") from None
     if min(train, val, test) < _CLASSES:
-        raise ConfigError(f"--sizes {text}: each split needs at least {_CLASSES} pictures, one per class")
+        raise ConfigError(f"--sizes {text}: each split needs at least {_CLASSES} images, one per class")
     return train, val, test
 
 
@@ -50,7 +50,7 @@ def _parse_categories(text: str, sizes: tuple[int, int, int]) -> Sequence[str]:
     if min(sizes) < len(names):
         raise ConfigError(
             f"--categories names {len(names)} and --sizes gives a split of {min(sizes)}: "
-            "each split needs at least one picture per category"
+            "each split needs at least one image per category"
         )
     return names
 

@@ -35,7 +35,7 @@ def _task_table(name: str, splits: Mapping[str, Any]) -> Table:
     rows = [[readable(each), *(_class_cell(task, split, each) for split in splits.values())] for each in classes]
     further: dict[str, Callable[[Any], str]] = {
         **task.counts_rows(),
-        "(all pictures)": lambda split: str(split["pictures"]),
+        "(all images)": lambda split: str(split["pictures"]),
         "(median size)": lambda split: f"{split['width']['median']:g} x {split['height']['median']:g}",
     }
     rows += [[each, *(cell(split) for split in splits.values())] for each, cell in further.items()]

@@ -29,7 +29,7 @@ def profile(
         int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU.  [default: torch's choice]")
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed passes of each network.")] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in a timed pass.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a timed pass.")] = 1,
 ) -> None:
     """Count parameters and operations, measure speed and memory.
 
@@ -140,7 +140,7 @@ def _conditions(result: ProfileResult) -> str:
     c = result.conditions
     threads = f", {how_many(c.threads, 'thread')}" if c.device == "cpu" else ""
     return (
-        f"Counts are of one picture. Latency and memory: {c.device} ({c.processor}),\n"
+        f"Counts are of one image. Latency and memory: {c.device} ({c.processor}),\n"
         f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up."
     )
 

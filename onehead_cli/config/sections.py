@@ -25,24 +25,24 @@ IGNORE_INDEX = 255
 
 
 class DataConfig(Section):
-    """Where the pictures are and how they enter the network."""
+    """Where the images are and how they enter the network."""
 
     tasks: tuple[TaskName, ...] = field(OWN_TASKS, "The tasks that there is data for.", min_length=1)
     root: Path = field(
         Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path", metavar="ROOT"
     )
     det_images: Path | None = field(
-        None, "Detection pictures, with {split} in the path or a folder per split inside.", unit="path"
+        None, "Detection images, with {split} in the path or a folder per split inside.", unit="path"
     )
     det_annotations: Path | None = field(
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
     )
     seg_root: Path | None = field(None, "Folder of {split}/JPEGImages and {split}/SegmentationClass.", unit="path")
     seg_images: Path | None = field(
-        None, "Segmentation pictures, instead of those in seg_root; {split} as in cls_root.", unit="path"
+        None, "Segmentation images, instead of those in seg_root; {split} as in cls_root.", unit="path"
     )
     seg_masks: Path | None = field(
-        None, "Masks {name of the picture}.png, instead of those in seg_root; {split} as in cls_root.", unit="path"
+        None, "Masks {name of the image}.png, instead of those in seg_root; {split} as in cls_root.", unit="path"
     )
     seg_classes: Path | None = field(
         None, "YAML list of the mask classes; unset: classes.yaml in seg_root.", unit="path"
@@ -51,24 +51,24 @@ class DataConfig(Section):
         IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
     )
     cls_root: Path | None = field(
-        None, "Class folders of pictures, with {split} in the path or a folder per split inside.", unit="path"
+        None, "Class folders of images, with {split} in the path or a folder per split inside.", unit="path"
     )
-    skip_bad: bool = field(False, "Leave out pictures that cannot be used, and list them, instead of stopping.")
+    skip_bad: bool = field(False, "Leave out images that cannot be used, and list them, instead of stopping.")
     train_split: str = field("train", "Split that the weights are learned from.", unit="name", min_length=1)
     val_split: str = field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
     image_size: int = field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
     fit: Literal["resize", "letterbox"] = field(
-        "resize", "How a picture becomes square: stretched, or scaled and padded."
+        "resize", "How an image becomes square: stretched, or scaled and padded."
     )
     sizes: tuple[int, ...] = field(
         (),
         "Sides of the input in training, one per optimizer step; image_size is what is evaluated. Unset: image_size.",
         unit="px",
     )
-    cache_mb: int = field(2048, "Decoded pictures kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    cache_mb: int = field(2048, "Decoded images kept in memory; past it they are read from disk.", unit="MB", ge=0)
     cache_scale: float = field(
         1.0,
-        "Largest side of a kept picture, in sides of the input and never above its own: 2 keeps zoomed views sharp.",
+        "Largest side of a kept image, in sides of the input and never above its own: 2 keeps zoomed views sharp.",
         unit="factor",
         ge=1,
         le=4,
@@ -78,8 +78,8 @@ class DataConfig(Section):
     )
     scale_min: float = field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
     scale_max: float = field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
-    aspect: float = field(1.0, "Largest change of a picture's width to height.", unit="factor", ge=1, le=4)
-    flip: float = field(0.5, "How often a picture is mirrored left to right.", unit="probability", ge=0, le=1)
+    aspect: float = field(1.0, "Largest change of an image's width to height.", unit="factor", ge=1, le=4)
+    flip: float = field(0.5, "How often an image is mirrored left to right.", unit="probability", ge=0, le=1)
     colour: float = field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
 
     @field_validator("tasks")
@@ -131,7 +131,7 @@ class ModelConfig(Section):
         ge=0,
     )
     sync_batch_norm: bool = field(
-        False, "Backbone batch-norm learns from the pictures of all processes together; on GPUs only."
+        False, "Backbone batch-norm learns from the images of all processes together; on GPUs only."
     )
     cell_threshold: float = field(
         0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
@@ -183,7 +183,7 @@ class DetectionConfig(Section):
     )
     size_unit: SizeUnit = field("input", "What the sizes of boxes are counted in.")
     mask_box_weight: float = field(
-        1.0, "How much a picture with boxes from its mask counts beside one with true boxes.", ge=0
+        1.0, "How much an image with boxes from its mask counts beside one with true boxes.", ge=0
     )
 
 
@@ -193,23 +193,23 @@ class SegmentationConfig(Section):
     lovasz: float = field(0.0, "Share of the Lovasz-softmax loss beside the cross-entropy.", ge=0, le=1)
     repeat_factor: float = field(
         0.0,
-        "Pictures of a class that fewer than this share of them have are seen more often; 0: none.",
+        "Images of a class that fewer than this share of them have are seen more often; 0: none.",
         unit="fraction",
         ge=0,
         le=1,
     )
     copy_paste: float = field(
-        0.0, "How often an object of another picture is pasted into one.", unit="probability", ge=0, le=1
+        0.0, "How often an object of another image is pasted into one.", unit="probability", ge=0, le=1
     )
     imagenet_cells: float = field(
-        0.0, "Weight of what the backbone's frozen ImageNet classifier says of each cell, on all pictures.", ge=0
+        0.0, "Weight of what the backbone's frozen ImageNet classifier says of each cell, on all images.", ge=0
     )
 
 
 class EvaluationConfig(Section):
     """How the maps are read and the drop is judged."""
 
-    batch_size: int = field(8, "Pictures in one forward pass.", unit="pictures", ge=1)
+    batch_size: int = field(8, "Images in one forward pass.", unit="images", ge=1)
     score_min: float = field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
     best_class: bool | None = field(
         None, "Only the likeliest class of a cell gives a box. Unset: as the checkpoint was trained; a new one, false."
@@ -243,7 +243,7 @@ class EvaluationConfig(Section):
         unit="boxes",
         ge=0,
     )
-    max_detections: int = field(100, "Boxes kept per picture.", unit="boxes", ge=1)
+    max_detections: int = field(100, "Boxes kept per image.", unit="boxes", ge=1)
     drop_limit: float = field(0.05, "Largest drop against the baseline that passes.", unit="score", gt=0, lt=1)
     resamples: int = field(1000, "Resamples of the bootstrap interval.", unit="resamples", ge=10)
 
@@ -252,7 +252,7 @@ class Config(Section):
     """Everything a run depends on."""
 
     seed: int = field(
-        0, "Seed of all that is random: new weights, the pictures' order and augmentation, resampling.", ge=0, lt=2**32
+        0, "Seed of all that is random: new weights, the images' order and augmentation, resampling.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "Where the network runs.")
     deterministic: bool = field(

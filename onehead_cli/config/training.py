@@ -14,8 +14,8 @@ from onehead_cli.registry import TASKS
 class ScheduleConfig(Section):
     """How long and how fast a network learns."""
 
-    epochs: int = field(15, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = field(8, "Pictures of a task in one mini-batch.", unit="pictures", ge=1, le=1024)
+    epochs: int = field(15, "Passes over the training images.", unit="epochs", ge=1)
+    batch_size: int = field(8, "Images of a task in one mini-batch.", unit="images", ge=1, le=1024)
     buffer_size: int = field(1, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     lr: float = field(1e-3, "Peak learning rate of the new layers.", unit="per step", gt=0)
     backbone_lr_factor: float = field(0.1, "The backbone's share of the learning rate.", unit="factor", ge=0)
@@ -35,7 +35,7 @@ class ScheduleConfig(Section):
     save_every: int = field(0, "Steps between two saves within an epoch; 0 saves after each epoch only.", ge=0)
     patience: int = field(0, "Evaluations without a new best that end the training; 0 never does.", ge=0)
     boxes_from_masks: bool = field(
-        False, "Detection learns from the segmentation pictures too, by boxes read out of their masks."
+        False, "Detection learns from the segmentation images too, by boxes read out of their masks."
     )
     imagenet_teacher: bool = field(
         False,
@@ -63,8 +63,8 @@ else:
 class StudentConfig(ScheduleConfig):
     """The one network for all three tasks."""
 
-    epochs: int = field(20, "Passes over the training pictures.", unit="epochs", ge=1)
-    batch_size: int = field(4, "Pictures of each task in one mini-batch.", unit="pictures", ge=1, le=1024)
+    epochs: int = field(20, "Passes over the training images.", unit="epochs", ge=1)
+    batch_size: int = field(4, "Images of each task in one mini-batch.", unit="images", ge=1, le=1024)
     buffer_size: int = field(2, "Mini-batches gathered before one optimizer step.", unit="mini-batches", ge=1)
     from_teachers: bool = field(
         False, "Start from the mean of the teachers' weights and each task's own layers, not from ImageNet weights."
@@ -102,4 +102,4 @@ class DistillConfig(Section):
     box_confidence: float = field(
         0.0, "Boxes that the detection teacher is less sure of than this are not distilled.", ge=0, lt=1
     )
-    images: Literal["own", "all"] = field("own", "Pictures a teacher labels: its own task's, or those of all tasks.")
+    images: Literal["own", "all"] = field("own", "Images a teacher labels: its own task's, or those of all tasks.")

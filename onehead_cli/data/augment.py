@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the training device: one affine sampling, one colour matrix per picture."""
+"""Augmentation of whole batches on the training device: one affine sampling, one colour matrix per image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclass
 class View:
-    """Where each picture of a batch is seen from, in -1..1: output -> input is x * flip / zoom_x + shift_x and
+    """Where each image of a batch is seen from, in -1..1: output -> input is x * flip / zoom_x + shift_x and
     y / zoom_y + shift_y.
 
     zoom_x, zoom_y, flip (1 or -1), shift_x, shift_y: float [B].
@@ -33,13 +33,13 @@ class View:
 
     @classmethod
     def draw(cls, total: int, data: DataConfig, generator: torch.Generator, rows: slice = slice(None)) -> View:
-        """Zoom log-uniform, mirrored or not; zoomed in, the window stays in the picture; zoomed out, the reverse.
+        """Zoom log-uniform, mirrored or not; zoomed in, the window stays in the image; zoomed out, the reverse.
 
         With `data.aspect` a, the zoom of x is times and that of y is divided by a factor log-uniform in
         1/sqrt(a)..sqrt(a), so that width to height changes by at most a.
 
         Args:
-            total: pictures of the mini-batch, all of which are drawn for.
+            total: images of the mini-batch, all of which are drawn for.
             rows: those that are wanted.
         """
         u = torch.rand(4, total, generator=generator)[:, rows]
@@ -122,7 +122,7 @@ def recolour(
     total: int | None = None,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Brightness, contrast and saturation changed by up to `strength` a picture; float [B, 3, S, S] in 0..1.
+    """Brightness, contrast and saturation changed by up to `strength` an image; float [B, 3, S, S] in 0..1.
 
     Args: total, rows: as for `View.draw`; without them the images are the whole mini-batch.
     """

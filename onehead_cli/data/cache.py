@@ -1,4 +1,4 @@
-"""Pictures kept in memory, fitted or near their own size, on the device that reads them."""
+"""Images kept in memory, fitted or near their own size, on the device that reads them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.images import fit_picture, open_picture, resize_picture
+from onehead_cli.data.images import fit_image, open_image, resize_image
 
 CPU = torch.device("cpu")
 
 
-class PictureStore:
-    """Pictures by index, decoded once where the budget allows and read from disk each time past it.
+class ImageStore:
+    """Images by index, decoded once where the budget allows and read from disk each time past it.
 
     kept_side: side of the square that `kept` fits them into.
-    device: where the pictures are kept, so that those of a training need not go to its GPU again at every step.
+    device: where the images are kept, so that those of a training need not go to its GPU again at every step.
     """
 
     def __init__(
@@ -47,39 +47,39 @@ class PictureStore:
         self._fits: dict[int, Fit] = {}
 
     def get(self, index: int) -> Tensor:
-        """The fitted picture on the device, uint8 [S, S, 3].
+        """The fitted image on the device, uint8 [S, S, 3].
 
         Raises:
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
         """
         if index in self._fitted:
             return self._fitted[index]
-        picture = self._open(index)
-        fitted = torch.tensor(fit_picture(picture, self._fits[index], self.interpolation), device=self.device)
+        image = self._open(index)
+        fitted = torch.tensor(fit_image(image, self._fits[index], self.interpolation), device=self.device)
         self._remember(self._fitted, index, fitted)
         return fitted
 
     def kept(self, index: int) -> Tensor:
-        """The picture on the device, uint8 [height, width, 3] of `kept_size`; without letterbox bars.
+        """The image on the device, uint8 [height, width, 3] of `kept_size`; without letterbox bars.
 
         Raises:
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
         """
         if index in self._kept:
             return self._kept[index]
-        picture = self._open(index)
-        kept = torch.tensor(resize_picture(picture, self.kept_size(index), self.interpolation), device=self.device)
+        image = self._open(index)
+        kept = torch.tensor(resize_image(image, self.kept_size(index), self.interpolation), device=self.device)
         self._remember(self._kept, index, kept)
         return kept
 
     def kept_size(self, index: int) -> tuple[int, int]:
-        """Width and height: as fitted into `kept_side`, but neither above the picture's own."""
+        """Width and height: as fitted into `kept_side`, but neither above the image's own."""
         fit = self.fit(index)
         width, height = Fit.of(fit.width, fit.height, self.kept_side, self.mode).inner
         return min(width, fit.width), min(height, fit.height)
 
     def mean_pixels(self, *, kept: bool) -> float:
-        """Pixels of a fitted picture, or of a kept one: the mean of those that were read, the most there can be where
+        """Pixels of a fitted image, or of a kept one: the mean of those that were read, the most there can be where
         none was."""
         if not kept:
             return self.size**2
@@ -87,23 +87,23 @@ class PictureStore:
         return sum(width * height for width, height in sizes) / len(sizes) if sizes else self.kept_side**2
 
     def fit(self, index: int) -> Fit:
-        """How the picture is fitted; kept for every picture, so that it is decoded once for both."""
+        """How the image is fitted; kept for every image, so that it is decoded once for both."""
         if index not in self._fits:
             self.get(index)
         return self._fits[index]
 
     def _open(self, index: int) -> Image.Image:
-        picture = open_picture(self.paths[index])
-        self._fits[index] = Fit.of(picture.width, picture.height, self.size, self.mode)
-        return picture
+        image = open_image(self.paths[index])
+        self._fits[index] = Fit.of(image.width, image.height, self.size, self.mode)
+        return image
 
-    def _remember(self, where: dict[int, Tensor], index: int, picture: Tensor) -> None:
-        if index not in where and self._budget.take(picture.nbytes):
-            where[index] = picture
+    def _remember(self, where: dict[int, Tensor], index: int, image: Tensor) -> None:
+        if index not in where and self._budget.take(image.nbytes):
+            where[index] = image
 
 
 class CacheBudget:
-    """Bytes of memory that all picture stores of a run share."""
+    """Bytes of memory that all image stores of a run share."""
 
     def __init__(self, megabytes: int) -> None:
         self.left = megabytes * 1_000_000
@@ -111,7 +111,7 @@ class CacheBudget:
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes; False where they are not left."""
-        with self._lock:  # pictures are read in several threads
+        with self._lock:  # images are read in several threads
             if size > self.left:
                 return False
             self.left -= size

@@ -1,4 +1,4 @@
-"""What a picture or mask must be for its dataset; the scan and the loaders ask here, and say it in the same words.
+"""What an image or mask must be for its dataset; the scan and the loaders ask here, and say it in the same words.
 
 Each function returns what is wrong, or None. Sizes are (width, height) in pixels.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def wrong_picture_size(found: Sequence[int], annotated: Sequence[int]) -> str | None:
-    """A picture, turned as its EXIF orientation says, against the size in its JSON."""
+def wrong_image_size(found: Sequence[int], annotated: Sequence[int]) -> str | None:
+    """An image, turned as its EXIF orientation says, against the size in its JSON."""
     if tuple(found) == tuple(annotated):
         return None
     return (
@@ -18,11 +18,11 @@ def wrong_picture_size(found: Sequence[int], annotated: Sequence[int]) -> str | 
     )
 
 
-def wrong_mask_size(found: Sequence[int], picture: Sequence[int]) -> str | None:
-    """A mask against its picture."""
-    if tuple(found) == tuple(picture):
+def wrong_mask_size(found: Sequence[int], image: Sequence[int]) -> str | None:
+    """A mask against its image."""
+    if tuple(found) == tuple(image):
         return None
-    return f"{found[0]} x {found[1]} pixels, but its picture has {picture[0]} x {picture[1]}"
+    return f"{found[0]} x {found[1]} pixels, but its image has {image[0]} x {image[1]}"
 
 
 def wrong_mode(mode: str) -> str | None:

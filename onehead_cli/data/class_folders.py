@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from onehead_cli.config.sections import Config
 from onehead_cli.data.format import Contents, Format, Listing, missing, of_split
-from onehead_cli.data.images import pictures_in
+from onehead_cli.data.images import images_in
 from onehead_cli.data.layout import DATASET_FOLDERS
 from onehead_cli.errors import DataError
 
@@ -63,9 +63,9 @@ CLASS_FOLDERS = ClassFolders()
 def list_class_folders(folder: Path) -> ClassFoldersListing:
     """Raises: DataError: the folder is missing or holds no class folder, or class folders are empty."""
     classes = _names(folder)
-    found = [pictures_in(folder / name) for name in classes]
+    found = [images_in(folder / name) for name in classes]
     if empty := [str(folder / name) for name, images in zip(classes, found, strict=True) if not images]:
-        raise DataError(f"{', '.join(empty)}: class folder without a picture")
+        raise DataError(f"{', '.join(empty)}: class folder without an image")
     kept = [(path, label) for label, images in enumerate(found) for path in images]
     return ClassFoldersListing(classes, [path for path, _ in kept], [label for _, label in kept])
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from onehead_cli.config.sections import Config
-from onehead_cli.data.checks import wrong_picture_size
+from onehead_cli.data.checks import wrong_image_size
 from onehead_cli.data.format import Contents, Fault, Format, Listing, filled_in, missing, of_split
 from onehead_cli.data.layout import ANNOTATION_FOLDER, DATASET_FOLDERS, instances_file
 from onehead_cli.errors import DataError
@@ -77,7 +77,7 @@ class CocoListing(Listing):
 
     def faults(self, index: int, size: tuple[int, int] | None, facts: Callable[[Path], Facts]) -> Iterator[Fault]:
         entry = self.entries[index]
-        if size and (reason := wrong_picture_size(size, (entry["width"], entry["height"]))):
+        if size and (reason := wrong_image_size(size, (entry["width"], entry["height"]))):
             yield Fault("wrong_size", reason, self.images[index])
 
     def present(self, facts: Callable[[Path], Facts]) -> set[int]:
@@ -126,7 +126,7 @@ def list_coco_images(folder: Path, annotations: Path) -> CocoListing:
     if not annotations.is_file():
         raise DataError(missing(annotations, "annotation file", _TASK))
     if not folder.is_dir():
-        raise DataError(missing(folder, "folder of pictures", _TASK))
+        raise DataError(missing(folder, "folder of images", _TASK))
     raw = read_coco(annotations)
     categories = _sorted_categories(raw)
     images = [folder / entry["file_name"] for entry in raw["images"]]
@@ -191,7 +191,7 @@ def _cleaned(
     x1, y1 = max(0.0, float(box[0])), max(0.0, float(box[1]))
     x2, y2 = min(float(image["width"]), box[0] + box[2]), min(float(image["height"]), box[1] + box[3])
     if x2 <= x1 or y2 <= y1:
-        return None, "outside the picture dropped"
+        return None, "outside the image dropped"
     crowd = annotation.get("iscrowd") or 0
     if crowd not in (0, 1):
         raise DataError(f"{where}.iscrowd must be 0 or 1")
@@ -199,7 +199,7 @@ def _cleaned(
     # COCO's own boxes reach over the edge by a rounding error: those are neither clipped nor counted.
     if box[0] < -1 or box[1] < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
         clean["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-        what = "clipped to the picture"
+        what = "clipped to the image"
     if not (is_float(clean.get("area")) and 0 <= clean["area"] < math.inf):
         clean["area"] = clean["bbox"][2] * clean["bbox"][3]
     return clean, what

@@ -1,4 +1,4 @@
-"""How a picture of any size becomes the S x S input, and how results find their way back."""
+"""How an image of any size becomes the S x S input, and how results find their way back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Fit:
-    """The map between a picture and its place in the square input.
+    """The map between an image and its place in the square input.
 
-    A point (x, y) of the picture, in pixels with (0, 0) at the outer corner of the first pixel, lies at
+    A point (x, y) of the image, in pixels with (0, 0) at the outer corner of the first pixel, lies at
     (x * scale_x + offset_x, y * scale_y + offset_y) of the input.
     """
 
@@ -37,16 +37,16 @@ class Fit:
 
     @property
     def inner(self) -> tuple[int, int]:
-        """Width and height of the picture inside the input, in pixels."""
+        """Width and height of the image inside the input, in pixels."""
         return round(self.width * self.scale_x), round(self.height * self.scale_y)
 
     def to_input(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Boxes [n, 4] (x1 y1 x2 y2, pixels of the picture) in pixels of the input."""
+        """Boxes [n, 4] (x1 y1 x2 y2, pixels of the image) in pixels of the input."""
         scale, offset = self._scale_offset()
         return boxes * scale + offset
 
-    def to_picture(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Boxes [n, 4] (x1 y1 x2 y2, pixels of the input) in pixels of the picture, clipped to it."""
+    def to_image(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Boxes [n, 4] (x1 y1 x2 y2, pixels of the input) in pixels of the image, clipped to it."""
         scale, offset = self._scale_offset()
         limit = np.array([self.width, self.height, self.width, self.height], dtype=np.float64)
         return np.clip((boxes - offset) / scale, 0.0, limit)

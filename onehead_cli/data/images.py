@@ -1,4 +1,4 @@
-"""Reading pictures and masks from disk, fitting them, and the cap on the memory for those that are kept."""
+"""Reading images and masks from disk, fitting them, and the cap on the memory for those that are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-#: Larger pictures are refused before they are decoded.
+#: Larger images are refused before they are decoded.
 MAX_PIXELS = 100_000_000
 #: Of the bars that the letterbox fit adds, in each colour.
 BAR_GREY = 128
@@ -34,7 +34,7 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
-#: What turns a picture upright, by EXIF orientation; 1 is upright.
+#: What turns an image upright, by EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,60 +53,60 @@ _RESAMPLING = {
 }
 
 
-class PictureError(DataError):
-    """A picture or mask that cannot be used; kind: what is wrong with it, in one word or two."""
+class ImageError(DataError):
+    """An image or mask that cannot be used; kind: what is wrong with it, in one word or two."""
 
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures right in a folder, sorted; hidden files are passed over."""
+def images_in(folder: Path) -> list[Path]:
+    """The images right in a folder, sorted; hidden files are passed over."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
     return sorted(found)
 
 
-def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB, turned as its EXIF orientation says; grey, palette, CMYK, alpha and 16-bit are converted.
+def open_image(path: Path) -> Image.Image:
+    """An image as RGB, turned as its EXIF orientation says; grey, palette, CMYK, alpha and 16-bit are converted.
 
     Raises:
-        PictureError: the file is missing, empty, not a picture of a known format, damaged, or over MAX_PIXELS.
+        ImageError: the file is missing, empty, not an image of a known format, damaged, or over MAX_PIXELS.
     """
-    picture = _turned(_decode(path))
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        deep = np.asarray(picture).astype(np.float32) / 257.0
-        picture = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
-    return picture.convert("RGB")
+    image = _turned(_decode(path))
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+        deep = np.asarray(image).astype(np.float32) / 257.0
+        image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height as `open_picture` gives them; a PNG is decoded for them, for its orientation may come last.
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as `open_image` gives them; a PNG is decoded for them, for its orientation may come last.
 
     Raises:
-        PictureError: see `open_picture`.
+        ImageError: see `open_image`.
     """
-    with opened(path) as picture:
-        return turned_size(picture)
+    with opened(path) as image:
+        return turned_size(image)
 
 
-def _turned(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says."""
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says."""
     # Not ImageOps.exif_transpose: it also writes the metadata anew, which fails where they are damaged.
-    turn = _TURNS.get(_orientation(picture))
-    return picture if turn is None else picture.transpose(turn)
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
-def turned_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as the EXIF orientation shows the picture."""
-    # Orientations 5 to 8 lay the picture on its side.
-    return (picture.height, picture.width) if _orientation(picture) >= 5 else picture.size
+def turned_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the EXIF orientation shows the image."""
+    # Orientations 5 to 8 lay the image on its side.
+    return (image.height, image.width) if _orientation(image) >= 5 else image.size
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """1 to 8; 1, which is upright, where the metadata cannot be read."""
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata raises whatever the parser stumbles over
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
@@ -116,53 +116,53 @@ def open_mask(path: Path) -> NDArray[np.uint8]:
     """A mask of class indices, uint8 [height, width]; palette or 8-bit grey.
 
     Raises:
-        PictureError: as for `open_picture`, or the file holds colours instead of class indices.
+        ImageError: as for `open_image`, or the file holds colours instead of class indices.
     """
     mask = _decode(path)
     if problem := wrong_mode(mask.mode):
-        raise PictureError(f"{path}: {problem}", kind="wrong_mode")
+        raise ImageError(f"{path}: {problem}", kind="wrong_mode")
     return np.asarray(mask, dtype=np.uint8)
 
 
 def _decode(path: Path) -> Image.Image:
-    with opened(path) as picture:
-        picture.load()
-        return picture
+    with opened(path) as image:
+        image.load()
+        return image
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """The file as Pillow opens it, its header read and its pixels not; what goes wrong inside is a PictureError too.
+    """The file as Pillow opens it, its header read and its pixels not; what goes wrong inside is a ImageError too.
 
     Raises:
-        PictureError: see `open_picture`.
+        ImageError: see `open_image`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise PictureError(
-                    f"{path}: {picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}",
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS}",
                     kind="too_large",
                 )
-            yield picture
+            yield image
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> PictureError:
+def _unreadable(path: Path, error: Exception) -> ImageError:
     formats = ", ".join(FORMATS)
     if isinstance(error, FileNotFoundError):
-        return PictureError(f"{path}: no such file", kind="missing")
+        return ImageError(f"{path}: no such file", kind="missing")
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
-            return PictureError(f"{path}: the file is empty", kind="empty")
-        return PictureError(f"{path}: not a {formats} picture, whatever its name says", kind="not_a_picture")
-    return PictureError(f"{path}: not a readable {formats} picture ({type(error).__name__}: {error})", kind="damaged")
+            return ImageError(f"{path}: the file is empty", kind="empty")
+        return ImageError(f"{path}: not a {formats} image, whatever its name says", kind="not_a_picture")
+    return ImageError(f"{path}: not a readable {formats} image ({type(error).__name__}: {error})", kind="damaged")
 
 
-def fit_picture(picture: Image.Image, fit: Fit, interpolation: str) -> NDArray[np.uint8]:
-    """The picture in its place in the input, uint8 [S, S, 3]; letterbox bars are grey."""
-    inner = resize_picture(picture, fit.inner, interpolation)
+def fit_image(image: Image.Image, fit: Fit, interpolation: str) -> NDArray[np.uint8]:
+    """The image in its place in the input, uint8 [S, S, 3]; letterbox bars are grey."""
+    inner = resize_image(image, fit.inner, interpolation)
     if fit.inner == (fit.size, fit.size):
         return inner
     canvas = np.full((fit.size, fit.size, 3), BAR_GREY, dtype=np.uint8)
@@ -171,9 +171,9 @@ def fit_picture(picture: Image.Image, fit: Fit, interpolation: str) -> NDArray[n
     return canvas
 
 
-def resize_picture(picture: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
-    """The picture at a width and height, uint8 [height, width, 3]."""
-    return np.asarray(picture.resize(size, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC)))
+def resize_image(image: Image.Image, size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    """The image at a width and height, uint8 [height, width, 3]."""
+    return np.asarray(image.resize(size, _RESAMPLING.get(interpolation, Image.Resampling.BICUBIC)))
 
 
 def fit_mask(mask: Pixels, fit: Fit, fill: int) -> Pixels:

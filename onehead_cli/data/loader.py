@@ -1,5 +1,5 @@
 """Mini-batches for training. What comes when depends on the seed and the position alone, so that a resumed run goes
-on with the very pictures and augmentations it would have had, and several processes share those that one would have.
+on with the very images and augmentations it would have had, and several processes share those that one would have.
 The same holds for the side of the input of each optimizer step."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Raw = dict[str, TaskBatch | KeptBatch]
 
 
 class TrainLoader:
-    """Mini-batches of all tasks by position: each task runs through its own shuffled pictures again and again."""
+    """Mini-batches of all tasks by position: each task runs through its own shuffled images again and again."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class TrainLoader:
         world_size: int = 1,
     ) -> None:
         """Args:
-        batch_size: pictures of a task in a mini-batch, in all processes together.
-        fill: colour outside a zoomed-out picture, float [1, 3, 1, 1] in 0..1.
+        batch_size: images of a task in a mini-batch, in all processes together.
+        fill: colour outside a zoomed-out image, float [1, 3, 1, 1] in 0..1.
         buffer_size, epochs: mini-batches per optimizer step, and epochs of the run.
         small_until: share of the run's steps that see the first of `data.sizes` alone.
         rank, world_size: this process and how many share each mini-batch.
@@ -106,12 +106,12 @@ class TrainLoader:
         for task, split in self.splits.items():
             indices, rows = self._indices(task, len(split), position), self._rows(task)
             mine = indices[rows]
-            # A process without pictures of the task reads one for its shape.
+            # A process without images of the task reads one for its shape.
             batch[task] = self._on_disk(split, mine or indices[:1], count=len(mine))
         return batch
 
     def _on_disk(self, split: Split, indices: list[int], *, count: int) -> TaskBatch | KeptBatch:
-        """The first `count` of these pictures, of which all processes together have a mini-batch."""
+        """The first `count` of these images, of which all processes together have a mini-batch."""
         part: TaskBatch | KeptBatch
         part = split.kept_batch(indices).take(count) if split.keeps_larger else split.batch(indices).take(count)
         part.total = self.batch_size
@@ -133,7 +133,7 @@ class TrainLoader:
         return mixing.mix(part, self._seen(raw, task, "paste view", position, side))
 
     def _rows(self, task: str) -> slice:
-        """Which pictures of a task's mini-batch are this process's; who has one more goes round with the tasks."""
+        """Which images of a task's mini-batch are this process's; who has one more goes round with the tasks."""
         place, count = (self.rank + TASKS.index(task)) % self.world_size, self.batch_size
         return slice(place * count // self.world_size, (place + 1) * count // self.world_size)
 

@@ -15,7 +15,7 @@ from onehead_cli.config.sections import IGNORE_INDEX, Config, DataConfig
 from onehead_cli.config.yaml_text import parse_yaml
 from onehead_cli.data.checks import unknown_label, wrong_mask_size, wrong_mode
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
-from onehead_cli.data.images import open_mask, pictures_in
+from onehead_cli.data.images import images_in, open_mask
 from onehead_cli.data.layout import CLASSES_FILE, DATASET_FOLDERS, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
 from onehead_cli.errors import DataError
 from onehead_cli.files.json_files import is_one_line
@@ -126,10 +126,10 @@ class MaskFolders(Format):
             if not folder.is_dir():
                 raise DataError(missing(folder, "folder", _TASK))
         if images.resolve() == masks.resolve():
-            raise DataError(f"{images}: pictures and masks need two folders")
-        found = pictures_in(images)
+            raise DataError(f"{images}: images and masks need two folders")
+        found = images_in(images)
         if not found:
-            raise DataError(f"{images}: no picture in it")
+            raise DataError(f"{images}: no image in it")
         labels = [masks / f"{path.stem}.png" for path in found]
         return MaskFoldersListing(classes, found, labels, config.data.ignore_index)
 

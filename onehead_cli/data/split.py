@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.batch import Target, TaskBatch
-from onehead_cli.data.cache import CPU, CacheBudget, PictureStore
+from onehead_cli.data.cache import CPU, CacheBudget, ImageStore
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.kept import KeptBatch
@@ -90,7 +90,7 @@ class Split(ABC):
         self.further: dict[str, Callable[[Sequence[int]], Target]] = {}
         self.repeats: list[float] = []
         self.mixing: DrawMixing | None = None
-        self._store = PictureStore(
+        self._store = ImageStore(
             self.paths,
             size=data.image_size,
             kept_side=round(data.cache_scale * max((data.image_size, *data.sizes))),

@@ -1,4 +1,4 @@
-"""Student and teachers on the same pictures: scores, drop check and report files."""
+"""Student and teachers on the same images: scores, drop check and report files."""
 
 from __future__ import annotations
 
@@ -164,9 +164,9 @@ class _Reader:
             return results
         with self.reporter.track(label, total) as advance:
 
-            def count(pictures: int) -> None:
+            def count(images: int) -> None:
                 nonlocal done
-                done += pictures
+                done += images
                 advance(done, "")
 
             for identity, checkpoint in models.items():
@@ -210,7 +210,7 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
         if held and trained and held != trained:
             reader.warn(
                 f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
-                f"now {held[:12]}); test pictures may have been trained on"
+                f"now {held[:12]}); test images may have been trained on"
             )
 
 

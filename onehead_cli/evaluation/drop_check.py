@@ -1,4 +1,4 @@
-"""Did the unified network lose against the single-task one? A paired bootstrap over the pictures of a split."""
+"""Did the unified network lose against the single-task one? A paired bootstrap over the images of a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_FAIL, EXIT_INCONCLUSIVE = 10, 11
 
 #: The 95 % interval, in percent of the resamples.
 _INTERVAL = (2.5, 97.5)
-#: 57 / 60 - 54 / 60 is a little under 0.05 in floats, and 3 pictures of 60 must not count as less than 5 %.
+#: 57 / 60 - 54 / 60 is a little under 0.05 in floats, and 3 images of 60 must not count as less than 5 %.
 _ROUNDING = 1e-9
 #: Largest table of resampled counts, in numbers of 8 bytes.
 _CHUNK = 5_000_000
@@ -54,24 +54,24 @@ def check_drop(
 ) -> Drop:
     """Judge the drop of a task's main score with a paired percentile bootstrap.
 
-    Pictures are drawn with replacement, the same ones for both networks (Efron and Tibshirani, An Introduction to the
+    Images are drawn with replacement, the same ones for both networks (Efron and Tibshirani, An Introduction to the
     Bootstrap, 1993, section 13.3). A resample in which nothing can be scored is left out.
 
     Args:
         baseline: the single-task network's result.
-        unified: the unified network's result on the same pictures in the same order.
+        unified: the unified network's result on the same images in the same order.
         limit: largest drop that passes, in units of the score.
         relative: take `limit` as a share of the baseline's score; at a score of 0 no drop can then pass.
-        resamples: how often the pictures are drawn.
+        resamples: how often the images are drawn.
         seed: of the draw.
 
     Raises:
-        ValueError: results of different tasks or numbers of pictures.
+        ValueError: results of different tasks or numbers of images.
         DataError: a split without anything to score.
     """
     if baseline.task != unified.task or len(baseline) != len(unified):
         raise ValueError(
-            f"cannot pair {baseline.task} on {len(baseline)} pictures with {unified.task} on {len(unified)} pictures"
+            f"cannot pair {baseline.task} on {len(baseline)} images with {unified.task} on {len(unified)} images"
         )
     metric = get_task(baseline.task).metric
     before, after = baseline.scores()[metric.key], unified.scores()[metric.key]
@@ -121,9 +121,9 @@ def exit_code(drops: Iterable[Drop], *, complete: bool, strict: bool) -> int:
     return 0
 
 
-def _draw(pictures: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Tables [R, n] of how often each picture is drawn, `resamples` rows in all."""
-    rng, share = np.random.default_rng(seed), np.full(pictures, 1 / pictures)
-    rows = max(1, _CHUNK // pictures)
+def _draw(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Tables [R, n] of how often each image is drawn, `resamples` rows in all."""
+    rng, share = np.random.default_rng(seed), np.full(images, 1 / images)
+    rows = max(1, _CHUNK // images)
     for start in range(0, resamples, rows):
-        yield rng.multinomial(pictures, share, size=min(rows, resamples - start))
+        yield rng.multinomial(images, share, size=min(rows, resamples - start))

@@ -91,15 +91,15 @@ def drop_table(drops: Sequence[Drop]) -> str:
     of_what = "of the baseline's score" if drops[0].relative else "absolute"
     note = (
         f"Diff. = unified - baseline; the limit is {limit}, {of_what}. The interval is a paired bootstrap over the "
-        "pictures: PASS where all of it is above the limit, FAIL where all of it is below, else INCONCLUSIVE."
+        "images: PASS where all of it is above the limit, FAIL where all of it is below, else INCONCLUSIVE."
     )
     return _markdown_table(header, body, left={0, 1, 5, 7}) + f"\n{note}\n"
 
 
 def _skipped_note(skipped: Mapping[str, Mapping[str, int]]) -> str:
-    """Names the tasks and splits of which pictures were left out; empty where there are none."""
+    """Names the tasks and splits of which images were left out; empty where there are none."""
     counts = [f"{n} of {task} {split}" for task, splits in skipped.items() for split, n in splits.items() if n]
-    return f"Pictures left out because they cannot be used: {', '.join(counts)}." if counts else ""
+    return f"Images left out because they cannot be used: {', '.join(counts)}." if counts else ""
 
 
 def imagenet_sentence(began: Mapping[str, bool]) -> str:

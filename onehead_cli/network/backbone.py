@@ -18,7 +18,7 @@ from onehead_cli.network.depthwise import replace_depthwise
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What the backbone was trained on; pictures are normalised inside the model as (x - mean) / std."""
+    """What the backbone was trained on; images are normalised inside the model as (x - mean) / std."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -206,7 +206,7 @@ def _probe_channels(name: str, body: nn.Module) -> int:
     except (RuntimeError, AssertionError, ValueError) as error:
         # Transformers of a fixed input size refuse 64 px; the first line says so.
         raise ConfigError(
-            f"model.backbone: '{name}' cannot read a 64 px picture ({str(error).splitlines()[0]})"
+            f"model.backbone: '{name}' cannot read a 64 px image ({str(error).splitlines()[0]})"
         ) from None
     finally:
         body.train(was_training)

@@ -58,7 +58,7 @@ class OneHead(nn.Module):
         return self.read(self.trunk(images))
 
     def trunk(self, images: Tensor) -> Tensor:
-        """What the backbone's frozen layers make of the pictures; see `Backbone.trunk`."""
+        """What the backbone's frozen layers make of the images; see `Backbone.trunk`."""
         return self.backbone.trunk((images - self.mean) / self.std)
 
     def read(self, trunk: Tensor) -> TaskOutputs:
@@ -215,7 +215,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
-        if not len(x):  # a process without pictures; PixelShuffle has no backward for an empty batch
+        if not len(x):  # a process without images; PixelShuffle has no backward for an empty batch
             return x.reshape(0, UPSAMPLED_CHANNELS, 2 * x.shape[2], 2 * x.shape[3])
         out: Tensor = self.shuffle(x)
         return out

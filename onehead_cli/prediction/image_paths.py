@@ -1,4 +1,4 @@
-"""Which pictures a command line names, and what their outputs are called."""
+"""Which images a command line names, and what their outputs are called."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from onehead_cli.errors import ConfigError
 FOLDER = "predictions"
 
 
-def find_pictures(arguments: Sequence[str], *, skip: Path, warn: Callable[[str], None]) -> list[Path]:
-    """The pictures in the order of the arguments, each once; those of a folder or pattern sorted.
+def find_images(arguments: Sequence[str], *, skip: Path, warn: Callable[[str], None]) -> list[Path]:
+    """The images in the order of the arguments, each once; those of a folder or pattern sorted.
 
     Args:
         arguments: a file is taken whatever its name; of a folder, what is in it and below and of a pattern (`*`, `?`,
             `[..]`, `**`), what it matches, hidden files and other suffixes left out.
-        skip: a folder whose pictures are left out, unless it or they are arguments themselves.
-        warn: called for an argument that has no picture and a folder that cannot be read.
+        skip: a folder whose images are left out, unless it or they are arguments themselves.
+        warn: called for an argument that has no image and a folder that cannot be read.
 
     Raises:
-        ConfigError: a file or folder that is named is not there, or there is no picture at all.
+        ConfigError: a file or folder that is named is not there, or there is no image at all.
     """
     gone = [argument for argument in arguments if not (_is_there(argument) or has_magic(argument))]
     if gone:
@@ -38,16 +38,16 @@ def find_pictures(arguments: Sequence[str], *, skip: Path, warn: Callable[[str],
         if not paths:
             empty.append(argument)
     if not found:
-        raise ConfigError(f"no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in: {', '.join(empty)}")
+        raise ConfigError(f"no images ({', '.join(sorted(PICTURE_SUFFIXES))}) in: {', '.join(empty)}")
     for argument in empty:
-        warn(f"{argument}: no pictures in it")
+        warn(f"{argument}: no images in it")
     return list(found.values())
 
 
 def output_names(paths: Sequence[Path], folder: Path, kinds: Sequence[str] = ("mask",)) -> list[str]:
-    """A name for the outputs of each picture in `folder`: its stem, with -2, -3, ... where another picture has it.
+    """A name for the outputs of each image in `folder`: its stem, with -2, -3, ... where another image has it.
 
-    Names that differ only in case count as equal, and no output takes the place of a picture that is read.
+    Names that differ only in case count as equal, and no output takes the place of an image that is read.
 
     Args: kinds: of the images that are written beside the overlay, as {name}_{kind}.png.
     """
@@ -70,7 +70,7 @@ def _expand(argument: str, skip: Path, warn: Callable[[str], None]) -> Iterator[
     path = Path(argument)
     if not _is_there(argument):
         for match in sorted(glob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            if Path(match).is_file() and _is_picture(match) and Path(match).parent.resolve() != skip:
+            if Path(match).is_file() and _is_image(match) and Path(match).parent.resolve() != skip:
                 yield Path(match)
     elif path.is_dir():
         yield from _below(argument, skip, warn)
@@ -89,9 +89,9 @@ def _below(folder: str, skip: Path, warn: Callable[[str], None]) -> Iterator[Pat
     for parent, folders, files in os.walk(folder, onerror=complain):
         folders[:] = sorted(name for name in folders if name[0] != "." and Path(parent, name).resolve() != skip)
         for name in sorted(files):
-            if name[0] != "." and _is_picture(name) and Path(parent, name).is_file():
+            if name[0] != "." and _is_image(name) and Path(parent, name).is_file():
                 yield Path(parent, name)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURE_SUFFIXES

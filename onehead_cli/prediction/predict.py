@@ -18,7 +18,7 @@ from PIL import Image
 
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import Config
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.events import Reporter
 from onehead_cli.network.closed_form import image_task
@@ -51,7 +51,7 @@ class PredictRun:
         reporter: Reporter,
     ) -> None:
         """Args:
-        paths: of the images, as `find_pictures` gives them.
+        paths: of the images, as `find_images` gives them.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
         overlays, masks: which images are written; the records always are.
 
@@ -90,7 +90,7 @@ class PredictRun:
             ) from None
         if self.failed == self.images:
             kept = f"; {self.predictions} is that of an earlier run" if self.predictions.is_file() else ""
-            raise DataError(f"none of the pictures can be read: {self.failed} of {self.images} failed{kept}")
+            raise DataError(f"none of the images can be read: {self.failed} of {self.images} failed{kept}")
 
     def _written(self) -> Iterator[dict[str, Any]]:
         """The records, each in the file before it is given; the file begins with the first image that can be read."""
@@ -122,7 +122,7 @@ class PredictRun:
         errors: dict[Path, str] = {}
         for path, _ in batch:
             try:
-                image = open_picture(path)
+                image = open_image(path)
             except DataError as error:
                 errors[path] = str(error).removeprefix(f"{path}: ")
                 continue

@@ -16,7 +16,7 @@ from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.images import fit_picture, open_picture
+from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.drawing import Colour, class_colours
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.network.onehead import TaskOutputs
@@ -78,7 +78,7 @@ class Predictor:
     def fit(self, image: Image.Image) -> tuple[NDArray[np.uint8], Fit]:
         """The image as the network sees it, uint8 [S, S, 3], and its place there."""
         fit = Fit.of(image.width, image.height, self._preprocess["image_size"], self._preprocess["fit"])
-        return fit_picture(image, fit, self._preprocess["interpolation"]), fit
+        return fit_image(image, fit, self._preprocess["interpolation"]), fit
 
     def predict(self, inputs: Sequence[NDArray[np.uint8]], fits: list[Fit]) -> Iterator[Prediction]:
         """One forward pass over images from `fit`, then a prediction each; masks are made one at a time.
@@ -117,7 +117,7 @@ class Predictor:
 
 def _as_image(image: Image.Image | NDArray[np.uint8] | str | Path) -> Image.Image:
     if isinstance(image, str | Path):
-        return open_picture(Path(image))
+        return open_image(Path(image))
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):

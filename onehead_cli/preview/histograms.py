@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from onehead_cli.data.format import Listing
-from onehead_cli.data.images import picture_size
+from onehead_cli.data.images import image_size
 from onehead_cli.tasks.labels import LabelCounts
 from onehead_cli.tasks.task import Task
 
@@ -23,7 +23,7 @@ def count_labels(listing: Listing, advance: Callable[[str], None]) -> LabelCount
     """
     counts = LabelCounts(list(listing.classes), listing.unit)
     for index, path in enumerate(listing.images):
-        size = picture_size(path)
+        size = image_size(path)
         counts.add(size, listing.contents(index, size))
         advance(path.name)
     return counts

@@ -12,7 +12,7 @@ from PIL import Image
 from onehead_cli.config.sections import IGNORE_INDEX, Config
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.format import get_format
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.split import Loading, Split
 from onehead_cli.drawing import LIGHT, class_colours
@@ -49,7 +49,7 @@ def preview_data(
     listings = Listings(config)
     loaded, missing = _load(config, listings, splits, reporter)
     tasks: dict[str, Any] = {}
-    pictures: dict[str, Image.Image] = {}
+    images: dict[str, Image.Image] = {}
     with reporter.track("preview", sum(len(s) for found in loaded.values() for s in found.values())) as advance:
         done = 0
 
@@ -61,8 +61,8 @@ def preview_data(
         for task, found in loaded.items():
             counts = {split: count_labels(listings.get(task, split), count) for split in found}
             sheet, histogram = f"{task}.png", f"{task}_histogram.png"
-            pictures[sheet] = _sheet(task, found, counts, seed)
-            pictures[histogram] = _histogram(task, counts)
+            images[sheet] = _sheet(task, found, counts, seed)
+            images[histogram] = _histogram(task, counts)
             tasks[task] = {
                 "sheet": sheet,
                 "histogram": histogram,
@@ -80,8 +80,8 @@ def preview_data(
         folder.mkdir(parents=True, exist_ok=True)
         for task in TASKS:
             for name in (f"{task}.png", f"{task}_histogram.png"):
-                if name in pictures:
-                    pictures[name].save(folder / name)
+                if name in images:
+                    images[name].save(folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)  # of an earlier preview, when the dataset was there
         write_json(document, folder / LABELS_FILE, indent=1)
@@ -152,13 +152,13 @@ def _choose(counts: Mapping[str, LabelCounts], rng: np.random.Generator) -> list
 def _sample(found: Split, split: str, index: int) -> Sample:
     found.batch([index])  # refuses what training would refuse, such as boxes for an image of another size
     path = found.paths[index]
-    return Sample(open_picture(path), f"{split} · {path.name}", get_task(found.task).show_label(found, index))
+    return Sample(open_image(path), f"{split} · {path.name}", get_task(found.task).show_label(found, index))
 
 
 def _histogram(task: str, counts: Mapping[str, LabelCounts]) -> Image.Image:
     diagram = get_task(task).histogram
     names: list[str | None] = [*_all_classes(counts)]
-    legend = {split: f"{split}: {how_many(len(counted.sizes), 'picture')}" for split, counted in counts.items()}
+    legend = {split: f"{split}: {how_many(len(counted.sizes), 'image')}" for split, counted in counts.items()}
     if diagram.has_background:
         # Beside the background no other class would have a bar to be seen.
         background = names.pop(0)

@@ -1,4 +1,4 @@
-"""A sheet of labelled pictures, four in a row: class names, tinted masks with a legend, boxes with names."""
+"""A sheet of labelled images, four in a row: class names, tinted masks with a legend, boxes with names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from onehead_cli.tasks.labels import Label
 from onehead_cli.wording import readable
 
 COLUMNS = 4
-#: What a picture is fitted into, in pixels.
+#: What an image is fitted into, in pixels.
 CELL = (400, 300)
 MARGIN = 16
 _LINE = 22
@@ -42,7 +42,7 @@ class Sample:
     ignored: what a region to ignore is called.
     """
 
-    picture: Image.Image
+    image: Image.Image
     source: str
     label: Label
     ignored: str = "crowd"
@@ -56,13 +56,13 @@ def draw_sheet(
     legend: Mapping[str, Colour] | None = None,
     columns: int = COLUMNS,
 ) -> Image.Image:
-    """The sheet as RGB, CELL-sized pictures with MARGIN between them, captions below each and the legend at the end.
+    """The sheet as RGB, CELL-sized images with MARGIN between them, captions below each and the legend at the end.
 
     Args:
         box_colours: a colour for each class name of the boxes, where there are any.
         mask_colours: uint8 [256, 3], a colour for each label of the masks, where there are any.
         legend: the classes whose colours are explained below.
-        columns: pictures in a row.
+        columns: images in a row.
     """
     font, small = load_font(16), load_font(13)
     captions = [
@@ -91,22 +91,22 @@ def draw_sheet(
 
 
 def placed(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a picture of this size within its cell."""
+    """Left, top, width and height of an image of this size within its cell."""
     scale = min(CELL[0] / size[0], CELL[1] / size[1])
     width, height = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return (CELL[0] - width) // 2, (CELL[1] - height) // 2, width, height
 
 
 def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArray[np.uint8] | None) -> Image.Image:
-    left, top, width, height = placed(sample.picture.size)
-    picture = sample.picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    left, top, width, height = placed(sample.image.size)
+    image = sample.image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if sample.label.mask is not None and mask_colours is not None:
-        picture = tinted(picture, sample.label.mask, mask_colours)
+        image = tinted(image, sample.label.mask, mask_colours)
     cell = Image.new("RGB", CELL, (0, 0, 0))
-    cell.paste(picture, (left, top))
+    cell.paste(image, (left, top))
     # Small boxes on top, and their names first, for they have less room.
     found = sorted(sample.label.boxes, key=lambda box: _area(box[0]))
-    scale_x, scale_y = width / sample.picture.width, height / sample.picture.height
+    scale_x, scale_y = width / sample.image.width, height / sample.image.height
     boxes = [
         (left + x1 * scale_x, top + y1 * scale_y, left + x2 * scale_x, top + y2 * scale_y)
         for (x1, y1, x2, y2), _, _ in found
@@ -124,7 +124,7 @@ def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArr
 
 
 def _name(index: int, placed_boxes: Sequence[Rect], boxes: Sequence[tuple[Rect, str, bool]], ignored: str) -> str:
-    """A large box has a name, and so has the largest of each kind; more would hide a crowded picture."""
+    """A large box has a name, and so has the largest of each kind; more would hide a crowded image."""
     _, name, dashed = boxes[index]
     is_last = not any((other, same) == (name, dashed) for _, other, same in boxes[index + 1 :])
     if not is_last and _area(placed_boxes[index]) < _NAMED_FROM * CELL[0] * CELL[1]:

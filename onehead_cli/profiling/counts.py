@@ -31,7 +31,7 @@ _RULES: tuple[tuple[Any, Any], ...] = (
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of one picture, as thop counts it.
+    """The cost of one image, as thop counts it.
 
     convolutions: multiply-adds of convolutions and linear layers, without biases.
     norms: 4 operations a value (subtract, divide, multiply, add).
@@ -67,7 +67,7 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 def count_stages(model: OneHead, image_size: int) -> dict[str, Count]:
-    """The cost of each part of the network for one picture, by thop; the parts add up to the whole.
+    """The cost of each part of the network for one image, by thop; the parts add up to the whole.
 
     Keys: backbone, upsample, skip where there is one, necks.cls, necks.seg, necks.det, head, identity.
     """
@@ -77,8 +77,8 @@ def count_stages(model: OneHead, image_size: int) -> dict[str, Count]:
     rules = {
         kind: rule for kind in {type(m) for m in model.modules()} for base, rule in _RULES if issubclass(kind, base)
     }
-    picture = torch.zeros(1, 3, image_size, image_size)
-    *_, tree = thop.profile(model, (picture,), custom_ops=rules, verbose=False, ret_layer_info=True)
+    image = torch.zeros(1, 3, image_size, image_size)
+    *_, tree = thop.profile(model, (image,), custom_ops=rules, verbose=False, ret_layer_info=True)
     stages: dict[str, Count] = {}
     for name, child in model.named_children():
         below = tree[name][2]
@@ -91,10 +91,10 @@ def count_stages(model: OneHead, image_size: int) -> dict[str, Count]:
 
 
 def count_with_torch(model: OneHead, image_size: int) -> int:
-    """Multiply-adds of one picture by torch's own counter, which leaves norms and biases out."""
-    picture = torch.zeros(1, 3, image_size, image_size, device=model.mean.device)
+    """Multiply-adds of one image by torch's own counter, which leaves norms and biases out."""
+    image = torch.zeros(1, 3, image_size, image_size, device=model.mean.device)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(picture)
+        model(image)
     return int(counter.get_total_flops()) // 2
 
 

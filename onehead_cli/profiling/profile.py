@@ -29,7 +29,7 @@ from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import all_tasks, get_task
 
 PARAMETER_LIMIT = 8_000_000
-#: On a Tesla T4, for one picture of this side.
+#: On a Tesla T4, for one image of this side.
 LATENCY_LIMIT_MS = 150.0
 LATENCY_LIMIT_SIZE = 512
 
@@ -105,7 +105,7 @@ class ProfileResult:
 
     @property
     def limits(self) -> list[Limit]:
-        """The limits of the task; the latency decides only for one picture of the limit's size."""
+        """The limits of the task; the latency decides only for one image of the limit's size."""
         decides = self.image_size == LATENCY_LIMIT_SIZE and self.conditions.batch == 1
         note = f"p50 of {self.conditions.batch} x {self.image_size} px on {self.conditions.processor}"
         if "T4" not in self.conditions.processor:
@@ -140,7 +140,7 @@ def profile_network(
     Args:
         checkpoint: the network; None builds a new one of `config.model` with the reference's class counts.
         image_size: side in pixels; None is the checkpoint's own, or `data.image_size` without a checkpoint.
-        batch_size: pictures in a timed pass; counts are always of one picture.
+        batch_size: images in a timed pass; counts are always of one image.
         runs: timed rounds, in each of which the network and then every teacher run once.
         threads: of torch on the CPU; None leaves torch's choice.
 

@@ -22,7 +22,7 @@ WARMUP = 3
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one forward pass, picture in memory to maps, in milliseconds."""
+    """Of one forward pass, image in memory to maps, in milliseconds."""
 
     min_ms: float
     p50_ms: float
@@ -31,7 +31,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a latency depends on. runs: timed passes; warmup: passes before them; batch: pictures in a pass."""
+    """What a latency depends on. runs: timed passes; warmup: passes before them; batch: images in a pass."""
 
     device: str
     processor: str

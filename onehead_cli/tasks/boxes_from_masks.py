@@ -20,7 +20,7 @@ from onehead_cli.tasks.detection.split import DetectionSplit
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.split import SegmentationSplit
 
-#: A component of less than this share of the picture is too small to be sure of.
+#: A component of less than this share of the image is too small to be sure of.
 _MIN_SHARE = 0.002
 #: A component that fills less than this share of its box is rarely one whole object.
 _MIN_FILL = 0.15

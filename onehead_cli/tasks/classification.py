@@ -134,10 +134,10 @@ class FoundClass:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """What a network said about each picture of a split.
+    """What a network said about each image of a split.
 
-    logits: float [n, C], a row per picture.
-    labels: int [n], the true class of each picture.
+    logits: float [n, C], a row per image.
+    labels: int [n], the true class of each image.
     class_names: the C names.
 
     Raises:
@@ -158,26 +158,26 @@ class ClassificationResult:
             raise ValueError(f"a label lies outside 0..{classes - 1}")
         bad = n - int(np.isfinite(self.logits).all(axis=1).sum())
         if bad:  # argmax would call a NaN the best class
-            raise OneheadError(f"the class scores of {bad} of {n} pictures are not finite; train the network again")
+            raise OneheadError(f"the class scores of {bad} of {n} images are not finite; train the network again")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """The best class of each picture, int64 [n]; the first of equals."""
+        """The best class of each image, int64 [n]; the first of equals."""
         best: NDArray[np.int64] = self.logits.argmax(axis=1)
         return best
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Pictures of each true class (row) that were given each class (column), int64 [C, C]."""
+        """Images of each true class (row) that were given each class (column), int64 [C, C]."""
         classes = len(self.class_names)
         cells = self.labels.astype(np.int64) * classes + self.predicted
         return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
     def scores(self) -> dict[str, float | None]:
-        """Share of the pictures whose true class is the best one (top1) or among the best min(5, C) (top5)."""
+        """Share of the images whose true class is the best one (top1) or among the best min(5, C) (top5)."""
         if not len(self):
             return {"top1": None, "top5": None}
         best = np.argsort(-self.logits, axis=1, kind="stable")[:, :5]
@@ -185,9 +185,9 @@ class ClassificationResult:
         return {"top1": float(hits[:, 0].mean()), "top5": float(hits.any(axis=1).mean())}
 
     def per_class(self) -> list[Row]:
-        """A row per class: name, count (pictures), top1 (recall) and precision.
+        """A row per class: name, count (images), top1 (recall) and precision.
 
-        Both are None for a class without pictures; the precision also for one that was never predicted.
+        Both are None for a class without images; the precision also for one that was never predicted.
         """
         rows: list[Row] = []
         for index, name in enumerate(self.class_names):
@@ -204,7 +204,7 @@ class ClassificationResult:
         return rows
 
     def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Top-1 when picture i is taken counts[r, i] times; counts int [R, n], returns float64 [R]."""
+        """Top-1 when image i is taken counts[r, i] times; counts int [R, n], returns float64 [R]."""
         weights = counts.astype(np.float64)
         top1: NDArray[np.float64] = weights @ (self.predicted == self.labels) / weights.sum(axis=1)
         return top1
@@ -275,7 +275,7 @@ class Classification(Task):
     title = "Classification"
     metrics = (Metric("top1", "Top-1"), Metric("top5", "Top-5"))
     class_scores: ClassVar[Mapping[str, str]] = {"top1": "Top-1", "precision": "Precision"}
-    counted = "Pictures"
+    counted = "Images"
     names_images = True
 
     def load(self, listing: Listing, config: Config, loading: Loading) -> ClassificationSplit:

@@ -38,7 +38,7 @@ class Histogram:
     nothing: a row for what belongs to no class; None for none.
     """
 
-    panels: tuple[str, ...] = ("pictures",)
+    panels: tuple[str, ...] = ("images",)
     has_background: bool = False
     nothing: str | None = None
 

@@ -275,7 +275,7 @@ class Task(ABC):
         """What that column says of an image's record; empty where there is nothing of it."""
 
     #: What the table of a split's labels counts.
-    counts_title: ClassVar[str] = "pictures"
+    counts_title: ClassVar[str] = "images"
 
     def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
         """What that table says of a class. Args: found: its counts. split: all counts of the split."""

@@ -17,7 +17,7 @@ from onehead_cli.training.loop import TrainingLoop
 class Estimate:
     """seconds: of all remaining steps, each at the side of its input, without evaluation.
 
-    memory_bytes: peak of the process (of the GPU, where there is one) with the optimizer and the training pictures;
+    memory_bytes: peak of the process (of the GPU, where there is one) with the optimizer and the training images;
     too high where the process has trained another network before.
     """
 
@@ -49,10 +49,10 @@ def estimate_training(loop: TrainingLoop) -> Estimate:
             total += seconds * size * steps
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
     moments = 2 * sum(p.numel() * p.element_size() for p in objective.learned())
-    return Estimate(seconds=total, memory_bytes=peak + moments + _pictures(loop))
+    return Estimate(seconds=total, memory_bytes=peak + moments + _images(loop))
 
 
-def _pictures(loop: TrainingLoop) -> int:
-    """Bytes of the training pictures and masks that will be kept in memory, the GPU's where there is one."""
+def _images(loop: TrainingLoop) -> int:
+    """Bytes of the training images and masks that will be kept in memory, the GPU's where there is one."""
     wanted = sum(split.bytes_in_training() for split in loop.loader.splits.values())
     return min(loop.loader.data.cache_mb * 1_000_000, wanted)

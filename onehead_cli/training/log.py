@@ -54,7 +54,7 @@ class RunLog:
                 self._board.close()
 
     def scanned(self, skipped: Mapping[str, Mapping[str, int]]) -> None:
-        """How many pictures were left out, by task and split; the first line of a new run."""
+        """How many images were left out, by task and split; the first line of a new run."""
         self._append({"kind": "scan", "step": 0, "skipped": skipped})
 
     def resumed(self, *, epoch: int, step: int) -> None:

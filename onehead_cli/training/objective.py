@@ -101,5 +101,5 @@ def _check_finite(name: str, loss: Tensor, batch: Batch, task: str) -> None:
     images = [image for names in gather(mine) for image in names]
     raise NonFiniteLossError(
         f"loss '{name}' is {float(loss)} on the batch {', '.join(images)}: stopped before the step; "
-        "try a lower --lr, or look at these pictures and their labels"
+        "try a lower --lr, or look at these images and their labels"
     )

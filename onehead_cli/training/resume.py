@@ -116,9 +116,9 @@ def continue_from(
         CheckpointError: the data or teachers are others, or the run is over and its best checkpoint is lost.
     """
     name, path = last.name, last_path(config.output, last.name)
-    pictures = {task: len(split) for task, split in loop.loader.splits.items()}
-    if last.training["pictures"] != pictures:
-        raise CheckpointError(f"{path} was trained on other data: {last.training['pictures']} pictures, now {pictures}")
+    images = {task: len(split) for task, split in loop.loader.splits.items()}
+    if last.training["pictures"] != images:
+        raise CheckpointError(f"{path} was trained on other data: {last.training['pictures']} images, now {images}")
     if last.training["teachers"] != scores_of(teachers):
         raise CheckpointError(
             f"{path} was trained with other teachers: their scores on val were {last.training['teachers']}, "

@@ -38,7 +38,7 @@ from onehead_cli.wording import how_many
 class TrainingResult:
     """name: "cls", "seg", "det" or "all". scores: of the kept weights, on val. resumed_epoch: None for a new run.
 
-    skipped: pictures left out, by task and split.
+    skipped: images left out, by task and split.
     """
 
     name: str
@@ -186,9 +186,9 @@ def _interrupted(name: str, loop: TrainingLoop, signal_number: int) -> Interrupt
 def _announce(name: str, loop: TrainingLoop, reporter: Reporter) -> None:
     device, precision = loop.loader.device, loop.objective.precision
     estimate = estimate_training(loop)
-    pictures = sum(len(split) for split in loop.loader.splits.values())
+    images = sum(len(split) for split in loop.loader.splits.values())
     reporter.note(
-        f"{name}: {how_many(pictures, 'picture')}, {how_many(loop.total_steps - loop.state.step, 'step')} "
+        f"{name}: {how_many(images, 'image')}, {how_many(loop.total_steps - loop.state.step, 'step')} "
         f"on {device.type} in {precision_name(precision)}, "
         f"{how_many(torch.get_num_threads(), 'thread')}; "
         f"about {_duration(estimate.seconds)} and {estimate.memory_bytes / 1e9:.1f} GB"

@@ -133,8 +133,8 @@ def build_loop(
         schedule=schedule,
         precision=precision,
     )
-    pictures = [[len(split) for split in splits.values()] for splits in (train, val)]
-    check_same([architecture.classes, pictures, str(precision)], "classes, numbers of pictures or precision")
+    images = [[len(split) for split in splits.values()] for splits in (train, val)]
+    check_same([architecture.classes, images, str(precision)], "classes, numbers of images or precision")
     evaluator = Evaluator(config.evaluation, device, precision)
 
     def measure(averaged: OneHead) -> Validation:
@@ -198,24 +198,24 @@ def _borrow(train: dict[str, Split], setting: Setting, load: Callable[[str], Spl
                 task.borrow(train[lender], setting)
 
 
-def _share_out(model: OneHead, config: Config, pictures: int, reporter: Reporter) -> None:
-    """Make a network ready to learn in several processes, `pictures` in a mini-batch: equal weights, shared norms."""
+def _share_out(model: OneHead, config: Config, images: int, reporter: Reporter) -> None:
+    """Make a network ready to learn in several processes, `images` in a mini-batch: equal weights, shared norms."""
     check_same(config.model_dump(mode="json"), "settings")
     broadcast_(model.state_dict().values())
     synchronise_new_layers(model)
     if config.model.batch_norm == "frozen":
         return
-    if pictures < world_size():
+    if images < world_size():
         raise ConfigError(
             f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share "
-            f"{how_many(pictures, 'picture')} a mini-batch, and one without pictures has no statistics; start fewer, "
+            f"{how_many(images, 'image')} a mini-batch, and one without images has no statistics; start fewer, "
             "or give a larger --batch-size"
         )
     if config.model.sync_batch_norm:
         model.backbone = convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
     else:
         reporter.warn(
-            f"model.batch_norm={config.model.batch_norm}: each process normalises the backbone by its own pictures "
+            f"model.batch_norm={config.model.batch_norm}: each process normalises the backbone by its own images "
             "alone, so the result depends on the number of processes"
         )
 

@@ -1,4 +1,4 @@
-"""Batch-norm over the pictures of all processes, on any device (torch.nn.SyncBatchNorm runs on GPUs alone).
+"""Batch-norm over the images of all processes, on any device (torch.nn.SyncBatchNorm runs on GPUs alone).
 
 The norms of the new layers always learn from the batch, so without this two processes would not agree with one.
 """
@@ -17,7 +17,7 @@ _MOMENTUM = 0.1
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """A batch-norm whose mean and variance are those of all processes' pictures; shares the tensors of `norm`."""
+    """A batch-norm whose mean and variance are those of all processes' images; shares the tensors of `norm`."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, norm.eps)
@@ -60,7 +60,7 @@ class _Normalise(torch.autograd.Function):
         grad = grads[0].to(mean.dtype)
         normalised = (x.to(mean.dtype) - mean[:, None, None]) * scale[:, None, None]
         grad_bias, grad_weight = grad.sum((0, 2, 3)), (grad * normalised).sum((0, 2, 3))
-        # The mean and the variance depend on the pictures of all processes, so their gradients are summed here; those
+        # The mean and the variance depend on the images of all processes, so their gradients are summed here; those
         # of weight and bias are summed with all others, once a step.
         mean_grad, mean_projection = (sum_(torch.stack([grad_bias, grad_weight])) / count)[..., None, None]
         grad_x = (grad - mean_grad - normalised * mean_projection) * (scale * weight)[:, None, None]

@@ -68,7 +68,7 @@ class LossNormaliser:
         """Take in the mean of each loss over one buffer."""
         for name, value in losses.items():
             if not value and name not in self.mean:
-                continue  # pictures without a label, before there is a mean: the next loss would be divided by 0
+                continue  # images without a label, before there is a mean: the next loss would be divided by 0
             if first_epoch:
                 total, count = self.first_epoch.get(name, [0.0, 0])
                 self.first_epoch[name] = [total + value, count + 1]

@@ -16,13 +16,13 @@ from tiny import SMALL, TINY
 from onehead_cli.app import run
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 
 CLS, SEG, DET = "imagenette-160", "mini_voc_seg", "mini_coco_det"
 
 
-def picture(path, size=(40, 32), **options):
-    """A picture unlike any other of the test."""
+def make_image(path, size=(40, 32), **options):
+    """An image unlike any other of the test."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = zlib.crc32(str(path).encode())
     Image.effect_noise(size, 20 + seed % 200).convert("RGB").save(path, **options)
@@ -40,20 +40,20 @@ def change(root, split="train", **sections):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two classes and three pictures a task in each of train and val."""
+    """Two classes and three images a task in each of train and val."""
     root = tmp_path / "data"
     (root / DET / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         for name in ("ant/a", "ant/b", "bee/c"):
-            picture(root / CLS / split / f"{name}.jpg")
+            make_image(root / CLS / split / f"{name}.jpg")
         masks = root / SEG / split / "SegmentationClass"
         masks.mkdir(parents=True)
         for name in "abc":
-            picture(root / SEG / split / "JPEGImages" / f"{name}.jpg")
+            make_image(root / SEG / split / "JPEGImages" / f"{name}.jpg")
             mask = np.zeros((32, 40), np.uint8)
             mask[:9], mask[-9:] = 1, 255
             Image.fromarray(mask).save(masks / f"{name}.png")
-            picture(root / DET / split / f"{name}.jpg")
+            make_image(root / DET / split / f"{name}.jpg")
         images = [{"id": i, "file_name": f"{n}.jpg", "width": 40, "height": 32} for i, n in enumerate("abc", 1)]
         boxes = [{"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [4, 4, 9, 9]} for i in (1, 2)]
         categories = [{"id": 2, "name": "bee"}, {"id": 1, "name": "ant"}]
@@ -81,13 +81,13 @@ def problems(document):
     return [(p["task"], p["split"], p["kind"], n) for p, n in zip(document["problems"], names, strict=True)]
 
 
-def three_pictures(root):
+def three_images(root):
     return root / CLS / "train/ant/b.jpg", root / SEG / "val/JPEGImages/b.jpg", root / DET / "train/b.jpg"
 
 
 def spoil(root, content):
-    """Change one picture a task; `content`: old bytes -> new bytes."""
-    for path in three_pictures(root):
+    """Change one image a task; `content`: old bytes -> new bytes."""
+    for path in three_images(root):
         path.write_bytes(content(path.read_bytes()))
 
 
@@ -97,7 +97,7 @@ def everywhere(kind):
 
 def test_data_in_order_is_one_note(data, check):
     code, document, err = check()
-    assert code == 0 and document["problems"] == [] and len(err) == 1 and "18 pictures" in err[0]
+    assert code == 0 and document["problems"] == [] and len(err) == 1 and "18 images" in err[0]
     assert document["pictures"] == {task: {"train": 3, "val": 3} for task in ("cls", "seg", "det")}
     assert document["bad"] == {task: {"train": 0, "val": 0} for task in ("cls", "seg", "det")}
     assert document["warnings"] == document["notes"] == [] and document["headers_only"] is False
@@ -105,7 +105,7 @@ def test_data_in_order_is_one_note(data, check):
 
 # Without the two bytes of its end marker alone a JPEG may be whole: no pixel is missing.
 @pytest.mark.parametrize("cut", [lambda old: old[: len(old) // 2], lambda old: old[:-10]])
-def test_fault_01_truncated_pictures(data, check, cut):
+def test_fault_01_truncated_images(data, check, cut):
     """Every JPEG that was cut short is listed in one run, and the command fails."""
     spoil(data, cut)
     code, document, err = check()
@@ -115,21 +115,21 @@ def test_fault_01_truncated_pictures(data, check, cut):
 
 
 def test_fault_02_empty_files(data, check):
-    """Every picture of zero bytes is listed in one run, and the command fails."""
+    """Every image of zero bytes is listed in one run, and the command fails."""
     spoil(data, lambda old: b"")
     code, document, _ = check()
     assert code == 1 and problems(document) == everywhere("empty")
 
 
-def test_fault_03_files_that_are_no_pictures(data, check):
-    """Every file that only its name makes a picture, such as a saved web page, is listed, and the command fails."""
+def test_fault_03_files_that_are_no_images(data, check):
+    """Every file that only its name makes an image, such as a saved web page, is listed, and the command fails."""
     spoil(data, lambda old: b"<html><body>404 Not found</body></html>")
     code, document, _ = check()
     assert code == 1 and problems(document) == everywhere("not_a_picture")
 
 
 def test_fault_04_pixel_bomb(data, check):
-    """A picture over the limit of 100 million pixels is refused by its header alone, before anything is decoded."""
+    """An image over the limit of 100 million pixels is refused by its header alone, before anything is decoded."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -144,7 +144,7 @@ def test_fault_04_pixel_bomb(data, check):
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "LA", "I;16", "1"])
 def test_fault_05_grey_cmyk_alpha_palette_and_16_bit(data, check, mode):
-    """Grey, CMYK, palette, alpha and 16-bit pictures are read as RGB."""
+    """Grey, CMYK, palette, alpha and 16-bit images are read as RGB."""
     path = data / CLS / "train" / "ant" / ("b.jpg" if mode == "CMYK" else "b.png")
     if mode == "I;16":
         made = Image.fromarray(np.full((32, 40), 65535, np.uint16))
@@ -152,35 +152,35 @@ def test_fault_05_grey_cmyk_alpha_palette_and_16_bit(data, check, mode):
         made = Image.effect_noise((40, 32), 99).convert("RGB").convert(mode)
     made.save(path)
     assert check()[0] == 0
-    shown = open_picture(path)
+    shown = open_image(path)
     assert shown.mode == "RGB" and shown.size == (40, 32)
     if mode == "I;16":
         assert np.asarray(shown).min() == 255
 
 
 def test_fault_06_exif_rotation(data, check, tmp_path):
-    """A picture is read as its EXIF orientation shows it; boxes or masks for the unturned picture are an error."""
+    """An image is read as its EXIF orientation shows it; boxes or masks for the unturned image are an error."""
     turned = Image.new("RGB", (40, 20), "red")
     turned.paste("blue", (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise: the left half comes to the top
     turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    shown = open_picture(tmp_path / "turned.jpg")
+    shown = open_image(tmp_path / "turned.jpg")
     assert shown.size == (20, 40)
     assert shown.getpixel((10, 5))[2] > 200 and shown.getpixel((10, 35))[0] > 200
-    for path in three_pictures(data):
-        picture(path, exif=exif)
+    for path in three_images(data):
+        make_image(path, exif=exif)
     code, document, err = check()
     assert code == 1
     assert problems(document) == [("seg", "val", "mask_wrong_size", "b.png"), ("det", "train", "wrong_size", "b.jpg")]
-    assert "40 x 32 pixels, but its picture has 32 x 40" in err[0]
+    assert "40 x 32 pixels, but its image has 32 x 40" in err[0]
     assert "32 x 40 pixels (turned as its EXIF orientation says), but its annotations are for 40 x 32" in err[1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_fault_07_tiny_and_thin_pictures(data, check, size):
-    """Pictures of 1 x 1 and 1 x 5000 pixels are taken like any other."""
-    picture(data / DET / "train" / "b.jpg", size)
+def test_fault_07_tiny_and_thin_images(data, check, size):
+    """Images of 1 x 1 and 1 x 5000 pixels are taken like any other."""
+    make_image(data / DET / "train" / "b.jpg", size)
     images = [{"id": 2, "file_name": "b.jpg", "width": size[0], "height": size[1]}]
     change(data, images=images, annotations=[])
     assert check()[0] == 0
@@ -203,8 +203,8 @@ def test_fault_08_file_name_that_leaves_its_folder(data, check, name):
     assert code == 0 and document["bad"]["det"] == {"train": 1, "val": 0}
 
 
-def test_fault_09_listed_picture_that_is_missing(data, check):
-    """Every picture that a JSON lists and that is not there is listed in one run, and the command fails."""
+def test_fault_09_listed_image_that_is_missing(data, check):
+    """Every image that a JSON lists and that is not there is listed in one run, and the command fails."""
     for split in ("train", "val"):
         (data / DET / split / "c.jpg").unlink()
     code, document, _ = check()
@@ -213,7 +213,7 @@ def test_fault_09_listed_picture_that_is_missing(data, check):
 
 
 def test_fault_10_size_that_differs_from_the_json(data, check):
-    """Every picture of another size than its JSON says is listed with both sizes, and the command fails."""
+    """Every image of another size than its JSON says is listed with both sizes, and the command fails."""
     images = [{"id": i, "file_name": f"{n}.jpg", "width": 7, "height": 5} for i, n in ((1, "a"), (2, "b"))]
     change(data, images=images, annotations=[])
     code, document, err = check()
@@ -263,16 +263,16 @@ def test_fault_12_box_with_nan_or_infinity(data, check, value):
 
 
 def test_fault_13_box_partly_outside(data, check):
-    """A box that reaches over the edge is clipped to its picture, and one warning gives the count."""
+    """A box that reaches over the edge is clipped to its image, and one warning gives the count."""
     add_box(data, [-10, 30, 20, 9])
-    dropped(check, "clipped to the picture")
+    dropped(check, "clipped to the image")
     assert boxes_of(data) == [[4, 4, 9, 9], [0, 30, 10, 2]]
 
 
 def test_fault_14_box_wholly_outside(data, check):
-    """A box wholly outside its picture is dropped, and one warning gives the count."""
+    """A box wholly outside its image is dropped, and one warning gives the count."""
     add_box(data, [70, 5, 4, 4])
-    dropped(check, "outside the picture dropped")
+    dropped(check, "outside the image dropped")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -300,8 +300,8 @@ def test_fault_18_missing_iscrowd(data, check):
     assert target.labels.tolist() == [[1], [0], [-1]] and not target.crowd.any()
 
 
-def test_fault_19_picture_without_a_box(data, check):
-    """A picture without any box is taken as a picture of background."""
+def test_fault_19_image_without_a_box(data, check):
+    """An image without any box is taken as an image of background."""
     change(data, annotations=[])
     code, document, _ = check()
     assert code == 0 and document["pictures"]["det"]["train"] == 3
@@ -356,11 +356,11 @@ def test_fault_23_label_above_the_last_class(data, check):
 
 
 def test_fault_24_mask_of_another_size(data, check):
-    """Every mask of another size than its picture is listed with both sizes, and the command fails."""
+    """Every mask of another size than its image is listed with both sizes, and the command fails."""
     Image.new("L", (10, 12)).save(mask_path(data))
     code, document, err = check()
     assert code == 1 and problems(document) == [("seg", "train", "mask_wrong_size", "b.png")]
-    assert len(err) == 1 and "10 x 12 pixels, but its picture has 40 x 32" in err[0]
+    assert len(err) == 1 and "10 x 12 pixels, but its image has 40 x 32" in err[0]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
@@ -373,7 +373,7 @@ def test_fault_25_mask_of_colours(data, check, mode):
 
 
 def test_fault_27_missing_mask(data, check):
-    """Every picture without a mask is listed by the mask's path, and the command fails."""
+    """Every image without a mask is listed by the mask's path, and the command fails."""
     mask_path(data).unlink()
     mask_path(data, "c", "val").unlink()
     code, document, err = check()
@@ -383,12 +383,12 @@ def test_fault_27_missing_mask(data, check):
 
 
 def test_fault_29_empty_class_folder(data, check):
-    """Class folders without a picture are an error that names them."""
+    """Class folders without an image are an error that names them."""
     (data / CLS / "train" / "cow").mkdir()
     (data / CLS / "train" / "dog").mkdir()
     code, _, err = check()
     assert code == 1 and len(err) == 1
-    assert "train/cow" in err[0] and "train/dog" in err[0] and "class folder without a picture" in err[0]
+    assert "train/cow" in err[0] and "train/dog" in err[0] and "class folder without an image" in err[0]
 
 
 def rename_class(root, task, split):
@@ -415,24 +415,24 @@ def test_fault_30_class_names_that_differ(data, tmp_path, capsys, task, command)
 
 
 @pytest.mark.parametrize("task", ["cls", "seg", "det"])
-def test_fault_31_the_same_picture_in_two_splits(data, check, task, tmp_path, capsys):
-    """A picture whose very bytes are in two splits of a task is an error that names both files."""
+def test_fault_31_the_same_image_in_two_splits(data, check, task, tmp_path, capsys):
+    """An image whose very bytes are in two splits of a task is an error that names both files."""
     folder = {"cls": f"{CLS}/{{}}/ant", "seg": f"{SEG}/{{}}/JPEGImages", "det": f"{DET}/{{}}"}[task]
     shutil.copy(data / folder.format("train") / "a.jpg", data / folder.format("val") / "b.jpg")
     code, document, err = check()
     assert code == 1 and problems(document) == [(task, "val", "in_two_splits", "b.jpg")] and len(err) == 1
-    assert "val" in err[0] and "the same picture is in the split train" in err[0] and "a.jpg" in err[0]
+    assert "val" in err[0] and "the same image is in the split train" in err[0] and "a.jpg" in err[0]
     assert check("--skip-bad")[0] == 1
     output = tmp_path / "out"
     assert run(["train-teacher", "--task", task, "--data", str(data), "--output", str(output), *TINY]) == 1
-    assert "the same picture is in the split train" in capsys.readouterr().err
+    assert "the same image is in the split train" in capsys.readouterr().err
     assert not (output / f"{task}.jsonl").exists()
 
 
 def test_all_kinds_of_bad_files_in_one_list(data, check):
     (data / CLS / "train/ant/b.jpg").write_bytes(b"")
     mask_path(data).unlink()
-    (data / SEG / "train/JPEGImages/b.jpg").write_bytes(b"\xff\xd8")  # a picture and its mask: one picture
+    (data / SEG / "train/JPEGImages/b.jpg").write_bytes(b"\xff\xd8")  # an image and its mask: one image
     (data / DET / "val/a.jpg").unlink()
     code, document, err = check()
     assert code == 1 and len(document["problems"]) == 4
@@ -445,7 +445,7 @@ def test_all_kinds_of_bad_files_in_one_list(data, check):
     assert all(p["can_be_skipped"] for p in document["problems"])
     code, skipped, err = check("--skip-bad")
     assert code == 0 and skipped["problems"] == document["problems"]
-    assert err[0] == f"warning: 3 of 18 pictures left out, listed in {data / 'skipped.txt'}"
+    assert err[0] == f"warning: 3 of 18 images left out, listed in {data / 'skipped.txt'}"
     listed = [line.split("\t")[2] for line in (data / "skipped.txt").read_text().splitlines()]
     assert listed == [problem["path"] for problem in document["problems"]]
 
@@ -465,14 +465,14 @@ def test_a_long_list_is_cut_on_the_terminal_and_whole_in_json(data, check, tmp_p
     assert len(lines) == 30 and lines[7].split("\t")[:2] == ["det", "train"] and "x7.jpg" in lines[7]
 
 
-def test_a_split_of_bad_pictures_only_is_an_error(data, check):
+def test_a_split_of_bad_images_only_is_an_error(data, check):
     for name in "abc":
         (data / DET / "val" / f"{name}.jpg").unlink()
     code, _, err = check("--skip-bad")
-    assert code == 1 and err == ["error: det val: none of its pictures can be used (3)"]
+    assert code == 1 and err == ["error: det val: none of its images can be used (3)"]
 
 
-def test_skipped_pictures_are_in_every_report(tiny_data, tmp_path, capsys):
+def test_skipped_images_are_in_every_report(tiny_data, tmp_path, capsys):
     """Left out by the loaders and of the ground truth, counted in the log, the results and the report, and listed."""
     root, output = tmp_path / "data", tmp_path / "out"
     shutil.copytree(tiny_data, root)
@@ -503,7 +503,7 @@ def test_skipped_pictures_are_in_every_report(tiny_data, tmp_path, capsys):
     assert "--skip-bad" in capsys.readouterr().err
 
 
-def test_boxes_of_a_skipped_picture_are_no_ground_truth(data, check):
+def test_boxes_of_a_skipped_image_are_no_ground_truth(data, check):
     (data / DET / "train" / "a.jpg").unlink()
     settings = DataConfig(root=data, image_size=64)
     skip = {data / DET / "train" / "a.jpg"}
@@ -523,7 +523,7 @@ def test_training_scans_no_other_split(data, tmp_path, capsys):
     assert run(["train-teacher", "--task", "cls", *where]) == 0
     assert run(["prepare-data", "--check", str(data), "--quiet"]) == 1
     message = capsys.readouterr().err
-    assert "instances_test.json" in message and message.count("the same picture") == 6
+    assert "instances_test.json" in message and message.count("the same image") == 6
 
 
 def test_training_opens_nothing_of_the_test_split(tiny_data, tmp_path):
@@ -573,6 +573,6 @@ def test_the_cache_is_read_where_it_can_be_and_passed_over_where_not(data, check
         cache.write_text(text)
         assert check()[0] == 0
     spoil(data, lambda old: b"x" * len(old))  # the same size: only the time of change tells
-    for path in three_pictures(data):
+    for path in three_images(data):
         os.utime(path, ns=(1, 1))
     assert len(check()[1]["problems"]) == 3 and len(check()[1]["problems"]) == 3

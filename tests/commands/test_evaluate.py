@@ -53,8 +53,8 @@ def test_scores_equal_a_plain_computation(tiny_data, trained, capsys):
     model = checkpoint.model()
 
     def maps(path):
-        picture = Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
-        images = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        image = Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+        images = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             return model(images)
 

@@ -36,7 +36,7 @@ PLAIN = {
     *("--score-threshold", "--overlays", "--masks", "--config", "--set", "--show-config", "--json", "--quiet"),
     *("--source", "--dry-run", "--verify", "--preview"),
 }
-#: Named as fields are, and yet none of them: a profile's batch is of one picture whatever the config says.
+#: Named as fields are, and yet none of them: a profile's batch is of one image whatever the config says.
 NO_FIELD = {("profile", "--batch-size")}
 
 ALL = [(name, flag) for name, flags in FLAGS.items() for flag in flags.values()]

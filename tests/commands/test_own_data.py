@@ -131,7 +131,7 @@ def test_a_manifest_counts_only_for_what_is_read_beside_it(own, tiny_data):
 def test_no_other_data_where_the_root_has_a_manifest_that_nothing_was_read_by(
     own, trained, tiny_data, tmp_path, capsys
 ):
-    """A prepared folder in `data.root` says nothing of pictures that lie elsewhere."""
+    """A prepared folder in `data.root` says nothing of images that lie elsewhere."""
     shutil.copy(tiny_data / "manifest.json", tmp_path / "manifest.json")
     with (tmp_path / "manifest.json").open("a") as file:
         file.write(" ")
@@ -170,10 +170,10 @@ def test_two_tasks_train_and_evaluate(two, capsys):
 
 def test_two_tasks_predict_and_profile(two, tmp_path, capsys):
     where, output = two
-    picture = tmp_path / "x.png"
-    Image.new("RGB", (50, 40), (90, 120, 60)).save(picture)
+    image = tmp_path / "x.png"
+    Image.new("RGB", (50, 40), (90, 120, 60)).save(image)
     checkpoint = ["--checkpoint", str(output / "all_best.pth")]
-    assert run(["predict", str(picture), *checkpoint, "--output", str(tmp_path), "--quiet"]) == 0
+    assert run(["predict", str(image), *checkpoint, "--output", str(tmp_path), "--quiet"]) == 0
     record = json.loads((tmp_path / "predictions" / "predictions.jsonl").read_text())
     assert "class" in record and "mask" in record and "boxes" not in record
     capsys.readouterr()
@@ -211,7 +211,7 @@ def test_the_list_of_tasks_must_be_one(value, words, capsys):
     assert "data.tasks" in message and words in message and message.count("\n") == 1
 
 
-def test_the_defaults_find_the_same_pictures(tiny_data):
+def test_the_defaults_find_the_same_images(tiny_data):
     plain = DataConfig(root=tiny_data)
     placed = DataConfig(
         root="/nowhere",

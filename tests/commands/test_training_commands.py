@@ -109,7 +109,7 @@ def test_a_missing_teacher_is_an_error_that_says_what_to_do(tiny_data, trained, 
 
 
 def test_fault_32_loss_that_is_not_finite_stops_before_the_step(tiny_data, tmp_path, monkeypatch, capsys):
-    """A loss that is not finite ends the run before the step, names task and pictures, and leaves the last save."""
+    """A loss that is not finite ends the run before the step, names task and images, and leaves the last save."""
     from onehead_cli.tasks.segmentation import task as segmentation
 
     real, calls = segmentation.segmentation_loss, []
@@ -156,7 +156,7 @@ def test_fault_42_resuming_with_another_config_lists_the_keys(tiny_data, trained
     assert "teacher.epochs was 2, now 3" in message and "teacher.lr was 0.001, now 0.5" in message
 
 
-def test_a_run_is_not_resumed_on_other_classes_or_pictures(tiny_data, trained, tmp_path, capsys):
+def test_a_run_is_not_resumed_on_other_classes_or_images(tiny_data, trained, tmp_path, capsys):
     root, output = tmp_path / "data", tmp_path / "out"
     shutil.copytree(tiny_data, root)
     output.mkdir()
@@ -165,7 +165,7 @@ def test_a_run_is_not_resumed_on_other_classes_or_pictures(tiny_data, trained, t
     extra = next((root / "imagenette-160" / "train" / "arrow").iterdir())
     shutil.copy(extra, extra.with_name("again.jpg"))
     assert run([*command, "--resume"]) == 1
-    assert "trained on other data: {'cls': 12} pictures, now {'cls': 13}" in capsys.readouterr().err
+    assert "trained on other data: {'cls': 12} images, now {'cls': 13}" in capsys.readouterr().err
     for split in ("train", "val", "test"):
         (root / "imagenette-160" / split / "arrow").rename(root / "imagenette-160" / split / "zebra")
     assert run([*command, "--resume"]) == 1
@@ -309,10 +309,10 @@ def test_an_evaluation_that_could_not_be_written_does_not_begin(trained, tiny_da
 
 
 def test_fault_34_a_batch_of_one_is_trained_and_evaluated(tiny_data, tmp_path):
-    """A batch of one picture, the last of an evaluation or all of a training, gives finite losses and scores."""
+    """A batch of one image, the last of an evaluation or all of a training, gives finite losses and scores."""
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
     sizes = ["--set", "teacher.batch_size=1", "--set", "model.batch_norm=train", "--set", "evaluation.batch_size=9"]
-    assert run(["train-teacher", "--task", "det", *where, *sizes]) == 0  # val has 10 pictures
+    assert run(["train-teacher", "--task", "det", *where, *sizes]) == 0  # val has 10 images
     records = lines(tmp_path / "det.jsonl")
     assert [r["kind"] for r in records] == ["scan"] + ["step"] * 12 + ["epoch"]
     assert all(math.isfinite(r["loss"]) for r in records[1:-1])

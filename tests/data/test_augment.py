@@ -32,8 +32,8 @@ def test_boxes_follow_the_pixels():
     config = DataConfig(colour=0)
     seen = augment(batch, config, torch.Generator().manual_seed(0), FILL)
     compared = 0
-    for picture, box, label in zip(seen.images, seen.target.boxes[:, 0], seen.target.labels[:, 0], strict=True):
-        lit = (picture[0] > 0.5).nonzero()
+    for image, box, label in zip(seen.images, seen.target.boxes[:, 0], seen.target.labels[:, 0], strict=True):
+        lit = (image[0] > 0.5).nonzero()
         if label < 0 or not len(lit):
             continue
         (y1, x1), (y2, x2) = lit.amin(0), lit.amax(0) + 1
@@ -56,8 +56,8 @@ def test_masks_follow_the_pixels_and_outside_is_void():
     column = ((x + 1) * S / 2 - 0.5).round().long()
     row = ((y + 1) * S / 2 - 0.5).round().long()
     inside = (column >= 1) & (column < S - 1) & (row >= 1) & (row < S - 1)
-    picture = torch.arange(8)[:, None, None].expand_as(row)
-    expected = masks[picture[inside], row[inside], column[inside]]
+    image = torch.arange(8)[:, None, None].expand_as(row)
+    expected = masks[image[inside], row[inside], column[inside]]
     assert (seen[inside] == expected).float().mean() > 0.995  # pixels right on a border may round either way
 
 
@@ -104,7 +104,7 @@ def test_zoom_stays_within_its_limits(seed):
     view = View.draw(500, DataConfig(scale_min=0.5, scale_max=2), torch.Generator().manual_seed(seed))
     assert view.zoom_x.min() >= 0.5 and view.zoom_x.max() <= 2
     zoomed_in = view.zoom_x > 1
-    # Zoomed in, the window never leaves the picture.
+    # Zoomed in, the window never leaves the image.
     assert (view.shift_x[zoomed_in].abs() + 1 / view.zoom_x[zoomed_in] <= 1 + 1e-6).all()
 
 

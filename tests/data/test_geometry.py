@@ -48,7 +48,7 @@ def boxes_in(draw, width, height):
 
 
 @st.composite
-def pictures_with_a_box(draw):
+def images_with_a_box(draw):
     width, height = draw(sides), draw(sides)
     return width, height, draw(boxes_in(width, height))
 
@@ -69,24 +69,24 @@ def extent(inside):
 
 
 @PROPERTY
-@given(pictures_with_a_box(), modes, st.sampled_from([64, 96, 512]))
-def test_a_box_goes_into_the_input_and_comes_back(picture, mode, size):
-    width, height, box = picture
+@given(images_with_a_box(), modes, st.sampled_from([64, 96, 512]))
+def test_a_box_goes_into_the_input_and_comes_back(image, mode, size):
+    width, height, box = image
     fit = Fit.of(width, height, size, mode)
     there = fit.to_input(box[None])[0]
     assert (there >= 0).all() and (there <= size).all() and (there[2:] > there[:2]).all()
-    assert np.abs(fit.to_picture(there[None])[0] - box).max() < 1e-6
+    assert np.abs(fit.to_image(there[None])[0] - box).max() < 1e-6
     inner = [fit.offset_x, fit.offset_y, fit.offset_x + fit.inner[0], fit.offset_y + fit.inner[1]]
     np.testing.assert_allclose(fit.to_input(np.array([[0, 0, width, height]]))[0], inner, atol=1e-6)
-    # Whatever the network says, the box that is reported lies in the picture.
-    wild = fit.to_picture(np.array([[-1e6, -50, 1e6, size + 50]]))[0]
+    # Whatever the network says, the box that is reported lies in the image.
+    wild = fit.to_image(np.array([[-1e6, -50, 1e6, size + 50]]))[0]
     assert wild.tolist() == [0, 0, width, height]
 
 
 @PROPERTY
-@given(pictures_with_a_box(), modes)
-def test_a_fitted_mask_lies_under_its_fitted_box(picture, mode):
-    width, height, (x1, y1, x2, y2) = picture
+@given(images_with_a_box(), modes)
+def test_a_fitted_mask_lies_under_its_fitted_box(image, mode):
+    width, height, (x1, y1, x2, y2) = image
     mask = np.zeros((height, width), np.uint8)
     mask[int(y1) : int(y2), int(x1) : int(x2)] = 7
     fit = Fit.of(width, height, SIZE, mode)
@@ -97,8 +97,8 @@ def test_a_fitted_mask_lies_under_its_fitted_box(picture, mode):
         assert (box[2:] - box[:2]).min() <= 1, "only what is thinner than a pixel may fall between the centres"
     else:
         assert np.abs(found - box).max() <= HALF
-    picture_area = extent(fitted != IGNORE_INDEX)
-    assert picture_area.tolist() == fit.to_input(np.array([[0, 0, width, height]]))[0].round().tolist()
+    image_area = extent(fitted != IGNORE_INDEX)
+    assert image_area.tolist() == fit.to_input(np.array([[0, 0, width, height]]))[0].round().tolist()
 
 
 @PROPERTY
@@ -132,9 +132,9 @@ def test_an_augmented_mask_lies_under_its_augmented_box(box, augmentation):
 
 
 @PROPERTY
-@given(pictures_with_a_box(), modes, augmentations())
-def test_a_box_comes_back_from_fit_and_augmentation(picture, mode, augmentation):
-    width, height, box = picture
+@given(images_with_a_box(), modes, augmentations())
+def test_a_box_comes_back_from_fit_and_augmentation(image, mode, augmentation):
+    width, height, box = image
     config, seed = augmentation
     fit = Fit.of(width, height, SIZE, mode)
     there = torch.from_numpy(fit.to_input(box[None])).float()
@@ -146,7 +146,7 @@ def test_a_box_comes_back_from_fit_and_augmentation(picture, mode, augmentation)
     x = (seen[[0, 2]] * 2 / SIZE - 1) * flip / float(view.zoom_x) + float(view.shift_x)
     y = (seen[[1, 3]] * 2 / SIZE - 1) / float(view.zoom_y) + float(view.shift_y)
     x1, x2 = sorted(x)
-    back = fit.to_picture((np.array([[x1, y[0], x2, y[1]]]) + 1) * SIZE / 2)[0]
+    back = fit.to_image((np.array([[x1, y[0], x2, y[1]]]) + 1) * SIZE / 2)[0]
     for side, value in enumerate(back):
         edge = seen[[2, 1, 0, 3][side] if flip < 0 else side]
         if 0 < edge < SIZE:  # an edge that the view cuts off stays at the cut
@@ -155,7 +155,7 @@ def test_a_box_comes_back_from_fit_and_augmentation(picture, mode, augmentation)
 
 @pytest.mark.parametrize("mode", ["resize", "letterbox"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
-def test_extreme_pictures_as_they_are_read_from_disk(tmp_path, size, mode):
+def test_extreme_images_as_they_are_read_from_disk(tmp_path, size, mode):
     width, height = size
     for folder in ("det/train", "seg/train/JPEGImages", "seg/train/SegmentationClass"):
         (tmp_path / folder).mkdir(parents=True)
@@ -186,4 +186,4 @@ def test_extreme_pictures_as_they_are_read_from_disk(tmp_path, size, mode):
     assert (batch.images[0, 0, y1:y2, x1:x2] == 255).all() and int((batch.images[0, 0] == 255).sum()) == (
         (x2 - x1) * (y2 - y1)
     )
-    assert det.fit(0).to_picture(box[None].astype(np.float64))[0] == pytest.approx([0, 0, width, height], abs=0.5)
+    assert det.fit(0).to_image(box[None].astype(np.float64))[0] == pytest.approx([0, 0, width, height], abs=0.5)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.cache import CacheBudget
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.mask_folders import read_mask_classes
@@ -76,27 +76,27 @@ def test_class_names_of_masks_from_a_file(tmp_path, tiny_data):
     assert len(names["cls"]) == len(names["det"]) == 10
 
 
-def test_broken_metadata_does_not_cost_the_picture(tmp_path):
+def test_broken_metadata_does_not_cost_the_image(tmp_path):
     Image.new("RGB", (6, 4), (10, 200, 30)).save(tmp_path / "x.png", exif=b"Exif\0\0XX")
-    assert open_picture(tmp_path / "x.png").size == (6, 4)
+    assert open_image(tmp_path / "x.png").size == (6, 4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
-    picture.save(tmp_path / "x.png", exif=exif)
+    image = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
+    image.save(tmp_path / "x.png", exif=exif)
     with Image.open(tmp_path / "x.png") as saved:
         expected = np.asarray(ImageOps.exif_transpose(saved))
-    assert (np.asarray(open_picture(tmp_path / "x.png")) == expected).all()
+    assert (np.asarray(open_image(tmp_path / "x.png")) == expected).all()
 
 
-def test_a_deep_grey_picture_is_turned_too(tmp_path):
+def test_a_deep_grey_image_is_turned_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.full((4, 9), 300, np.uint16)).save(tmp_path / "x.png", exif=exif)
-    assert open_picture(tmp_path / "x.png").size == (4, 9)
+    assert open_image(tmp_path / "x.png").size == (4, 9)
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
@@ -144,17 +144,17 @@ def test_what_changed_since_the_scan_is_noticed_when_it_is_read(tmp_path, fault)
         load(task, tmp_path).batch([0])
 
 
-def test_past_the_cap_a_picture_is_decoded_once_a_batch(tiny_data, monkeypatch):
-    from onehead_cli.data import cache as picture_store
+def test_past_the_cap_a_image_is_decoded_once_a_batch(tiny_data, monkeypatch):
+    from onehead_cli.data import cache as image_store
 
-    real, opened = picture_store.open_picture, []
-    monkeypatch.setattr(picture_store, "open_picture", lambda path: opened.append(path) or real(path))
+    real, opened = image_store.open_image, []
+    monkeypatch.setattr(image_store, "open_image", lambda path: opened.append(path) or real(path))
     load("det", tiny_data, cache_mb=0).batch([0, 1, 2])
     assert len(opened) == 3
 
 
 @pytest.mark.parametrize("cache_mb", [0, 100])
-def test_pictures_are_the_same_from_memory_and_from_disk(tiny_data, cache_mb):
+def test_images_are_the_same_from_memory_and_from_disk(tiny_data, cache_mb):
     kept, read = load("seg", tiny_data), load("seg", tiny_data, cache_mb=cache_mb)
     for _ in range(2):
         a, b = kept.batch([3, 1]), read.batch([3, 1])
@@ -170,7 +170,7 @@ def test_the_cache_keeps_its_cap(tiny_data):
     assert len(data._store._fitted) == 2 and budget.left == 10
 
 
-def test_pictures_and_masks_are_kept_on_the_device_that_is_named(tiny_data):
+def test_images_and_masks_are_kept_on_the_device_that_is_named(tiny_data):
     # "meta" stands for a GPU: what is on it is not on the CPU.
     device, budget, data = torch.device("meta"), CacheBudget(1), DataConfig(root=tiny_data, image_size=64)
     read = load_split("seg", "train", data, interpolation="bicubic", budget=budget, device=device)
@@ -189,7 +189,7 @@ def make_loader(root, seed=0, batch_size=5):
     )
 
 
-def test_each_pass_shows_every_picture_once_in_another_order(tiny_data):
+def test_each_pass_shows_every_image_once_in_another_order(tiny_data):
     loader = make_loader(tiny_data)
     names = [name for i in range(12) for name in loader.minibatch(i)["det"].names]
     passes = [names[i : i + 12] for i in range(0, 60, 12)]

@@ -197,9 +197,9 @@ ODD_NUMBERS = [True, -1, 0, 10**30, 10**400, math.nan, math.inf, "1", None, [], 
 
 
 def read_split(folder, annotations):
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
-    return DetectionSplit(list_coco_images(pictures, annotations), DataConfig(), "bilinear", CacheBudget(0))
+    images = folder / "pictures"
+    images.mkdir(exist_ok=True)
+    return DetectionSplit(list_coco_images(images, annotations), DataConfig(), "bilinear", CacheBudget(0))
 
 
 @PROPERTY
@@ -223,7 +223,7 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
         raw = read_coco(path)
         split = read_split(tmp_path, path)
     except DataError as error:
-        # Of a picture outside its folder the message names the picture, of all else the annotation file.
+        # Of an image outside its folder the message names the image, of all else the annotation file.
         check_message(error, "" if "leaves the folder" in str(error) else path)
         return
     assert [str(p) for p in split.paths] == [str(tmp_path / "pictures" / i["file_name"]) for i in raw["images"]]

@@ -30,18 +30,18 @@ def loader(splits, *, batch_size=4, workers=0, **share):
 
 
 def boxes(target):
-    """The boxes of each picture, without padding."""
+    """The boxes of each image, without padding."""
     return [target.boxes[i][target.labels[i] >= 0] for i in range(len(target.boxes))]
 
 
-def assert_same_pictures(whole, shares):
-    """The shares are the pictures of the whole mini-batch, each of them once, with the same views and targets."""
+def assert_same_images(whole, shares):
+    """The shares are the images of the whole mini-batch, each of them once, with the same views and targets."""
     assert [part.total for part in shares] == [whole.total] * len(shares)
     assert sorted(name for part in shares for name in part.names) == sorted(whole.names)
     found = [(part, row) for part in shares for row in range(len(part.names))]
     taken = set()
     for row, name in enumerate(whole.names):
-        # The same picture may stand twice in a mini-batch larger than its dataset; its views then differ.
+        # The same image may stand twice in a mini-batch larger than its dataset; its views then differ.
         matching = [
             (part, i)
             for part, i in found
@@ -66,7 +66,7 @@ def test_processes_share_a_mini_batch_without_overlap(splits, batch_size, world_
         for rank in range(world_size)
     ]
     for task in TASKS:
-        assert_same_pictures(whole[task], [share[task] for share in shares])
+        assert_same_images(whole[task], [share[task] for share in shares])
         counts = [len(share[task].names) for share in shares]
         assert max(counts) - min(counts) <= 1
 
@@ -86,7 +86,7 @@ def test_threads_change_neither_order_nor_bits(splits, workers):
             assert torch.equal(found[task].images, expected[task].images)
 
 
-def test_a_picture_that_a_thread_cannot_read_is_the_same_error(tiny_data, tmp_path, splits):
+def test_a_image_that_a_thread_cannot_read_is_the_same_error(tiny_data, tmp_path, splits):
     data = DataConfig(root=tiny_data, image_size=64)
     broken = load_split(TASKS[0], "train", data, interpolation="bicubic", budget=CacheBudget(0))
     broken._store.paths = [tmp_path / "gone.jpg"] * len(broken)

@@ -18,7 +18,7 @@ from onehead_cli.tasks.task import Result
 
 
 def _classified(right: NDArray[np.bool_]) -> ClassificationResult:
-    """Two classes; picture i is right where right[i]."""
+    """Two classes; image i is right where right[i]."""
     return ClassificationResult(np.stack([right, ~right], axis=1).astype(float), np.zeros(len(right), int), ["a", "b"])
 
 
@@ -26,9 +26,9 @@ def _share(right: int, of: int) -> ClassificationResult:
     return _classified(np.arange(of) < right)
 
 
-def _simulated_detections(seed: int, *, pictures: int, found: int) -> DetectionResult:
+def _simulated_detections(seed: int, *, count: int, found: int) -> DetectionResult:
     truth_rng, rng = np.random.default_rng(0), np.random.default_rng(seed)
-    images: list[dict[str, Any]] = [{"id": number + 1} for number in range(pictures)]
+    images: list[dict[str, Any]] = [{"id": number + 1} for number in range(count)]
     annotations: list[dict[str, Any]] = []
     detections = []
     for image in images:
@@ -51,7 +51,7 @@ def test_identical_networks_pass_with_an_interval_of_nothing() -> None:
     results: list[Result] = [
         _share(15, 20),
         SegmentationResult(matrices, list("abc")),
-        _simulated_detections(1, pictures=10, found=20),
+        _simulated_detections(1, count=10, found=20),
     ]
     for result in results:
         drop = check_drop(result, result, seed=0)
@@ -59,8 +59,8 @@ def test_identical_networks_pass_with_an_interval_of_nothing() -> None:
 
 
 def test_interval_by_hand() -> None:
-    # 400 pictures: 40 only the baseline has right, 20 only the unified network, so diff = -20 / 400. The difference
-    # of a picture has variance 60 / 400 - 0.05 ** 2 = 0.1475, so their mean deviates by sqrt(0.1475 / 400) = 0.0192.
+    # 400 images: 40 only the baseline has right, 20 only the unified network, so diff = -20 / 400. The difference
+    # of an image has variance 60 / 400 - 0.05 ** 2 = 0.1475, so their mean deviates by sqrt(0.1475 / 400) = 0.0192.
     baseline, unified = np.zeros(400, dtype=bool), np.zeros(400, dtype=bool)
     baseline[:340] = True
     unified[40:360] = True
@@ -73,7 +73,7 @@ def test_interval_by_hand() -> None:
 
 
 def test_the_draw_is_paired() -> None:
-    # The unified network is right wherever the baseline is, and on one picture in ten more: no resample shows a drop.
+    # The unified network is right wherever the baseline is, and on one image in ten more: no resample shows a drop.
     baseline, unified = np.arange(200) % 10 < 4, np.arange(200) % 10 < 5
     drop = check_drop(_classified(baseline), _classified(unified), seed=0)
     assert drop.low > 0 and drop.verdict == "PASS"
@@ -91,14 +91,14 @@ def test_a_clear_drop_fails() -> None:
 
 @pytest.mark.parametrize("right", [57, 51, 42, 30, 12])
 def test_a_drop_of_exactly_the_limit_is_not_within_it(right: int) -> None:
-    # 3 pictures of 60 are 0.05, whichever way the floats are rounded.
+    # 3 images of 60 are 0.05, whichever way the floats are rounded.
     drop = check_drop(_share(right, 60), _share(right - 3, 60), seed=0)
     assert not drop.within_limit
     assert check_drop(_share(right, 60), _share(right - 2, 60), seed=0).within_limit
 
 
 def test_the_verdict_depends_on_the_interval_only() -> None:
-    # 2 pictures of 60 lost, by different pictures: the point is within the limit, the interval is not.
+    # 2 images of 60 lost, by different images: the point is within the limit, the interval is not.
     drop = check_drop(_classified(np.arange(60) < 40), _classified(np.arange(60) >= 22), seed=0)
     assert drop.within_limit and drop.verdict == "INCONCLUSIVE"
 
@@ -118,7 +118,7 @@ def test_a_baseline_of_zero_proves_nothing_relatively() -> None:
 
 
 def test_resamples_without_truth_are_left_out() -> None:
-    # One of three pictures has labelled pixels: some resamples miss it.
+    # One of three images has labelled pixels: some resamples miss it.
     matrices = np.zeros((3, 2, 2), dtype=np.int64)
     matrices[0] = [[3, 1], [1, 3]]
     result = SegmentationResult(matrices, ["a", "b"])
@@ -148,8 +148,8 @@ def test_steps_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_interval_covers_the_true_difference() -> None:
-    # Both networks are right on 80 % of all pictures there are, independently: the true difference is 0. In 400 samples
-    # of 100 pictures a 95 % interval should cover it about 380 times, with a deviation of 4.4 = sqrt(400 * .05 * .95);
+    # Both networks are right on 80 % of all images there are, independently: the true difference is 0. In 400 samples
+    # of 100 images a 95 % interval should cover it about 380 times, with a deviation of 4.4 = sqrt(400 * .05 * .95);
     # the percentile interval is known to be a little short.
     rng = np.random.default_rng(0)
     covered = 0
@@ -160,9 +160,9 @@ def test_the_interval_covers_the_true_difference() -> None:
     assert 362 <= covered <= 394
 
 
-def test_a_thousand_resamples_of_120_pictures_are_quick() -> None:
-    baseline = _simulated_detections(1, pictures=120, found=100)
-    unified = _simulated_detections(2, pictures=120, found=100)
+def test_a_thousand_resamples_of_120_images_are_quick() -> None:
+    baseline = _simulated_detections(1, count=120, found=100)
+    unified = _simulated_detections(2, count=120, found=100)
     start = time.process_time()
     drop = check_drop(baseline, unified, seed=0)
     assert time.process_time() - start < 20

@@ -21,7 +21,7 @@ from onehead_cli.data.layout import voc_palette
 from onehead_cli.errors import ConfigError
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.prediction import predict as prediction
-from onehead_cli.prediction.image_paths import find_pictures, output_names
+from onehead_cli.prediction.image_paths import find_images, output_names
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
@@ -78,7 +78,7 @@ def _save(network: OneHead, path: Path, *, fit: str = "resize", boxes: list[floa
     return path
 
 
-def _picture(path: Path, width: int = 60, height: int = 40, *, seed: int = 0, **options: Any) -> Path:
+def _image(path: Path, width: int = 60, height: int = 40, *, seed: int = 0, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, **options)
@@ -96,10 +96,10 @@ def _records(output: Path) -> list[dict[str, Any]]:
 
 
 def test_numbers_by_hand_with_resize(constant: Callable[[str], Path], tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "a.png", 200, 100)
-    assert _predict(picture, checkpoint=constant("resize"), output=tmp_path / "out") == 0
+    image = _image(tmp_path / "a.png", 200, 100)
+    assert _predict(image, checkpoint=constant("resize"), output=tmp_path / "out") == 0
     (record,) = _records(tmp_path / "out")
-    assert (record["file"], record["width"], record["height"]) == (str(picture), 200, 100)
+    assert (record["file"], record["width"], record["height"]) == (str(image), 200, 100)
     assert record["class"]["name"] == "n03028079"
     assert record["class"]["title"] == "church"
     assert record["class"]["probability"] == pytest.approx(0.7, abs=1e-5)
@@ -117,34 +117,34 @@ def test_numbers_by_hand_with_resize(constant: Callable[[str], Path], tmp_path: 
 
 
 def test_numbers_by_hand_with_letterbox(constant: Callable[[str], Path], tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "a.png", 200, 100)
-    assert _predict(picture, checkpoint=constant("letterbox"), output=tmp_path / "out") == 0
+    image = _image(tmp_path / "a.png", 200, 100)
+    assert _predict(image, checkpoint=constant("letterbox"), output=tmp_path / "out") == 0
     (record,) = _records(tmp_path / "out")
-    # The bars above and below are one row of cells each; their boxes are not in the picture.
+    # The bars above and below are one row of cells each; their boxes are not in the image.
     cells = [[50.0 * x, 50.0 * y, 50.0 * x + 50, 50.0 * y + 50] for y in range(2) for x in range(4)]
     np.testing.assert_allclose(sorted(box["box"] for box in record["boxes"]), sorted(cells), atol=2e-3)
 
 
 def test_score_threshold_replaces_the_stored_ones(constant: Callable[[str], Path], tmp_path: Path) -> None:
-    picture, network = _picture(tmp_path / "a.png"), constant("resize")
+    image, network = _image(tmp_path / "a.png"), constant("resize")
     counts = {}
     for threshold in ("0.05", "0.39", "0.41"):
         out = tmp_path / threshold
-        assert _predict(picture, "--score-threshold", threshold, checkpoint=network, output=out) == 0
+        assert _predict(image, "--score-threshold", threshold, checkpoint=network, output=out) == 0
         counts[threshold] = len(_records(out)[0]["boxes"])
     assert counts == {"0.05": 32, "0.39": 16, "0.41": 0}
 
 
 def test_below_the_evaluations_floor_the_threshold_still_holds(constant: Callable[[str], Path], tmp_path: Path) -> None:
     options = ("--score-threshold", "0.05", "--set", "evaluation.score_min=0.2")
-    assert _predict(_picture(tmp_path / "a.png"), *options, checkpoint=constant("resize"), output=tmp_path) == 0
+    assert _predict(_image(tmp_path / "a.png"), *options, checkpoint=constant("resize"), output=tmp_path) == 0
     assert len(_records(tmp_path)[0]["boxes"]) == 32
 
 
 def test_mask_equals_an_independent_upsampling(network: OneHead, checkpoint: Path, tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "a.png", 90, 50)
-    assert _predict(picture, checkpoint=checkpoint, output=tmp_path) == 0
-    resized = np.asarray(Image.open(picture).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    image = _image(tmp_path / "a.png", 90, 50)
+    assert _predict(image, checkpoint=checkpoint, output=tmp_path) == 0
+    resized = np.asarray(Image.open(image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
     with torch.no_grad():
         logits = network(torch.tensor(resized).permute(2, 0, 1)[None] / 255)["seg"]
     expected = F.interpolate(logits, size=(50, 90), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
@@ -161,7 +161,7 @@ def test_mask_equals_an_independent_upsampling(network: OneHead, checkpoint: Pat
 def test_boxes_are_inside_best_first_and_above_the_thresholds(checkpoint: Path, tmp_path: Path) -> None:
     sizes = [(90, 50), (50, 90), (1, 1), (1, 5000), (640, 480)]
     for number, size in enumerate(sizes):
-        _picture(tmp_path / f"in/{number}.png", *size, seed=number)
+        _image(tmp_path / f"in/{number}.png", *size, seed=number)
     assert _predict(tmp_path / "in", checkpoint=checkpoint, output=tmp_path) == 0
     total = 0
     for record, (width, height) in zip(_records(tmp_path), sizes, strict=True):
@@ -180,11 +180,11 @@ def test_boxes_are_inside_best_first_and_above_the_thresholds(checkpoint: Path, 
 
 
 def test_exif_orientation_is_followed(checkpoint: Path, tmp_path: Path) -> None:
-    upright = _picture(tmp_path / "in/upright.png", 40, 70)
+    upright = _image(tmp_path / "in/upright.png", 40, 70)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    with Image.open(upright) as picture:
-        picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in/turned.png", exif=exif)
+    with Image.open(upright) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in/turned.png", exif=exif)
     assert _predict(tmp_path / "in", "--batch-size", "1", checkpoint=checkpoint, output=tmp_path) == 0
     turned, plain = _records(tmp_path)
     assert (turned["width"], turned["height"]) == (40, 70)
@@ -197,15 +197,15 @@ def test_exif_orientation_is_followed(checkpoint: Path, tmp_path: Path) -> None:
             assert a.tobytes() == b.tobytes()
 
 
-def test_every_kind_of_picture_is_read(checkpoint: Path, tmp_path: Path) -> None:
-    base = _picture(tmp_path / "in/rgb.png")
-    with Image.open(base) as picture:
-        picture.convert("L").save(tmp_path / "in/grey.png")
-        picture.convert("CMYK").save(tmp_path / "in/cmyk.jpg")
-        picture.convert("RGBA").save(tmp_path / "in/alpha.webp")
-        picture.quantize(8).save(tmp_path / "in/palette.png")
-        picture.convert("1").save(tmp_path / "in/bits.bmp")
-        deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+def test_every_kind_of_image_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    base = _image(tmp_path / "in/rgb.png")
+    with Image.open(base) as image:
+        image.convert("L").save(tmp_path / "in/grey.png")
+        image.convert("CMYK").save(tmp_path / "in/cmyk.jpg")
+        image.convert("RGBA").save(tmp_path / "in/alpha.webp")
+        image.quantize(8).save(tmp_path / "in/palette.png")
+        image.convert("1").save(tmp_path / "in/bits.bmp")
+        deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "in/deep.png")
     assert _predict(tmp_path / "in", "--batch-size", "1", checkpoint=checkpoint, output=tmp_path) == 0
     records = {Path(record["file"]).stem: record for record in _records(tmp_path)}
@@ -218,24 +218,24 @@ def test_fault_54_bad_files_are_named_and_the_rest_is_done(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`predict` names each file that it cannot read, does all the others, and exits with 1."""
-    good = [_picture(tmp_path / f"in/{name}.jpg", seed=ord(name)) for name in "afz"]
-    whole = _picture(tmp_path / "whole.jpg", 300, 300).read_bytes()
+    good = [_image(tmp_path / f"in/{name}.jpg", seed=ord(name)) for name in "afz"]
+    whole = _image(tmp_path / "whole.jpg", 300, 300).read_bytes()
     (tmp_path / "in/b.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "in/c.jpg").write_bytes(b"")
     (tmp_path / "in/d.jpg").write_text("<html>not found</html>")
     # A header that promises 60,000 x 60,000 pixels.
-    bomb = bytearray(_picture(tmp_path / "bomb.png").read_bytes())
+    bomb = bytearray(_image(tmp_path / "bomb.png").read_bytes())
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     (tmp_path / "in/e.png").write_bytes(bomb)
-    (tmp_path / "in/notes.txt").write_text("left out, it is no picture")
+    (tmp_path / "in/notes.txt").write_text("left out, it is no image")
     code = _predict(tmp_path / "in", "--batch-size", "2", checkpoint=checkpoint, output=tmp_path / "out")
     assert code == 1
     errors = capsys.readouterr().err.splitlines()
     bad = [tmp_path / "in" / name for name in ("b.jpg", "c.jpg", "d.jpg", "e.png")]
     for path in bad:
         assert sum(line.startswith(f"warning: {path}: ") for line in errors) == 1
-    assert errors[-1] == "error: 4 of 7 pictures failed"
+    assert errors[-1] == "error: 4 of 7 images failed"
     records = _records(tmp_path / "out")
     order = [tmp_path / "in" / name for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.png", "f.jpg", "z.jpg")]
     assert [record["file"] for record in records] == list(map(str, order))
@@ -249,12 +249,12 @@ def test_fault_54_bad_files_are_named_and_the_rest_is_done(
 def test_only_bad_files_leave_the_records_of_an_earlier_run(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = _picture(tmp_path / "good.jpg"), tmp_path / "bad.jpg"
+    good, bad = _image(tmp_path / "good.jpg"), tmp_path / "bad.jpg"
     bad.write_bytes(b"")
     assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
     shown = capsys.readouterr()
     assert shown.out == "" and f"warning: {bad}: the file is empty" in shown.err
-    assert shown.err.splitlines()[-1] == "error: none of the pictures can be read: 1 of 1 failed"
+    assert shown.err.splitlines()[-1] == "error: none of the images can be read: 1 of 1 failed"
     assert not any((tmp_path / "out/predictions").iterdir())
 
     # One that can be read is enough: what failed before it has its record too.
@@ -262,8 +262,8 @@ def test_only_bad_files_leave_the_records_of_an_earlier_run(
     records = _records(tmp_path / "out")
     assert [(record["file"], "error" in record) for record in records] == [(str(bad), True), (str(good), False)]
     shown = capsys.readouterr()
-    assert shown.out.splitlines()[-1].startswith("1 picture: ")
-    assert shown.err.splitlines()[-1] == "error: 1 of 2 pictures failed"
+    assert shown.out.splitlines()[-1].startswith("1 image: ")
+    assert shown.err.splitlines()[-1] == "error: 1 of 2 images failed"
 
     assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
     assert _records(tmp_path / "out") == records
@@ -279,7 +279,7 @@ def test_a_path_that_is_not_there_is_a_usage_error_before_anything_is_done(
     kept = tmp_path / "out/predictions/predictions.jsonl"
     kept.parent.mkdir(parents=True)
     kept.write_text("of an earlier run")
-    _picture(tmp_path / "good.jpg")
+    _image(tmp_path / "good.jpg")
     assert run(["predict", "good.jpg", name, "--output", "out"]) == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", f"error: no such file or folder: {name}\n")
@@ -294,13 +294,13 @@ def test_nothing_to_predict(
     (tmp_path / "empty/notes.txt").write_text("x")
     assert _predict(tmp_path / argument, checkpoint=checkpoint, output=tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: no pictures") and str(tmp_path / argument) in line
+    assert line.startswith("error: no images") and str(tmp_path / argument) in line
     assert not (tmp_path / "out").exists()
 
 
 def test_same_stems_do_not_overwrite_each_other(checkpoint: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("x/a.png", "y/a.png", "y/A.jpg", "y/a_mask.png", "z/b.png")):
-        _picture(tmp_path / name, 50 + number, 40, seed=number)
+        _image(tmp_path / name, 50 + number, 40, seed=number)
     outputs = []
     for out in ("one", "two"):
         assert (
@@ -321,7 +321,7 @@ def test_output_names_by_hand(tmp_path: Path) -> None:
     paths = [Path(name) for name in ("x/a.jpg", "y/a.jpg", "z/a.png", "y/a-2.jpg", "x/a_mask.jpg", "x/b.tar.jpg")]
     names = output_names(paths, tmp_path)
     assert names == ["a", "a-2", "a-3", "a-2-2", "a_mask-2", "b.tar"]
-    # A picture that lies where the outputs go is not overwritten.
+    # An image that lies where the outputs go is not overwritten.
     assert output_names([tmp_path / "a.png"], tmp_path) == ["a-2"]
 
 
@@ -330,15 +330,15 @@ def test_many_equal_stems_are_named_quickly(tmp_path: Path) -> None:
     assert len(set(names)) == 20_000
 
 
-def test_find_pictures(tmp_path: Path) -> None:
+def test_find_images(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "sub/c.webp", ".hidden.jpg", ".git/d.jpg", "out/predictions/a.png", "odd[1].bmp"):
-        _picture(tmp_path / name)
+        _image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder.jpg").mkdir()
     warnings: list[str] = []
 
     def find(*arguments: str) -> list[str]:
-        found = find_pictures(
+        found = find_images(
             [str(tmp_path / a) for a in arguments], skip=tmp_path / "out/predictions", warn=warnings.append
         )
         return [path.relative_to(tmp_path).as_posix() for path in found]
@@ -358,15 +358,15 @@ def test_find_pictures(tmp_path: Path) -> None:
         find("a.png", "gone.jpg", "left")
 
 
-def test_a_second_run_does_not_read_the_first_ones_pictures(checkpoint: Path, tmp_path: Path) -> None:
-    _picture(tmp_path / "a.jpg")
+def test_a_second_run_does_not_read_the_first_ones_images(checkpoint: Path, tmp_path: Path) -> None:
+    _image(tmp_path / "a.jpg")
     for _ in range(2):
         assert _predict(tmp_path, checkpoint=checkpoint, output=tmp_path / "output") == 0
         assert [record["file"] for record in _records(tmp_path / "output")] == [str(tmp_path / "a.jpg")]
 
 
 def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _picture(tmp_path / "in/a.png")
+    _image(tmp_path / "in/a.png")
     (tmp_path / "in/b.png").write_bytes(b"")
     assert _predict(tmp_path / "in", "--json", "--quiet", checkpoint=checkpoint, output=tmp_path) == 1
     shown = capsys.readouterr()
@@ -386,10 +386,10 @@ def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytes
 def test_table_shows_what_was_found(
     constant: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _predict(_picture(tmp_path / "a.png"), checkpoint=constant("resize"), output=tmp_path) == 0
+    assert _predict(_image(tmp_path / "a.png"), checkpoint=constant("resize"), output=tmp_path) == 0
     captured = capsys.readouterr()
     assert "a.png church 70% sofa 100% 16 person" in " ".join(captured.out.split())
-    # A picture of anything else is given one of them too.
+    # An image of anything else is given one of them too.
     assert captured.err.splitlines()[0] == "class: always the likeliest of the 3 that this network knows"
 
 
@@ -397,17 +397,17 @@ def test_table_shows_what_was_found(
 def test_a_teacher_gives_its_own_task(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = build_model(Architecture("tf_efficientnet_lite0", CLASSES, (task,), of_tasks={"boxes_per_cell": 2}))
     teacher = _save(network, tmp_path / "teacher.pth")
-    assert _predict(_picture(tmp_path / "a.png"), checkpoint=teacher, output=tmp_path) == 0
+    assert _predict(_image(tmp_path / "a.png"), checkpoint=teacher, output=tmp_path) == 0
     (record,) = _records(tmp_path)
     own = {"cls": "class", "seg": "mask", "det": "boxes"}[task]
     assert set(record) == {"file", "width", "height", "overlay", own}
     assert ("class: " in capsys.readouterr().err) == (task == "cls")
 
 
-def test_pictures_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "a.png")
-    assert _predict(picture, checkpoint=checkpoint, output=tmp_path / "all") == 0
-    assert _predict(picture, "--no-overlays", "--no-masks", checkpoint=checkpoint, output=tmp_path / "none") == 0
+def test_images_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    image = _image(tmp_path / "a.png")
+    assert _predict(image, checkpoint=checkpoint, output=tmp_path / "all") == 0
+    assert _predict(image, "--no-overlays", "--no-masks", checkpoint=checkpoint, output=tmp_path / "none") == 0
     assert [path.name for path in (tmp_path / "none/predictions").iterdir()] == ["predictions.jsonl"]
     (full,), (bare,) = _records(tmp_path / "all"), _records(tmp_path / "none")
     del full["overlay"], full["mask"]["file"]
@@ -416,7 +416,7 @@ def test_pictures_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_batches_do_not_change_the_result(checkpoint: Path, tmp_path: Path) -> None:
     for number in range(5):
-        _picture(tmp_path / f"in/{number}.png", 50 + number, 40, seed=number)
+        _image(tmp_path / f"in/{number}.png", 50 + number, 40, seed=number)
     for size in ("1", "4"):
         assert _predict(tmp_path / "in", "--batch-size", size, checkpoint=checkpoint, output=tmp_path / size) == 0
     for one, four in zip(_records(tmp_path / "1"), _records(tmp_path / "4"), strict=True):
@@ -426,14 +426,14 @@ def test_batches_do_not_change_the_result(checkpoint: Path, tmp_path: Path) -> N
 
 
 def test_default_checkpoint_is_the_student_in_the_output_folder(network: OneHead, tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "a.png")
+    image = _image(tmp_path / "a.png")
     (tmp_path / "out").mkdir(exist_ok=True)
     _save(network, tmp_path / "out/all_best.pth")
-    assert run(["predict", str(picture), "--output", str(tmp_path / "out")]) == 0
+    assert run(["predict", str(image), "--output", str(tmp_path / "out")]) == 0
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _predict(_picture(tmp_path / "a.png"), checkpoint=tmp_path / "no.pth", output=tmp_path / "out") == 1
+    assert _predict(_image(tmp_path / "a.png"), checkpoint=tmp_path / "no.pth", output=tmp_path / "out") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "no.pth") in line
     assert not (tmp_path / "out").exists()
@@ -445,7 +445,7 @@ def test_outputs_that_are_not_finite_are_an_error(
     broken = load_checkpoint(checkpoint)
     broken.weights["identity.cls.bias"] = torch.full((3,), math.nan)
     save_checkpoint(tmp_path / "nan.pth", broken)
-    assert _predict(_picture(tmp_path / "a.png"), checkpoint=tmp_path / "nan.pth", output=tmp_path) == 1
+    assert _predict(_image(tmp_path / "a.png"), checkpoint=tmp_path / "nan.pth", output=tmp_path) == 1
     assert "not finite" in capsys.readouterr().err
 
 
@@ -453,13 +453,13 @@ def test_an_output_folder_that_cannot_be_written(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert _predict(_picture(tmp_path / "a.png"), checkpoint=checkpoint, output=tmp_path / "file") == 1
+    assert _predict(_image(tmp_path / "a.png"), checkpoint=checkpoint, output=tmp_path / "file") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and "cannot be written" in line and "--output" in line
 
 
 class _StopAfter:
-    """A reporter that interrupts the run after so many pictures."""
+    """A reporter that interrupts the run after so many images."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -481,15 +481,15 @@ def test_an_interrupted_run_keeps_what_it_has_done_and_reads_no_further_than_its
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    real = prediction.open_picture
+    real = prediction.open_image
 
     def count(path: Path) -> Image.Image:
         opened.append(path)
         return real(path)
 
-    monkeypatch.setattr(prediction, "open_picture", count)
+    monkeypatch.setattr(prediction, "open_image", count)
     for number in range(9):
-        _picture(tmp_path / f"in/{number}.png")
+        _image(tmp_path / f"in/{number}.png")
     config = load_config(None, {"output": tmp_path, "evaluation.batch_size": 2, "device": "cpu"})
     with pytest.raises(KeyboardInterrupt):
         run_of_all = prediction.PredictRun(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from onehead_cli.app import run
-from onehead_cli.data.images import open_picture, picture_size
+from onehead_cli.data.images import image_size, open_image
 from onehead_cli.drawing import LIGHT, class_colours, load_font, wrapped
 from onehead_cli.preview.label_chart import Panel, draw_chart, short_number, split_colours
 from onehead_cli.preview.sample_sheet import CELL, COLUMNS, MARGIN, Sample, draw_sheet
@@ -27,7 +27,7 @@ def save(path, size=CELL, colour=GREY):
 
 @pytest.fixture
 def data(tmp_path):
-    """A picture or two of 400 x 300 pixels a split, the size of a cell: what is drawn lies where the label says."""
+    """An image or two of 400 x 300 pixels a split, the size of a cell: what is drawn lies where the label says."""
     root = tmp_path / "data"
     for split, names in {"train": ["ant", "ant", "bee"], "val": ["ant", "bee"]}.items():
         for number, name in enumerate(names):
@@ -66,8 +66,8 @@ def preview(root, *arguments):
 
 
 def pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def test_the_numbers_are_those_of_data_made_by_hand(data, capsys):
@@ -130,7 +130,7 @@ def test_boxes_are_drawn_where_they_are(data):
     # The crowd region's lower edge has gaps.
     edge = (cell[289, 100:380] == boat).all(-1)
     assert 0.3 < edge.mean() < 0.8
-    # val has no box: its cell shows the picture alone.
+    # val has no box: its cell shows the image alone.
     other = sheet[MARGIN : MARGIN + CELL[1], 2 * MARGIN + CELL[0] : 2 * MARGIN + 2 * CELL[0]]
     assert (other == GREY).all()
 
@@ -189,12 +189,12 @@ def test_the_tables_fit_80_columns(tiny_data, tmp_path, capsys, monkeypatch):
     assert preview(tiny_data, "--preview-dir", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines[:-1]) <= 80 and "…" not in "".join(lines)
-    # 12 pictures of ten classes: two of them twice.
+    # 12 images of ten classes: two of them twice.
     ball = next(line.split() for line in lines if line.split()[:1] == ["ball"])
     assert ball[1:] == ["2", "1", "1"]
 
 
-def test_a_dataset_that_is_gone_is_passed_over_and_its_old_pictures_go(data, capsys):
+def test_a_dataset_that_is_gone_is_passed_over_and_its_old_images_go(data, capsys):
     assert preview(data) == 0
     shutil.rmtree(data / "mini_coco_det")
     assert run(["prepare-data", "--preview", "--data", str(data)]) == 0
@@ -215,9 +215,9 @@ def test_nothing_to_see_is_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("imagenette-160/train/ant/0.png", b"<html>", "not a JPEG, PNG, WEBP, BMP picture"),
+        ("imagenette-160/train/ant/0.png", b"<html>", "not a JPEG, PNG, WEBP, BMP image"),
         ("mini_coco_det/train/a.png", b"", "the file is empty"),
-        ("mini_voc_seg/train/SegmentationClass/a.png", b"\x89PNG\r\n\x1a\n", "not a JPEG, PNG, WEBP, BMP picture"),
+        ("mini_voc_seg/train/SegmentationClass/a.png", b"\x89PNG\r\n\x1a\n", "not a JPEG, PNG, WEBP, BMP image"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line_and_nothing_is_written(data, capsys, name, content, why):
@@ -235,11 +235,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_in_the_header_is_that_of_the_upright_picture(tmp_path, orientation):
+def test_the_size_in_the_header_is_that_of_the_upright_image(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert picture_size(tmp_path / "a.jpg") == open_picture(tmp_path / "a.jpg").size
+    assert image_size(tmp_path / "a.jpg") == open_image(tmp_path / "a.jpg").size
 
 
 @pytest.mark.parametrize("arguments", [["--preview", "--verify"], ["--preview", "--source", "synthetic"]])

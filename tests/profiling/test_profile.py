@@ -15,7 +15,7 @@ from onehead_cli.profiling.profile import AGREEMENT
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
-#: What the reference system is said to cost for a 512 px picture.
+#: What the reference system is said to cost for a 512 px image.
 REFERENCE_PARAMETERS = 7.842e6
 REFERENCE_MULTIPLY_ADDS = 3.564e9
 

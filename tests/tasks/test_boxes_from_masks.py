@@ -51,7 +51,7 @@ def test_a_lone_component_gives_its_box_with_half_the_void_border():
     assert found.labels.tolist() == [2] and found.doubtful.tolist() == [False]
 
 
-def test_a_box_stays_within_the_picture():
+def test_a_box_stays_within_the_image():
     found = boxes_from_mask(_mask((7, 0, 0, 100, 40)), {7: 2})
     assert found.boxes.tolist() == [[0, 0, 100, 42]]
 

@@ -55,8 +55,8 @@ def _plain(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), GREY)
 
 
-def _colours(picture: Image.Image) -> set[tuple[int, int, int]]:
-    return {colour for _, colour in picture.getcolors(1 << 24)}  # type: ignore[misc, union-attr]
+def _colours(image: Image.Image) -> set[tuple[int, int, int]]:
+    return {colour for _, colour in image.getcolors(1 << 24)}  # type: ignore[misc, union-attr]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_size_of_the_drawing(size: tuple[int, int], expected: tuple[int, int]) -
     assert drawing.getpixel((0, 0)) == GREY
 
 
-def test_without_anything_to_draw_the_picture_stays_as_it_is() -> None:
-    picture = Image.effect_noise((700, 500), 50).convert("RGB")
-    painted = _painted(picture, picture.size, mask=np.zeros((500, 700), np.uint8), boxes=NOTHING)
-    assert painted.tobytes() == picture.tobytes()
+def test_without_anything_to_draw_the_image_stays_as_it_is() -> None:
+    image = Image.effect_noise((700, 500), 50).convert("RGB")
+    painted = _painted(image, image.size, mask=np.zeros((500, 700), np.uint8), boxes=NOTHING)
+    assert painted.tobytes() == image.tobytes()
 
 
 def test_mask_is_tinted_with_a_solid_contour() -> None:
@@ -96,7 +96,7 @@ def test_mask_is_tinted_with_a_solid_contour() -> None:
     assert (painted[600:] == colour).all(-1).sum() > 50
 
 
-def test_the_mask_of_a_small_picture_grows_with_it() -> None:
+def test_the_mask_of_a_small_image_grows_with_it() -> None:
     mask = np.zeros((120, 160), np.uint8)
     mask[:, 80:] = 2
     painted = np.asarray(_painted(drawing_copy(_plain(160, 120)), (160, 120), mask=mask))
@@ -163,7 +163,7 @@ def test_text_of_any_length_and_script_is_drawn_inside() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
-def test_extreme_pictures_have_room_for_text(size: tuple[int, int]) -> None:
+def test_extreme_images_have_room_for_text(size: tuple[int, int]) -> None:
     width, height = size
     found = Detections(np.array([[0.0, 0, width, height]]), np.array([0.9]), np.array([0]))
     mask = np.ones((height, width), np.uint8)

@@ -36,7 +36,7 @@ def test_confusion_and_rows_by_hand() -> None:
     assert (result.confusion == expected).all()
     rows = {row["name"]: row for row in result.per_class()}
     assert rows["a"] == {"name": "a", "count": 3, "top1": pytest.approx(1 / 3), "precision": 0.5}
-    # b was predicted and is in no picture; g is in one and was never predicted.
+    # b was predicted and is in no image; g is in one and was never predicted.
     assert rows["b"] == {"name": "b", "count": 0, "top1": None, "precision": None}
     assert rows["g"] == {"name": "g", "count": 1, "top1": 0.0, "precision": None}
 
@@ -52,12 +52,12 @@ def test_resampled_by_hand() -> None:
     np.testing.assert_allclose(result.resampled(counts), [0.25, 1.0, 0.0, 0.75], rtol=1e-15)
 
 
-def test_no_pictures_have_no_score() -> None:
+def test_no_images_have_no_score() -> None:
     assert ClassificationResult(np.zeros((0, 3)), np.zeros(0, dtype=int), ["a", "b", "c"]).scores()["top1"] is None
 
 
 def test_a_logit_that_is_not_finite_is_no_prediction() -> None:
-    with pytest.raises(OneheadError, match="1 of 2 pictures"):
+    with pytest.raises(OneheadError, match="1 of 2 images"):
         ClassificationResult(np.array([[np.nan, 0.0], [1.0, 0.0]]), np.array([0, 0]), ["a", "b"])
 
 
@@ -81,7 +81,7 @@ def test_properties(seed: int, n: int, classes: int) -> None:
     assert result.resampled(np.ones((1, n), dtype=int))[0] == pytest.approx(top1, abs=1e-15)
     order = rng.permutation(n)
     assert ClassificationResult(logits[order], labels[order], names).scores() == pytest.approx(scores)
-    # Brute force: the pictures repeated.
+    # Brute force: the images repeated.
     counts = rng.multinomial(n, np.full(n, 1 / n))
     repeated = ClassificationResult(np.repeat(logits, counts, 0), np.repeat(labels, counts), names)
     assert result.resampled(counts[None])[0] == pytest.approx(repeated.scores()["top1"], abs=1e-15)

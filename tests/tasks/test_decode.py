@@ -24,19 +24,19 @@ def test_boxes_come_back_from_the_input(width, height, size, mode):
     corners = np.sort(rng.random((5, 2, 2)), axis=1).reshape(5, 4) * [width, height, width, height]
     there = fit.to_input(corners)
     assert (there >= -1e-9).all() and (there <= size + 1e-9).all()
-    np.testing.assert_allclose(fit.to_picture(there), corners, atol=1e-6)
+    np.testing.assert_allclose(fit.to_image(there), corners, atol=1e-6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 60), (33, 200), (320, 320)])
-def test_mask_of_a_stretched_picture_is_bilinear_interpolation(width, height):
+def test_mask_of_a_stretched_image_is_bilinear_interpolation(width, height):
     maps = torch.randn(5, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0].argmax(0)
     found = torch.from_numpy(read_mask(maps, Fit.of(width, height, 128, "resize")))
     assert (found == expected).float().mean() > 0.999  # float ties at the border between classes
 
 
-def test_mask_of_a_letterboxed_picture_lies_where_the_picture_was():
-    # 64 x 32 in 64 x 64: the picture fills rows 16..48 of the input, cells 1 and 2 of four.
+def test_mask_of_a_letterboxed_image_lies_where_the_image_was():
+    # 64 x 32 in 64 x 64: the image fills rows 16..48 of the input, cells 1 and 2 of four.
     maps = torch.zeros(3, 4, 4)
     maps[1, 1], maps[2, 2] = 5.0, 5.0
     maps[0, 0], maps[0, 3] = 9.0, 9.0
@@ -94,7 +94,7 @@ def test_boxes_equal_the_slow_reading():
             for c in range(4):
                 for k in range(3):
                     score = decoded.confidence[0, b, r, c].sigmoid() * decoded.classes[0, :, r, c].softmax(0)[k]
-                    box = fit.to_picture((decoded.boxes[0, b, r, c] * 64).double().numpy()[None])[0]
+                    box = fit.to_image((decoded.boxes[0, b, r, c] * 64).double().numpy()[None])[0]
                     if score >= 0.1 and box[2] > box[0] and box[3] > box[1]:
                         boxes.append(torch.from_numpy(box).float())
                         scores.append(float(score))
@@ -106,7 +106,7 @@ def test_boxes_equal_the_slow_reading():
 
 
 def test_fault_22_no_detection_at_all_is_an_empty_list():
-    """A picture in which nothing is found gives an empty list of boxes and an AP of 0, not a crash."""
+    """An image in which nothing is found gives an empty list of boxes and an AP of 0, not a crash."""
     maps = torch.full((1, 2 + 5, 2, 2), -20.0)
     fit = Fit.of(10, 10, 32, "resize")
     found = read_boxes(decode_boxes(maps, 2), [fit], score_min=0.1, nms_iou=0.5, max_detections=10)[0]
@@ -122,7 +122,7 @@ def slow_read(decoded, fit, *, best_class, nms_iou, vote_iou, score_min):
             for c in range(w):
                 probabilities = decoded.classes[0, :, r, c].softmax(0)
                 classes = [int(probabilities.argmax())] if best_class else range(len(probabilities))
-                box = fit.to_picture((decoded.boxes[0, b, r, c] * fit.size).double().numpy()[None])[0]
+                box = fit.to_image((decoded.boxes[0, b, r, c] * fit.size).double().numpy()[None])[0]
                 for k in classes:
                     score = float(decoded.confidence[0, b, r, c].sigmoid() * probabilities[k])
                     if score >= score_min and box[2] > box[0] and box[3] > box[1]:

@@ -56,7 +56,7 @@ def test_classification_by_hand():
     assert none.item() == pytest.approx(every.item())
 
 
-def test_segmentation_counts_each_picture_alike_and_leaves_void_out():
+def test_segmentation_counts_each_image_alike_and_leaves_void_out():
     maps = torch.zeros(3, 4, 2, 2)
     maps[1, 2] = 2.0
     masks = torch.zeros(3, 8, 8, dtype=torch.int64)
@@ -84,7 +84,7 @@ def test_quality_loss_by_hand():
 
 
 def test_fault_33_no_positive_in_a_batch_gives_a_finite_loss():
-    """A batch without a single box gives the finite loss of a picture that is all background."""
+    """A batch without a single box gives the finite loss of an image that is all background."""
     loss = detection_loss(one_cell_map(), target(), num_classes=2, image_size=S)
     assert loss.item() == pytest.approx(0.25 * math.log(2))
     plain = yolov1_loss(one_cell_map(), target(), num_classes=2, image_size=S)
@@ -175,7 +175,7 @@ def test_assignment_equals_the_slow_one(seed, crowded, how):
     assert len(set(found.truth.tolist())) == 6 or not how.get("every_box")
 
 
-def test_losses_of_pictures_do_not_depend_on_their_neighbours():
+def test_losses_of_images_do_not_depend_on_their_neighbours():
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 2 + 5, 4, 4, generator=generator)
     both = DetectionTarget(

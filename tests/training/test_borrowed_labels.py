@@ -18,14 +18,14 @@ from onehead_cli.tasks.soft_targets import distil_cells
 from onehead_cli.training import terms
 from onehead_cli.training.terms import Pass
 
-LABELLED = (0,)  # detection class 0 is in the masks too; class 1 is labelled on detection pictures alone
+LABELLED = (0,)  # detection class 0 is in the masks too; class 1 is labelled on detection images alone
 
 
 def _images(batch):
     return torch.cat([part.images for part in batch.values()])
 
 
-def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_pictures():
+def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_images():
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
     boxes = torch.tensor([[[4.0, 4.0, 40.0, 50.0]], [[0.0, 0.0, 0.0, 0.0]]])
     borrowed = DetectionTarget(boxes, torch.tensor([[0], [-1]]), torch.zeros(2, 1, dtype=torch.bool), LABELLED)
@@ -38,7 +38,7 @@ def test_detection_learns_from_boxes_of_masks_as_the_mean_over_both_kinds_of_pic
     assert parts["det"].item() == pytest.approx((own.sum() + from_masks.sum()).item() / 4, rel=1e-5)
 
 
-def test_a_detection_teacher_may_see_segmentation_pictures_for_their_boxes_alone():
+def test_a_detection_teacher_may_see_segmentation_images_for_their_boxes_alone():
     objective, [batch] = make_objective(torch.float32, teachers=False), make_batches(1, torch.float32)
     padding, none = torch.full((2, 1), -1), torch.zeros(2, 1, dtype=torch.bool)
     boxes = DetectionTarget(torch.zeros(2, 1, 4), padding, none, LABELLED)

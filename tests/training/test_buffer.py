@@ -62,7 +62,7 @@ def make_batches(count, dtype):
     for _ in range(count):
         images = {task: torch.rand(2, 3, 64, 64, generator=generator).to(dtype) for task in TASKS}
         masks = torch.randint(3, (2, 64, 64), generator=generator)
-        masks[0, :40] = 255  # another number of labelled pixels in each picture
+        masks[0, :40] = 255  # another number of labelled pixels in each image
         corner = torch.rand(2, 3, 2, generator=generator) * 30
         boxes = torch.cat([corner, corner + 8 + torch.rand(2, 3, 2, generator=generator) * 20], -1)
         target = DetectionTarget(boxes, torch.tensor([[0, 1, -1], [1, -1, -1]]), torch.zeros(2, 3, dtype=torch.bool))
@@ -142,7 +142,7 @@ def test_lambda_scales_the_mean_of_the_normalised_terms():
     torch.testing.assert_close(total.detach(), tasks + 2.0 / 3 * distilled)
 
 
-def test_teachers_label_the_pictures_of_all_tasks_on_request():
+def test_teachers_label_the_images_of_all_tasks_on_request():
     batch = make_batches(1, torch.float32)[0]
     for changes, images in ({}, 2), ({"distill": {"images": "all"}}, 6):
         objective, seen = make_objective(torch.float32, **changes), []

@@ -54,7 +54,7 @@ def test_fault_47_two_processes_agree_with_one(tiny_data, tmp_path):
     assert_near(one["student"], two["student"], 1e-9)
     assert_near(one["teacher"], two["teacher"], 1e-9)
     assert differences(one["evaluation"], two["evaluation"]) == []
-    # A loss that is NaN in one process stops both, with the words of one: only the order of the pictures differs.
+    # A loss that is NaN in one process stops both, with the words of one: only the order of the images differs.
     assert "loss 'seg' is nan on the batch" in two["error"] and two["error"].count(".jpg") == 3
     assert sorted(re.findall(r"\w+", one["error"])) == sorted(re.findall(r"\w+", two["error"]))
 

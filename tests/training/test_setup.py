@@ -34,7 +34,7 @@ def loop(tiny_data, tmp_path):
     return build_loop(architecture, config, teachers={}, listings=listings, reporter=Console(quiet=True))
 
 
-def test_the_training_pictures_are_kept_where_the_network_learns(monkeypatch, request):
+def test_the_training_images_are_kept_where_the_network_learns(monkeypatch, request):
     elsewhere = torch.device("cpu", 0)  # the CPU, and yet another device than "cpu" for who compares them
     monkeypatch.setattr(setup, "resolve_device", lambda name: elsewhere)
     loop, val = request.getfixturevalue("loop"), {}

@@ -96,7 +96,7 @@ PLACES = {
     "while weights are read": ("onehead_cli.training.setup.build_pretrained", "train"),
     "evaluate": ("onehead_cli.tasks.classification.Classification.load", "evaluate"),
     "profile": ("onehead_cli.profiling.counts.FlopCounterMode", "profile"),
-    "predict": ("onehead_cli.prediction.predict.open_picture", "predict"),
+    "predict": ("onehead_cli.prediction.predict.open_image", "predict"),
     "a checkpoint is read": ("onehead_cli.checkpoint.checkpoint.torch.load", "predict"),
 }
 

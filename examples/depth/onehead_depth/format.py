@@ -18,7 +18,7 @@ from onehead_cli.config.fields import Section, field
 from onehead_cli.config.sections import Config
 from onehead_cli.data.checks import wrong_mask_size
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
-from onehead_cli.data.images import opened, pictures_in
+from onehead_cli.data.images import images_in, opened
 from onehead_cli.errors import DataError
 
 MILLIMETRES = 1000.0
@@ -95,7 +95,7 @@ class DepthFolders(Format):
         for folder in (images, depths):
             if not folder.is_dir():
                 raise DataError(missing(folder, "folder", "depth"))
-        found = pictures_in(images)
+        found = images_in(images)
         if not found:
             raise DataError(f"{images}: no image in it")
         return DepthListing([], found, [depths / f"{path.stem}.png" for path in found], settings(config).far)

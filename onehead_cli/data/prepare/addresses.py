@@ -23,7 +23,7 @@ class OfficialSource:
     other: str = ""
 
 
-#: The pictures of COCO have no official checksum, so the address that is protected by https comes first. (That of
+#: The images of COCO have no official checksum, so the address that is protected by https comes first. (That of
 #: images.cocodataset.org is plain http: its https certificate does not match.)
 COCO = OfficialSource(
     name="coco",
@@ -60,5 +60,5 @@ IMAGENETTE = OfficialSource(
 
 OFFICIAL_SOURCES = {source.name: source for source in (IMAGENETTE, VOC, COCO)}
 
-#: A COCO picture lies at {base}{train2017,val2017}/{file name} and has about so many bytes.
+#: A COCO image lies at {base}{train2017,val2017}/{file name} and has about so many bytes.
 COCO_PICTURE_BYTES = 160_000

@@ -14,7 +14,7 @@ from onehead_cli.events import Reporter
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found. skip_bad: whether pictures may be left out; folder: where that is written down."""
+    """What was found. skip_bad: whether images may be left out; folder: where that is written down."""
 
     scan: Scan
     skip_bad: bool

@@ -1,4 +1,4 @@
-"""The folder of official downloads: each archive and each single picture is fetched once, ever."""
+"""The folder of official downloads: each archive and each single image is fetched once, ever."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.filesize import decimal
 
 from onehead_cli.data.prepare.addresses import COCO, COCO_PICTURE_BYTES, OFFICIAL_SOURCES, OfficialSource
 from onehead_cli.data.prepare.download import Downloader
-from onehead_cli.data.prepare.official_files import PictureSizes, inside, picture_problem
+from onehead_cli.data.prepare.official_files import ImageSizes, image_problem, inside
 from onehead_cli.errors import DataError, DownloadError
 from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.files.lock import locked
 
 _PARALLEL = 8
-#: Beside the downloads: what is unpacked and copied of them, masks and pictures.
+#: Beside the downloads: what is unpacked and copied of them, masks and images.
 _UNPACKED_BYTES = 300_000_000
 
 
@@ -61,7 +61,7 @@ class DownloadCache:
         self._downloader = downloader
         self._reporter = reporter
         self._verified: set[Path] = set()
-        #: Bytes fetched in this run, by archive or picture, and the bar over all of them.
+        #: Bytes fetched in this run, by archive or image, and the bar over all of them.
         self._fetched: dict[str, int] = {}
         self._show: Callable[[int], None] = lambda fetched: None
 
@@ -120,20 +120,20 @@ class DownloadCache:
     def has_archive(self, source: OfficialSource) -> bool:
         return self.archive_path(source).is_file() and self._is_right(source)
 
-    def pictures(self, names: Sequence[str], sizes: PictureSizes) -> dict[str, Path]:
-        """COCO pictures, several at a time; each decodes and has its size, the ones that are there already too.
+    def images(self, names: Sequence[str], sizes: ImageSizes) -> dict[str, Path]:
+        """COCO images, several at a time; each decodes and has its size, the ones that are there already too.
 
         Raises:
             DownloadError: one of them cannot be had.
         """
-        paths = {name: self._picture_path(name) for name in names}
-        missing = [name for name in names if self._picture_problem(name, sizes) is not None]
+        paths = {name: self._image_path(name) for name in names}
+        missing = [name for name in names if self._image_problem(name, sizes) is not None]
         if not missing:
             return paths
         pool = ThreadPoolExecutor(_PARALLEL)
-        with self._reporter.track("COCO pictures", len(missing)) as advance:
+        with self._reporter.track("COCO images", len(missing)) as advance:
             try:
-                futures = [pool.submit(self._fetch_picture, name, sizes[name]) for name in missing]
+                futures = [pool.submit(self._fetch_image, name, sizes[name]) for name in missing]
                 for done, future in enumerate(as_completed(futures), start=1):
                     self._count(future.result(), COCO_PICTURE_BYTES)
                     advance(done, "")
@@ -144,8 +144,8 @@ class DownloadCache:
                 pool.shutdown(cancel_futures=True)
         return paths
 
-    def plan(self, pictures: Sequence[str] | int) -> list[Planned]:
-        """What a draw needs; of the pictures their names, or how many there will be."""
+    def plan(self, images: Sequence[str] | int) -> list[Planned]:
+        """What a draw needs; of the images their names, or how many there will be."""
         planned = []
         for source in OFFICIAL_SOURCES.values():
             path = self.archive_path(source)
@@ -153,11 +153,11 @@ class DownloadCache:
             held = source.bytes if complete else _part_bytes(path)
             url = self._bases(source)[0] + source.archive
             planned.append(Planned(source.name, "archive", url, 1, source.bytes, int(complete), held))
-        if isinstance(pictures, int):
+        if isinstance(images, int):
             # Which ones they will be is not known yet: those in the folder are taken for them.
-            count, there = pictures, min(pictures, len(list((self.folder / COCO.name).glob("*/*.jpg"))))
+            count, there = images, min(images, len(list((self.folder / COCO.name).glob("*/*.jpg"))))
         else:
-            count, there = len(pictures), sum(self._picture_path(name).is_file() for name in pictures)
+            count, there = len(images), sum(self._image_path(name).is_file() for name in images)
         each = COCO_PICTURE_BYTES
         base = self._bases(COCO)[0]
         planned.append(Planned(COCO.name, "pictures", base, count, count * each, there, there * each))
@@ -183,15 +183,15 @@ class DownloadCache:
         redirected = self._base_urls.get(source.name)
         return source.bases if redirected is None else [redirected.rstrip("/") + "/"]
 
-    def _picture_path(self, name: str) -> Path:
+    def _image_path(self, name: str) -> Path:
         return self.folder / COCO.name / inside(name, self.folder)
 
-    def _picture_problem(self, name: str, sizes: PictureSizes) -> str | None:
-        return picture_problem(self._picture_path(name), *sizes[name])
+    def _image_problem(self, name: str, sizes: ImageSizes) -> str | None:
+        return image_problem(self._image_path(name), *sizes[name])
 
-    def _fetch_picture(self, name: str, size: tuple[int, int]) -> str:
+    def _fetch_image(self, name: str, size: tuple[int, int]) -> str:
         urls = [base + name for base in self._bases(COCO)]
-        self._downloader.fetch(urls, self._picture_path(name), check=lambda path: picture_problem(path, *size))
+        self._downloader.fetch(urls, self._image_path(name), check=lambda path: image_problem(path, *size))
         return name
 
     # The checksum of an archive is the official one. Where the source was redirected, a file {archive}.sha256 beside

@@ -1,4 +1,4 @@
-"""The draw: which pictures of an official split go where. The same seed gives the same pictures on any machine."""
+"""The draw: which images of an official split go where. The same seed gives the same images on any machine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from onehead_cli.data.layout import DATASET_FOLDERS, SPLITS
 from onehead_cli.errors import DataError
 from onehead_cli.files.checksum import sha256_of
 
-#: The classes of each picture that may be drawn, by its name.
+#: The classes of each image that may be drawn, by its name.
 Pool = Mapping[str, Collection[int]]
 
 
 class Draw:
-    """The draw of one task. sizes: pictures per split."""
+    """The draw of one task. sizes: images per split."""
 
     def __init__(self, task: str, sizes: tuple[int, int, int], seed: int, seen: set[str]) -> None:
-        """Args: seen: sha256 of the pictures that other tasks have drawn; those of this one are added."""
+        """Args: seen: sha256 of the images that other tasks have drawn; those of this one are added."""
         self.sizes = dict(zip(SPLITS, sizes, strict=True))
         self._folder = DATASET_FOLDERS[task]
         self._key = f"{seed}/{task}"
         self._seen = seen
 
     def pick(self, pool: Pool, sizes: Mapping[str, int], where: str) -> dict[str, list[str]]:
-        """The pictures of each split by name alone: `take` begins with these.
+        """The images of each split by name alone: `take` begins with these.
 
         Raises:
             DataError: the pool is too small; `where` says what it is.
@@ -34,7 +34,7 @@ class Draw:
         wanted = sum(sizes.values())
         if len(pool) < wanted:
             raise DataError(
-                f"{self._folder} {' and '.join(sizes)}: found {len(pool)} unused pictures in {where}, "
+                f"{self._folder} {' and '.join(sizes)}: found {len(pool)} unused images in {where}, "
                 f"asked for {wanted}; ask for fewer, or complete the dataset"
             )
         return draw_splits(pool, sizes, key=self._key)
@@ -42,9 +42,9 @@ class Draw:
     def take(
         self, pool: Pool, sizes: Mapping[str, int], where: str, get: Callable[[Sequence[str]], Mapping[str, Path]]
     ) -> dict[str, dict[str, Path]]:
-        """The pictures of each split and where they lie, no content twice, neither here nor in another task.
+        """The images of each split and where they lie, no content twice, neither here nor in another task.
 
-        What a picture holds is known only once `get` has brought it. So all that are drawn are brought at once, those
+        What an image holds is known only once `get` has brought it. So all that are drawn are brought at once, those
         that repeat another are struck from the pool, and the draw is made anew until none does.
 
         Raises:
@@ -69,20 +69,20 @@ class Draw:
 
 
 def draw_splits(pool: Pool, sizes: Mapping[str, int], *, key: str) -> dict[str, list[str]]:
-    """Deal the pictures of a pool to splits so that rare classes stand in each of them; each split's names sorted.
+    """Deal the images of a pool to splits so that rare classes stand in each of them; each split's names sorted.
 
-    First, in rounds, each class, the rarest first, is given one more picture in each split, until half the split is
+    First, in rounds, each class, the rarest first, is given one more image in each split, until half the split is
     dealt equally to the classes (at least one round). Then each split is filled from the pool whatever the classes.
-    In both, pictures come in the order of a sha256 of the key and their name: it depends on nothing else.
+    In both, images come in the order of a sha256 of the key and their name: it depends on nothing else.
 
-    With C classes and s splits of at least C pictures, a class of more than (s - 1) x C pictures stands in each.
+    With C classes and s splits of at least C images, a class of more than (s - 1) x C images stands in each.
 
     Args:
-        sizes: pictures of each split; together no more than the pool has.
+        sizes: images of each split; together no more than the pool has.
     """
     order = sorted(pool, key=lambda name: hashlib.sha256(f"{key}/{name}".encode()).digest())
-    pictures = Counter(label for labels in pool.values() for label in set(labels))
-    rarest_first = sorted(pictures, key=lambda label: (pictures[label], label))
+    images = Counter(label for labels in pool.values() for label in set(labels))
+    rarest_first = sorted(images, key=lambda label: (images[label], label))
     queues: dict[int, deque[str]] = {label: deque() for label in rarest_first}
     for name in order:
         for label in set(pool[name]):
@@ -93,7 +93,7 @@ def draw_splits(pool: Pool, sizes: Mapping[str, int], *, key: str) -> dict[str, 
     used: set[str] = set()
 
     def give(split: str, queue: deque[str]) -> None:
-        """The first picture of the queue that is still free, if there is one."""
+        """The first image of the queue that is still free, if there is one."""
         while queue:
             name = queue.popleft()
             if name not in used:
@@ -115,6 +115,6 @@ def draw_splits(pool: Pool, sizes: Mapping[str, int], *, key: str) -> dict[str, 
 
 
 def equal_shares(size: int, classes: Iterable[str]) -> dict[str, int]:
-    """`size` pictures dealt equally to the classes; the first ones get what is over."""
+    """`size` images dealt equally to the classes; the first ones get what is over."""
     names = list(classes)
     return {name: size // len(names) + (place < size % len(names)) for place, name in enumerate(names)}

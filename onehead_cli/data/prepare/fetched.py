@@ -10,7 +10,7 @@ from onehead_cli.data.prepare.addresses import COCO, OFFICIAL_SOURCES, OfficialS
 from onehead_cli.data.prepare.download import Downloader
 from onehead_cli.data.prepare.download_cache import DownloadCache, Planned
 from onehead_cli.data.prepare.draw import Draw
-from onehead_cli.data.prepare.official import Copier, coco_pictures, copy_draw, kept_categories
+from onehead_cli.data.prepare.official import Copier, coco_images, copy_draw, kept_categories
 from onehead_cli.data.prepare.official_files import ArchiveFiles, CocoFiles, OfficialFiles
 from onehead_cli.data.prepare.settings import Official, Plan
 from onehead_cli.data.prepare.staging import PrepareResult, write_datasets
@@ -20,7 +20,7 @@ from onehead_cli.events import Reporter
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What would be fetched. pictures_known: whether the COCO pictures are, or only how many there are."""
+    """What would be fetched. pictures_known: whether the COCO images are, or only how many there are."""
 
     parts: list[Planned]
     pictures_known: bool
@@ -31,7 +31,7 @@ class DownloadPlan:
 
 
 def prepare_official(settings: Official, *, reporter: Reporter, progress: Progress | None = None) -> PrepareResult:
-    """Fetch the official datasets, of COCO only the drawn pictures, and copy the draw that `prepare_local` copies.
+    """Fetch the official datasets, of COCO only the drawn images, and copy the draw that `prepare_local` copies.
 
     What was fetched stays in the cache; what is there is not fetched.
 
@@ -58,7 +58,7 @@ def prepare_official(settings: Official, *, reporter: Reporter, progress: Progre
 def plan_official(settings: Plan, *, reporter: Reporter) -> DownloadPlan:
     """What `prepare_official` would fetch; writes and fetches nothing.
 
-    The COCO pictures are known where the annotations are in the cache.
+    The COCO images are known where the annotations are in the cache.
 
     Raises:
         DataError, ConfigError: as for `prepare_local`.
@@ -68,13 +68,13 @@ def plan_official(settings: Plan, *, reporter: Reporter) -> DownloadPlan:
         return DownloadPlan(cache.plan(sum(settings.sizes)), pictures_known=False)
     files = _fetched_files(cache, COCO, settings.cache)
     categories = kept_categories(files, settings.categories)
-    pictures = coco_pictures(files, Draw("det", settings.sizes, settings.seed, set()), categories)
-    return DownloadPlan(cache.plan(pictures), pictures_known=True)
+    images = coco_images(files, Draw("det", settings.sizes, settings.seed, set()), categories)
+    return DownloadPlan(cache.plan(images), pictures_known=True)
 
 
 def _fetched_files(cache: DownloadCache, source: OfficialSource, unpacked: Path) -> OfficialFiles:
     archive, url = cache.archive(source), source.bases[0] + source.archive
     folder = unpacked / source.name
     if source is COCO:
-        return CocoFiles(archive, unpacked=folder, url=url, base=source.bases[0], pictures=cache.pictures)
+        return CocoFiles(archive, unpacked=folder, url=url, base=source.bases[0], images=cache.images)
     return ArchiveFiles(source.name, archive, inner=source.inner, unpacked=folder, url=url)

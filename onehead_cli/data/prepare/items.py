@@ -24,7 +24,7 @@ _MIN_VISIBLE_PIXELS = 12
 @dataclass(frozen=True)
 class Item:
     """An outline at its place. coverage: float [h, w] in 0..1, with its upper left corner at (left, top), which may
-    lie outside the picture; label: None for clutter."""
+    lie outside the image; label: None for clutter."""
 
     label: str | None
     crowd: bool
@@ -42,7 +42,7 @@ class Item:
         return self.left + columns / 2, self.top + rows / 2
 
     def window(self, width: int, height: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part inside a picture: as rows and columns of the picture, and as rows and columns of the coverage."""
+        """The part inside an image: as rows and columns of the image, and as rows and columns of the coverage."""
         rows, columns = self.coverage.shape
         y0, y1 = np.clip([self.top, self.top + rows], 0, height)
         x0, x1 = np.clip([self.left, self.left + columns], 0, width)
@@ -94,7 +94,7 @@ def _rasterise(outline: Outline, *, label: str | None = None, crowd: bool = Fals
 
 
 def any_spot(rng: Generator, width: int, height: int) -> tuple[float, float]:
-    """A centre that is not at the very edge of the picture: x, y in pixels."""
+    """A centre that is not at the very edge of the image: x, y in pixels."""
     return width * rng.uniform(0.08, 0.92), height * rng.uniform(0.08, 0.92)
 
 

@@ -17,12 +17,12 @@ def prepare_local(settings: Local, *, progress: Progress | None = None) -> Prepa
     """Copy a draw of the official datasets on disk.
 
     Args:
-        settings: coco holds annotations/instances_{train,val}2017.json, train2017/ and val2017/; only pictures with a
+        settings: coco holds annotations/instances_{train,val}2017.json, train2017/ and val2017/; only images with a
             box of the categories that is not a crowd are drawn. voc may be a folder that holds VOCdevkit/VOC2012.
-            imagenette holds train/ and val/, each of class folders, from which equally many pictures are drawn.
+            imagenette holds train/ and val/, each of class folders, from which equally many images are drawn.
 
     Raises:
-        DataError: a folder, file or picture that is missing or cannot be read, too few pictures, datasets that stand
+        DataError: a folder, file or image that is missing or cannot be read, too few images, datasets that stand
             there already, or a folder that cannot be written.
         ConfigError: an unknown category.
     """

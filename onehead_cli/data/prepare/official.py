@@ -72,7 +72,7 @@ class Copier:
 
 
 def copy_draw(files: Callable[[str], OfficialFiles], settings: OfOfficial, copier: Copier) -> Origins:
-    """Copy a draw of each dataset, no picture twice.
+    """Copy a draw of each dataset, no image twice.
 
     Args:
         files: gives those of a dataset by its name; asked for only when they are needed.
@@ -91,7 +91,7 @@ def copy_draw(files: Callable[[str], OfficialFiles], settings: OfOfficial, copie
 
 
 def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
-    """Equally many pictures of each class folder."""
+    """Equally many images of each class folder."""
     folder = copier.folder / DATASET_FOLDERS["cls"]
     classes = {official: _class_folders(files, official) for official in ("train", "val")}
     if not classes["train"] or classes["train"].keys() != classes["val"].keys():
@@ -99,19 +99,19 @@ def copy_imagenette(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
     for official, splits in (("train", _FROM_TRAIN), ("val", _FROM_VAL)):
         shares = {split: equal_shares(draw.sizes[split], classes[official]) for split in splits}
         taken: dict[str, dict[str, Path]] = {split: {} for split in splits}
-        for name, pictures in classes[official].items():
-            pool: dict[str, Collection[int]] = dict.fromkeys(pictures, ())
+        for name, images in classes[official].items():
+            pool: dict[str, Collection[int]] = dict.fromkeys(images, ())
             sizes = {split: shares[split][name] for split in splits}
             for split, found in draw.take(pool, sizes, f"{official}/{name}", files.get).items():
                 taken[split] |= found
                 (folder / split / name).mkdir(parents=True)
         for split in splits:
-            for picture, path in copier.counted(taken[split], "cls", split):
-                copier.copy(files, picture, path, folder / split / PurePosixPath(picture).parent.name / path.name)
+            for image, path in copier.counted(taken[split], "cls", split):
+                copier.copy(files, image, path, folder / split / PurePosixPath(image).parent.name / path.name)
 
 
 def _class_folders(files: OfficialFiles, official: str) -> dict[str, list[str]]:
-    """The pictures of each class folder, by its name, sorted."""
+    """The images of each class folder, by its name, sorted."""
     classes: dict[str, list[str]] = {}
     for name in files.names(official):
         path = PurePosixPath(name)
@@ -121,7 +121,7 @@ def _class_folders(files: OfficialFiles, official: str) -> dict[str, list[str]]:
 
 
 def copy_voc(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
-    """Pictures with a mask, drawn by the classes in the mask."""
+    """Images with a mask, drawn by the classes in the mask."""
     folder = copier.folder / DATASET_FOLDERS["seg"]
     lists = {official: _voc_list(files, official) for official in ("train", "val")}
     masks = files.get([_mask_of(name) for names in lists.values() for name in names])
@@ -129,9 +129,9 @@ def copy_voc(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
         pool = {f"{PICTURE_FOLDER}/{name}.jpg": _classes_in(masks[_mask_of(name)]) for name in lists[official]}
         taken = draw.take(pool, {split: draw.sizes[split] for split in splits}, f"{official}.txt", files.get)
         for split in splits:
-            picture_folder, mask_folder = make_segmentation_folders(folder, split, VOC_CLASSES)
-            for picture, path in copier.counted(taken[split], "seg", split):
-                copier.copy(files, picture, path, picture_folder / path.name)
+            image_folder, mask_folder = make_segmentation_folders(folder, split, VOC_CLASSES)
+            for image, path in copier.counted(taken[split], "seg", split):
+                copier.copy(files, image, path, image_folder / path.name)
                 mask = _mask_of(path.stem)
                 copier.copy(files, mask, masks[mask], mask_folder / masks[mask].name)
 
@@ -151,7 +151,7 @@ def _classes_in(path: Path) -> set[int]:
 
 
 def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Categories) -> None:
-    """Pictures with a box of the categories that is not a crowd, drawn by the categories of those boxes."""
+    """Images with a box of the categories that is not a crowd, drawn by the categories of those boxes."""
     folder = copier.folder / DATASET_FOLDERS["det"]
     # The annotations of the official train split take gigabytes once read: one official split at a time.
     for official, splits in (("train2017", _FROM_TRAIN), ("val2017", _FROM_VAL)):
@@ -164,15 +164,15 @@ def copy_coco(files: OfficialFiles, draw: Draw, copier: Copier, categories: Cate
         )
         for split in splits:
             (folder / split).mkdir(parents=True)
-            for picture, path in copier.counted(taken[split], "det", split):
-                copier.copy(files, picture, path, folder / split / path.name, **coco.licence(picture))
+            for image, path in copier.counted(taken[split], "det", split):
+                copier.copy(files, image, path, folder / split / path.name, **coco.licence(image))
             target = folder / ANNOTATION_FOLDER / instances_file(split)
             write_json(coco.cut_to(taken[split]), target)
             copier.note(files, coco.name, target)
 
 
-def coco_pictures(files: OfficialFiles, draw: Draw, categories: Categories) -> list[str]:
-    """The pictures that a draw begins with, before any is looked at."""
+def coco_images(files: OfficialFiles, draw: Draw, categories: Categories) -> list[str]:
+    """The images that a draw begins with, before any is looked at."""
     names: list[str] = []
     for official, splits in (("train2017", _FROM_TRAIN), ("val2017", _FROM_VAL)):
         pool = CocoSplit.read(files, official, categories).pool()
@@ -185,7 +185,7 @@ def coco_pictures(files: OfficialFiles, draw: Draw, categories: Categories) -> l
 class CocoSplit:
     """The annotations of an official split, cut to the categories that are kept.
 
-    name: of the JSON in the dataset. images: by the name of the picture in the dataset.
+    name: of the JSON in the dataset. images: by the name of the image in the dataset.
     """
 
     name: str
@@ -214,7 +214,7 @@ class CocoSplit:
         return cls(name, content, {f"{official}/{image['file_name']}": image for image in images})
 
     def pool(self) -> dict[str, set[int]]:
-        """The categories of the boxes of each picture that has one, crowds not counted."""
+        """The categories of the boxes of each image that has one, crowds not counted."""
         boxed: dict[int, set[int]] = {}
         for annotation in self.content["annotations"]:
             if not annotation.get("iscrowd", 0):
@@ -224,18 +224,18 @@ class CocoSplit:
     def sizes(self) -> dict[str, tuple[int, int]]:
         return {name: (image["width"], image["height"]) for name, image in self.images.items()}
 
-    def licence(self, picture: str) -> dict[str, Any]:
+    def licence(self, image: str) -> dict[str, Any]:
         """{"license": {"name": ..., "url": ...}} for the manifest, or nothing where the JSON gives none."""
-        wanted = self.images[picture].get("license")
+        wanted = self.images[image].get("license")
         given = self.content.get("licenses")
         for entry in given if isinstance(given, list) else ():
             if wanted is not None and isinstance(entry, dict) and entry.get("id") == wanted:
                 return {"license": {key: entry[key] for key in ("name", "url") if key in entry}}
         return {}
 
-    def cut_to(self, pictures: Iterable[str]) -> dict[str, Any]:
-        """The JSON about some pictures, images and annotations in the order of their ids."""
-        images = sorted((self.images[name] for name in pictures), key=_id)
+    def cut_to(self, names: Iterable[str]) -> dict[str, Any]:
+        """The JSON about some images, images and annotations in the order of their ids."""
+        images = sorted((self.images[name] for name in names), key=_id)
         ids = {image["id"] for image in images}
         annotations = sorted((a for a in self.content["annotations"] if a["image_id"] in ids), key=_id)
         head: dict[str, Any] = {key: self.content[key] for key in ("info", "licenses") if key in self.content}

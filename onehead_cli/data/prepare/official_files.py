@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol
 
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.prepare.archives import Archive
 from onehead_cli.errors import DataError
 
-#: Width and height in pixels that a picture must have, by its name.
-PictureSizes = dict[str, tuple[int, int]]
+#: Width and height in pixels that an image must have, by its name.
+ImageSizes = dict[str, tuple[int, int]]
 
 
 class OfficialFiles(Protocol):
@@ -28,8 +28,8 @@ class OfficialFiles(Protocol):
         """The bytes of one file."""
         ...
 
-    def get(self, names: Sequence[str], sizes: PictureSizes | None = None) -> dict[str, Path]:
-        """Bring files to disk; where each of them lies. With `sizes` they are pictures, and checked."""
+    def get(self, names: Sequence[str], sizes: ImageSizes | None = None) -> dict[str, Path]:
+        """Bring files to disk; where each of them lies. With `sizes` they are images, and checked."""
         ...
 
     def url(self, name: str) -> str | None:
@@ -54,10 +54,10 @@ class FolderFiles:
         except OSError as error:
             raise DataError(f"{self.root / name}: cannot be read ({error.strerror})") from None
 
-    def get(self, names: Sequence[str], sizes: PictureSizes | None = None) -> dict[str, Path]:
+    def get(self, names: Sequence[str], sizes: ImageSizes | None = None) -> dict[str, Path]:
         paths = {name: self.path(name) for name in names}
         for name, (width, height) in (sizes or {}).items():
-            if name in paths and (problem := picture_problem(paths[name], width, height)):
+            if name in paths and (problem := image_problem(paths[name], width, height)):
                 raise DataError(f"{paths[name]}: {problem}")
         return paths
 
@@ -98,7 +98,7 @@ class ArchiveFiles:
     def read(self, name: str) -> bytes:
         return self._archive.read(str(self._inner / name))
 
-    def get(self, names: Sequence[str], sizes: PictureSizes | None = None) -> dict[str, Path]:
+    def get(self, names: Sequence[str], sizes: ImageSizes | None = None) -> dict[str, Path]:
         stored = {name: str(self._inner / name) for name in names}
         paths = self._archive.extract(stored.values(), self._unpacked)
         return {name: paths[stored[name]] for name in names}
@@ -108,11 +108,11 @@ class ArchiveFiles:
 
 
 class CocoFiles(ArchiveFiles):
-    """COCO: the annotations from their archive, each picture from its own address.
+    """COCO: the annotations from their archive, each image from its own address.
 
     Args:
-        pictures: brings pictures of the given sizes to disk.
-        base: what an official picture's address begins with.
+        images: brings images of the given sizes to disk.
+        base: what an official image's address begins with.
     """
 
     def __init__(
@@ -122,16 +122,16 @@ class CocoFiles(ArchiveFiles):
         unpacked: Path,
         url: str,
         base: str,
-        pictures: Callable[[Sequence[str], PictureSizes], dict[str, Path]],
+        images: Callable[[Sequence[str], ImageSizes], dict[str, Path]],
     ) -> None:
         super().__init__("coco", archive, inner="", unpacked=unpacked, url=url)
         self._base = base
-        self._pictures = pictures
+        self._images = images
 
-    def get(self, names: Sequence[str], sizes: PictureSizes | None = None) -> dict[str, Path]:
+    def get(self, names: Sequence[str], sizes: ImageSizes | None = None) -> dict[str, Path]:
         if sizes is None:
             return super().get(names)
-        return self._pictures([str(inside(name, self._archive.path)) for name in names], sizes)
+        return self._images([str(inside(name, self._archive.path)) for name in names], sizes)
 
     def url(self, name: str) -> str | None:
         return self._base + name
@@ -145,12 +145,12 @@ def inside(name: str, where: Path) -> PurePosixPath:
     return path
 
 
-def picture_problem(path: Path, width: int, height: int) -> str | None:
-    """What is wrong with a picture, turned upright: it cannot be decoded, or has another size in pixels."""
+def image_problem(path: Path, width: int, height: int) -> str | None:
+    """What is wrong with an image, turned upright: it cannot be decoded, or has another size in pixels."""
     try:
-        picture = open_picture(path)
+        image = open_image(path)
     except DataError:
-        return "not a readable picture"
-    if picture.size != (width, height):
-        return f"{picture.width} x {picture.height} pixels instead of {width} x {height}"
+        return "not a readable image"
+    if image.size != (width, height):
+        return f"{image.width} x {image.height} pixels instead of {width} x {height}"
     return None

@@ -15,7 +15,7 @@ from onehead_cli.data.prepare.items import Floats, Item
 
 
 def paint(rng: Generator, items: Sequence[Item], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture [H, W, 3] of the items, from back to front."""
+    """An image [H, W, 3] of the items, from back to front."""
     first, second = _colour(rng), _colour(rng)
     canvas = _texture(rng, width, height, first, first + np.float32(rng.uniform(0.15, 0.7)) * (second - first))
     for item in items:

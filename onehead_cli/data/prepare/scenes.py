@@ -56,15 +56,15 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """picture: uint8 [H, W, 3]; objects: from back to front."""
+    """image: uint8 [H, W, 3]; objects: from back to front."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     objects: list[SceneObject]
 
 
 def draw_detection(rng: Generator, *, image_size: int, crowd: bool) -> Scene:
     """One to six objects of any class, and with `crowd` a cluster of tiny ones of one class in front."""
-    width, height = _picture_size(rng, image_size)
+    width, height = _image_size(rng, image_size)
     short = min(width, height)
     while True:
         items = clutter(rng, width, height)
@@ -81,7 +81,7 @@ def draw_detection(rng: Generator, *, image_size: int, crowd: bool) -> Scene:
 
 def draw_segmentation(rng: Generator, *, image_size: int) -> Scene:
     """One to three objects of the segmented classes among up to two of the others."""
-    width, height = _picture_size(rng, image_size)
+    width, height = _image_size(rng, image_size)
     short = min(width, height)
     others = [name for name in CLASSES if name not in SEGMENTED_CLASSES]
     while True:
@@ -98,7 +98,7 @@ def draw_segmentation(rng: Generator, *, image_size: int) -> Scene:
 
 def draw_classification(rng: Generator, label: str, *, image_size: int) -> Scene:
     """One large object of the class `label`, the last of the scene, in front of a few small ones of other classes."""
-    width, height = _picture_size(rng, image_size)
+    width, height = _image_size(rng, image_size)
     short = min(width, height)
     items = clutter(rng, width, height)
     for other in rng.choice([name for name in CLASSES if name != label], size=rng.integers(1, 5)):
@@ -110,13 +110,13 @@ def draw_classification(rng: Generator, label: str, *, image_size: int) -> Scene
 
 def _scene(rng: Generator, items: Sequence[Item], width: int, height: int) -> Scene:
     """The items painted, and what is seen of the labelled ones."""
-    picture = paint(rng, items, width, height)
+    image = paint(rng, items, width, height)
     owners = frontmost(items, width, height)
     objects = [SceneObject(item.label, owners == index, item.crowd) for index, item in enumerate(items) if item.label]
-    return Scene(picture, objects)
+    return Scene(image, objects)
 
 
-def _picture_size(rng: Generator, image_size: int) -> tuple[int, int]:
+def _image_size(rng: Generator, image_size: int) -> tuple[int, int]:
     """Width and height, each up to a fifth more or less than `image_size`."""
     width, height = (round(image_size * factor) for factor in rng.uniform(0.8, 1.2, size=2))
     return width, height
@@ -124,7 +124,7 @@ def _picture_size(rng: Generator, image_size: int) -> tuple[int, int]:
 
 def class_mask(scene: Scene) -> NDArray[np.uint8]:
     """The mask [H, W] of a scene: index into SEGMENTED_CLASSES, with a void rim two pixels wide round each object."""
-    height, width = scene.picture.shape[:2]
+    height, width = scene.image.shape[:2]
     labels = np.zeros((height, width), dtype=np.uint8)
     regions = np.zeros((height, width), dtype=np.uint8)
     for number, thing in enumerate(scene.objects, start=1):

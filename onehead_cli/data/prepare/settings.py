@@ -30,7 +30,7 @@ class Written(_Seeded):
     """What all that write datasets have in common."""
 
     sizes: tuple[_Count, _Count, _Count] = field(
-        (240, 60, 60), "Pictures of each task in each split, at least 10.", unit="pictures", metavar="TRAIN,VAL,TEST"
+        (240, 60, 60), "Images of each task in each split, at least 10.", unit="images", metavar="TRAIN,VAL,TEST"
     )
     overwrite: bool = field(False, "Replace datasets that are already there.")
 
@@ -40,9 +40,9 @@ class Written(_Seeded):
 
 
 class Synthetic(Written):
-    """Draw three datasets of synthetic pictures."""
+    """Draw three datasets of synthetic images."""
 
-    image_size: int = field(256, "Rough side of synthetic pictures.", unit="px", ge=64, le=1024)
+    image_size: int = field(256, "Rough side of synthetic images.", unit="px", ge=64, le=1024)
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"image_size": self.image_size}
@@ -81,7 +81,7 @@ class _Fetched(OfOfficial):
 
 
 class Official(_Fetched):
-    """Fetch the official datasets, of COCO only the drawn pictures, and copy the draw."""
+    """Fetch the official datasets, of COCO only the drawn images, and copy the draw."""
 
 
 class Plan(_Fetched):
@@ -101,7 +101,7 @@ class Check(Section):
         "kept there, or in the config's output folder, for the next time.",
         metavar="PATH",
     )
-    deep: bool = field(False, "With --check: decode all pictures, also of more than 20,000.")
+    deep: bool = field(False, "With --check: decode all images, also of more than 20,000.")
     skip_bad: bool = same_field(DataConfig, "skip_bad")
 
 

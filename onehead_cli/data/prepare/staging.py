@@ -28,7 +28,7 @@ _COMPLETE = ".prepared"
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was written. counts: pictures per task and split; manifest: its path."""
+    """What was written. counts: images per task and split; manifest: its path."""
 
     root: Path
     source: str

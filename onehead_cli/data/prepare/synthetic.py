@@ -23,7 +23,7 @@ from onehead_cli.registry import OWN_TASKS
 
 _JPEG_QUALITY = 90
 
-#: Every so many-th detection picture has a crowd region.
+#: Every so many-th detection image has a crowd region.
 _CROWD_EVERY = 10
 
 
@@ -39,47 +39,47 @@ def prepare_synthetic(settings: Synthetic, *, progress: Progress | None = None) 
     def write(staging: Path) -> Origins:
         for task, write_split in writers.items():
             for position, split in enumerate(SPLITS):
-                # The numbers run on from split to split, so that no two pictures of a task share a name.
+                # The numbers run on from split to split, so that no two images of a task share a name.
                 first = 1 + sum(sizes[:position])
-                pictures = [
+                images = [
                     (first + index, np.random.default_rng([settings.seed, OWN_TASKS.index(task), position, index]))
                     for index in range(sizes[position])
                 ]
-                reported = counted(pictures, f"{DATASET_FOLDERS[task]}/{split}", progress)
+                reported = counted(images, f"{DATASET_FOLDERS[task]}/{split}", progress)
                 write_split(staging / DATASET_FOLDERS[task], split, reported, settings.image_size)
         return {}
 
     return write_datasets(settings, source="synthetic", repeatable=True, write=write)
 
 
-def _write_classification(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
+def _write_classification(folder: Path, split: str, images: Iterable[tuple[int, Generator]], image_size: int) -> None:
     for name in CLASSES:
         (folder / split / name).mkdir(parents=True)
-    for number, rng in pictures:
+    for number, rng in images:
         name = CLASSES[number % len(CLASSES)]
         scene = scenes.draw_classification(rng, name, image_size=image_size)
-        _save_jpeg(scene.picture, folder / split / name / f"{name}_{number:06d}.jpg")
+        _save_jpeg(scene.image, folder / split / name / f"{name}_{number:06d}.jpg")
 
 
-def _write_segmentation(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
-    picture_folder, mask_folder = make_segmentation_folders(folder, split, scenes.SEGMENTED_CLASSES)
-    for number, rng in pictures:
+def _write_segmentation(folder: Path, split: str, images: Iterable[tuple[int, Generator]], image_size: int) -> None:
+    image_folder, mask_folder = make_segmentation_folders(folder, split, scenes.SEGMENTED_CLASSES)
+    for number, rng in images:
         scene = scenes.draw_segmentation(rng, image_size=image_size)
-        _save_jpeg(scene.picture, picture_folder / f"{number:06d}.jpg")
+        _save_jpeg(scene.image, image_folder / f"{number:06d}.jpg")
         mask = Image.fromarray(scenes.class_mask(scene))
         mask.putpalette(voc_palette())
         mask.save(mask_folder / f"{number:06d}.png")
 
 
-def _write_detection(folder: Path, split: str, pictures: Iterable[tuple[int, Generator]], image_size: int) -> None:
+def _write_detection(folder: Path, split: str, numbers: Iterable[tuple[int, Generator]], image_size: int) -> None:
     (folder / split).mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, rng in pictures:
+    for number, rng in numbers:
         scene = scenes.draw_detection(rng, image_size=image_size, crowd=number % _CROWD_EVERY == 0)
         file_name = f"{number:012d}.jpg"
-        _save_jpeg(scene.picture, folder / split / file_name)
-        height, width = scene.picture.shape[:2]
+        _save_jpeg(scene.image, folder / split / file_name)
+        height, width = scene.image.shape[:2]
         images.append({"id": number, "file_name": file_name, "width": width, "height": height})
         annotations += [
             {
@@ -103,5 +103,5 @@ def _write_detection(folder: Path, split: str, pictures: Iterable[tuple[int, Gen
     write_json(instances, folder / ANNOTATION_FOLDER / instances_file(split))
 
 
-def _save_jpeg(picture: NDArray[np.uint8], path: Path) -> None:
-    Image.fromarray(picture).save(path, quality=_JPEG_QUALITY)
+def _save_jpeg(image: NDArray[np.uint8], path: Path) -> None:
+    Image.fromarray(image).save(path, quality=_JPEG_QUALITY)

@@ -13,20 +13,20 @@ from onehead_cli.data.prepare.settings import Written
 from onehead_cli.events import Reporter
 from onehead_cli.registry import OWN_TASKS
 
-#: Called with a label, the pictures done and the pictures in all.
+#: Called with a label, the images done and the images in all.
 Progress = Callable[[str, int, int], None]
 
 T = TypeVar("T")
 
 
 def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) -> tuple[Path, Path]:
-    """The folders of a split's pictures and masks, and the names of the classes beside the splits."""
-    picture_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
-    picture_folder.mkdir(parents=True)
+    """The folders of a split's images and masks, and the names of the classes beside the splits."""
+    image_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
+    image_folder.mkdir(parents=True)
     mask_folder.mkdir()
     names = "".join(f"- {name}\n" for name in classes)
     (folder / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
-    return picture_folder, mask_folder
+    return image_folder, mask_folder
 
 
 def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterator[T]:
@@ -39,7 +39,7 @@ def counted(items: Sequence[T], label: str, progress: Progress | None) -> Iterat
 
 @contextmanager
 def one_bar(settings: Written, reporter: Reporter) -> Iterator[Progress]:
-    """One bar over the pictures of all tasks and splits."""
+    """One bar over the images of all tasks and splits."""
     with reporter.track("prepare-data", len(OWN_TASKS) * sum(settings.sizes)) as advance:
         count = itertools.count(1)
         yield lambda label, done, total: advance(next(count), label)

@@ -1,4 +1,4 @@
-"""What is done about the problems that a scan finds: list all of them and stop, or leave the pictures out."""
+"""What is done about the problems that a scan finds: list all of them and stop, or leave the images out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter:
     Args:
         config: `data.tasks`, `data.train_split` and `data.val_split` must be there; the split "test" may be missing.
         folder: a prepared folder, instead of what the config names; whichever of its tasks and splits are there.
-        deep: decode every picture, however many there are.
+        deep: decode every image, however many there are.
 
     Raises:
         DataError: the folder holds none of the datasets.
@@ -80,7 +80,7 @@ def _scan_what_can_be_listed(
 
 
 def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporter) -> None:
-    """Say what a scan found: a note where all is well, a warning where pictures are left out, else an error.
+    """Say what a scan found: a note where all is well, a warning where images are left out, else an error.
 
     Args:
         folder: for the list of what is left out (skipped.txt) or, where it is long, of what is wrong (bad_files.txt).
@@ -88,23 +88,23 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
     Raises:
         DataError: something is wrong, and it cannot be left out or `skip_bad` is not set.
     """
-    total = sum(sum(splits.values()) for splits in scan.pictures.values())
+    total = sum(sum(splits.values()) for splits in scan.images.values())
     how = "headers only, " if scan.headers_only else ""
-    fatal = [problem for problem in scan.problems if problem.picture is None]
+    fatal = [problem for problem in scan.problems if problem.image is None]
     if fatal or (scan.problems and not skip_bad):
         _refuse(scan.problems, bool(fatal), folder, reporter)
     for task, splits in scan.bad_counts().items():
         for split, count in splits.items():
-            if count and count == scan.pictures[task][split]:
-                raise DataError(f"{task} {split}: none of its pictures can be used ({count})")
+            if count and count == scan.images[task][split]:
+                raise DataError(f"{task} {split}: none of its images can be used ({count})")
     if folder is not None:
         _record_skipped(scan, folder / SKIPPED_FILE)
     if scan.bad:
         where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
-        reporter.warn(f"{len(scan.bad)} of {total} pictures left out{where}")
+        reporter.warn(f"{len(scan.bad)} of {total} images left out{where}")
     for note in scan.notes:
         reporter.note(note)
-    reporter.note(f"scan: {how_many(total, 'picture')}, {how}{scan.seconds:.1f} s")
+    reporter.note(f"scan: {how_many(total, 'image')}, {how}{scan.seconds:.1f} s")
 
 
 def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, reporter: Reporter) -> None:
@@ -123,7 +123,7 @@ def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, repor
 
 def _record_skipped(scan: Scan, path: Path) -> None:
     """Bring the list up to date for the tasks and splits of this scan; those of other commands stay in it."""
-    scanned = tuple(f"{task}\t{split}\t" for task, splits in scan.pictures.items() for split in splits)
+    scanned = tuple(f"{task}\t{split}\t" for task, splits in scan.images.items() for split in splits)
     lines = [_line(problem) for problem in scan.problems]
     with contextlib.suppress(OSError, UnicodeDecodeError):
         old = path.read_text(encoding="utf-8").splitlines()

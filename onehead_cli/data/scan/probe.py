@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onehead_cli.data.images import PictureError, opened, turned_size
+from onehead_cli.data.images import ImageError, opened, turned_size
 from onehead_cli.files.atomic import write_atomically
 
 #: Of the cache file; another number and it is made anew.
@@ -23,7 +23,7 @@ _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 
 @dataclass
 class Facts:
-    """What one picture or mask is.
+    """What one image or mask is.
 
     kind, reason: what is wrong with the file itself; None where it can be read.
     width, height: turned as the EXIF orientation says.
@@ -47,23 +47,23 @@ def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
     """Look at one file; without `decode`, one whose end is not that of a whole JPEG or PNG is decoded all the same."""
     try:
         decode = decode or not _ends_whole(path)
-        with opened(path) as picture:
-            coarse = picture.format in ("JPEG", "MPO") and not is_mask
+        with opened(path) as image:
+            coarse = image.format in ("JPEG", "MPO") and not is_mask
             if decode and not coarse:
                 # First of all: what goes wrong in a PNG is lost where Pillow decodes it in search of its orientation.
-                picture.load()
+                image.load()
             # Without its pixels, a PNG shows no more than the orientation in front of them. Masks are not turned.
-            upright = is_mask or (not decode and picture.format == "PNG" and "exif" not in picture.info)
-            size = picture.size if upright else turned_size(picture)
-            facts = Facts(None, None, *size, picture.mode, decode)
+            upright = is_mask or (not decode and image.format == "PNG" and "exif" not in image.info)
+            size = image.size if upright else turned_size(image)
+            facts = Facts(None, None, *size, image.mode, decode)
             if decode and coarse:
                 # An eighth of the side reads every byte of a JPEG too, in half the time.
-                picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
-                picture.load()
-            if decode and is_mask and picture.mode in LABELLED_MODES:
-                facts.labels = [value for value, count in enumerate(picture.histogram()[:256]) if count]
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+                image.load()
+            if decode and is_mask and image.mode in LABELLED_MODES:
+                facts.labels = [value for value, count in enumerate(image.histogram()[:256]) if count]
             return facts
-    except PictureError as error:
+    except ImageError as error:
         return Facts(error.kind, str(error).removeprefix(f"{path}: "), decoded=decode)
     except (OSError, ValueError) as error:
         return Facts("missing" if isinstance(error, FileNotFoundError) else "damaged", str(error), decoded=decode)

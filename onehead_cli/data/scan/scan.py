@@ -18,7 +18,7 @@ from onehead_cli.data.scan.probe import LABELLED_MODES, Facts, ProbeCache, probe
 from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
 
-#: With more pictures than this only headers are read, unless `deep`.
+#: With more images than this only headers are read, unless `deep`.
 MANY = 20_000
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
@@ -35,7 +35,7 @@ class Problem:
 
     kind: in one or two words, for scripts.
     path: the file; None for a whole split, which `reason` then names.
-    picture: what `--skip-bad` leaves out; None where that is no help.
+    image: what `--skip-bad` leaves out; None where that is no help.
     """
 
     task: str
@@ -43,7 +43,7 @@ class Problem:
     kind: str
     reason: str
     path: Path | None = None
-    picture: Path | None = None
+    image: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.task} {self.split}: {self.reason}" if self.path is None else f"{self.path}: {self.reason}"
@@ -53,11 +53,11 @@ class Problem:
 class Scan:
     """What was found.
 
-    pictures: listed, by task and split. headers_only: nothing was decoded but what looked wrong.
+    images: listed, by task and split. headers_only: nothing was decoded but what looked wrong.
     warnings: boxes that were dropped or clipped. notes: classes without an example.
     """
 
-    pictures: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    images: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -66,20 +66,20 @@ class Scan:
 
     @property
     def bad(self) -> set[Path]:
-        """The pictures that can be left out."""
-        return {problem.picture for problem in self.problems if problem.picture is not None}
+        """The images that can be left out."""
+        return {problem.image for problem in self.problems if problem.image is not None}
 
     def bad_counts(self) -> dict[str, dict[str, int]]:
         """How many they are, by task and split."""
         found = defaultdict[Part, set[Path]](set)
         for problem in self.problems:
-            if problem.picture is not None:
-                found[problem.task, problem.split].add(problem.picture)
-        return {task: {split: len(found[task, split]) for split in splits} for task, splits in self.pictures.items()}
+            if problem.image is not None:
+                found[problem.task, problem.split].add(problem.image)
+        return {task: {split: len(found[task, split]) for split in splits} for task, splits in self.images.items()}
 
 
 def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter) -> Scan:
-    """Scan splits of tasks. Every picture and mask is decoded, unless there are more than MANY pictures.
+    """Scan splits of tasks. Every image and mask is decoded, unless there are more than MANY images.
 
     Args:
         listings: in the order of the report; only splits of one task are compared with each other.
@@ -89,7 +89,7 @@ def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = Fal
     began = time.perf_counter()
     scan = Scan()
     for (task, split), listing in listings.items():
-        scan.pictures[task][split] = len(listing.images)
+        scan.images[task][split] = len(listing.images)
     scan.problems += _other_classes(listings)
     decode = deep or sum(len(listing.images) for listing in listings.values()) <= MANY
     scan.headers_only = not decode
@@ -162,7 +162,7 @@ class _Files:
         if known is None or (self.decode and not known.decoded):
             return False
         if is_mask and self.decode and known.mode in LABELLED_MODES and known.labels is None:
-            return False  # known as a picture
+            return False  # known as an image
         self.facts[path] = known
         return True
 
@@ -186,7 +186,7 @@ def _no_bar(done: int, detail: str) -> None:
 def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]:
     for index, image in enumerate(listing.images):
         if image in listing.outside:
-            yield Problem(*part, "outside_folder", "file_name leaves the folder of the pictures", image, image)
+            yield Problem(*part, "outside_folder", "file_name leaves the folder of the images", image, image)
             continue
         facts = files.facts[image]
         if facts.kind is not None:
@@ -207,7 +207,7 @@ def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:
 
 
 def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> Iterator[Problem]:
-    """Pictures whose bytes are in two splits of a task; only files of the same size are read."""
+    """Images whose bytes are in two splits of a task; only files of the same size are read."""
     for task in dict.fromkeys(task for task, _ in listings):
         by_size = defaultdict[int, list[tuple[str, Path]]](list)
         for (other, split), listing in listings.items():
@@ -221,7 +221,7 @@ def _twins(listings: Mapping[Part, Listing], files: _Files, bad: set[Path]) -> I
             for split, path in group:
                 before, first = seen.setdefault(files.facts[path].sha256, (split, path))
                 if before != split:
-                    reason = f"the same picture is in the split {before}: {first}; remove one of them"
+                    reason = f"the same image is in the split {before}: {first}; remove one of them"
                     yield Problem(task, split, "in_two_splits", reason, path)
 
 

@@ -18,7 +18,7 @@ from onehead_cli.tasks.task import Row
 if TYPE_CHECKING:
     from onehead_cli.tasks.detection.decode import Detections
 
-#: Detections that COCO counts a picture and category.
+#: Detections that COCO counts an image and category.
 _MAX_DETECTIONS = 100
 #: Largest array of a resample step, in numbers of 8 bytes.
 _CHUNK = 4_000_000
@@ -28,14 +28,14 @@ _CHUNK = 4_000_000
 class _Matches:
     """The D detections of one class in the whole split, best first as pycocotools sorts them; T IoU thresholds.
 
-    picture: int64 [D], where the detection's picture stands in the list of pictures.
+    image: int64 [D], where the detection's image stands in the list of images.
     scores: float64 [D].
     correct: bool [T, D], matched to a true box.
     ignored: bool [T, D], matched to a crowd region: neither right nor wrong.
-    truth: int64 [n], true boxes of each picture, crowds left out.
+    truth: int64 [n], true boxes of each image, crowds left out.
     """
 
-    picture: NDArray[np.int64]
+    image: NDArray[np.int64]
     scores: NDArray[np.float64]
     correct: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
@@ -43,7 +43,7 @@ class _Matches:
 
 
 class DetectionResult:
-    """The boxes that a network found in each picture of a split, matched to the true ones.
+    """The boxes that a network found in each image of a split, matched to the true ones.
 
     precision: float64 [10, 101, C], the precision at IoU .50, .55, ... .95 and recall 0, .01, ... 1; NaN for a class
         without a true box.
@@ -63,7 +63,7 @@ class DetectionResult:
         Args:
             ground_truth: `images` and `annotations` in COCO form, boxes x y w h in pixels; a missing `iscrowd` is 0, a
                 missing `area` w x h. Categories that `category_ids` does not list are left out.
-            detections: one per picture, in the order of `images`, boxes x1 y1 x2 y2 in pixels of the picture.
+            detections: one per image, in the order of `images`, boxes x1 y1 x2 y2 in pixels of the image.
             category_ids: the category of each class index, C numbers.
             class_names: the C names.
 
@@ -72,13 +72,13 @@ class DetectionResult:
         """
         image_ids = [image["id"] for image in ground_truth["images"]]
         if len(detections) != len(image_ids):
-            raise ValueError(f"detections of {len(detections)} pictures for {len(image_ids)} pictures")
+            raise ValueError(f"detections of {len(detections)} images for {len(image_ids)} images")
         if len(category_ids) != len(class_names):
             raise ValueError(f"{len(category_ids)} category ids for {len(class_names)} classes")
         if len(set(image_ids)) < len(image_ids) or len(set(category_ids)) < len(category_ids):
             raise ValueError("an image id or category id stands twice")
         self.class_names = class_names
-        self._pictures = len(image_ids)
+        self._images = len(image_ids)
         truth = [_true_box(annotation) for annotation in ground_truth["annotations"]]
         found = [
             box
@@ -92,14 +92,14 @@ class DetectionResult:
         self.precision: NDArray[np.float64] = np.where(precision < 0, np.nan, precision)
         self.recall_steps: NDArray[np.float64] = evaluator.params.recThrs
         position = {image_id: index for index, image_id in enumerate(image_ids)}
-        n = self._pictures
+        n = self._images
         self._matches = [
             _gather(evaluator.evalImgs[rank * n : (rank + 1) * n], position, thresholds=len(precision))
             for rank in ranks
         ]
 
     def __len__(self) -> int:
-        return self._pictures
+        return self._images
 
     def scores(self) -> dict[str, float | None]:
         """COCO AP at IoU .50:.95 (map) and .50 (map50), area all, 100 detections; None without a true box."""
@@ -124,9 +124,9 @@ class DetectionResult:
         return rows
 
     def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """AP at IoU .50:.95 when picture i is taken counts[r, i] times; counts int [R, n], returns float64 [R].
+        """AP at IoU .50:.95 when image i is taken counts[r, i] times; counts int [R, n], returns float64 [R].
 
-        The pictures are not matched again; boxes of one picture with equal scores are ranked as if it stood there once.
+        The images are not matched again; boxes of one image with equal scores are ranked as if it stood there once.
         A class without a true box in a resample is left out of its mean; NaN where no class has one.
         """
         per_class = np.stack([self._resampled_class(matches, counts) for matches in self._matches])  # [C, R]
@@ -144,7 +144,7 @@ class DetectionResult:
 
     def _resampled_class(self, matches: _Matches, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """AP of one class in each resample, float64 [R]; NaN without a true box."""
-        rows = max(1, _CHUNK // max(1, len(matches.picture)))
+        rows = max(1, _CHUNK // max(1, len(matches.image)))
         parts = [self._weighted_ap(matches, counts[start : start + rows]) for start in range(0, len(counts), rows)]
         return np.concatenate(parts)
 
@@ -154,7 +154,7 @@ class DetectionResult:
         Precision only rises, and recall only moves, at a correct detection, so those K ranks are all that counts.
         """
         truth = (counts @ matches.truth).astype(np.float64)  # [R]
-        weights = counts.T[matches.picture].astype(np.float64)  # [D, R]
+        weights = counts.T[matches.image].astype(np.float64)  # [D, R]
         total = np.zeros(len(counts))
         for correct, ignored in zip(matches.correct, matches.ignored, strict=True):
             kept = weights[~ignored] if ignored.any() else weights
@@ -255,19 +255,17 @@ def _coco(image_ids: list[Any], boxes: list[dict[str, Any]], category_ids: Seque
     return coco
 
 
-def _gather(
-    per_picture: Iterable[Mapping[str, Any] | None], position: Mapping[Any, int], *, thresholds: int
-) -> _Matches:
-    """Put the matches of one category together; None stands for a picture with neither true nor found boxes."""
+def _gather(per_image: Iterable[Mapping[str, Any] | None], position: Mapping[Any, int], *, thresholds: int) -> _Matches:
+    """Put the matches of one category together; None stands for an image with neither true nor found boxes."""
     truth = np.zeros(len(position), dtype=np.int64)
-    pictures, scores = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    images, scores = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     matched, ignored = [np.zeros((thresholds, 0))], [np.zeros((thresholds, 0), dtype=bool)]
-    for match in per_picture:
+    for match in per_image:
         if match is None:
             continue
         index = position[match["image_id"]]
         truth[index] = np.count_nonzero(match["gtIgnore"] == 0)
-        pictures.append(np.full(len(match["dtScores"]), index))
+        images.append(np.full(len(match["dtScores"]), index))
         scores.append(np.asarray(match["dtScores"], dtype=np.float64))
         matched.append(match["dtMatches"])
         ignored.append(match["dtIgnore"])
@@ -276,7 +274,7 @@ def _gather(
     is_ignored = np.concatenate(ignored, axis=1)[:, order].astype(bool)
     is_matched = np.concatenate(matched, axis=1)[:, order] > 0
     return _Matches(
-        picture=np.concatenate(pictures)[order],
+        image=np.concatenate(images)[order],
         scores=all_scores[order],
         correct=is_matched & ~is_ignored,
         ignored=is_ignored,

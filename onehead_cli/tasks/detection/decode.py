@@ -21,15 +21,15 @@ from onehead_cli.data.geometry import Fit
 
 #: Numbers that describe one box of a cell: x, y, width, height, confidence.
 BOX_CHANNELS = 5
-#: exp() of a size is kept below three times the picture, so that a wild logit stays finite.
+#: exp() of a size is kept below three times the image, so that a wild logit stays finite.
 _MAX_LOG_SIZE = 1.1
 
 
 @dataclass
 class Detections:
-    """The boxes of one picture, best first.
+    """The boxes of one image, best first.
 
-    boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the original picture.
+    boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the original image.
     scores: float64 [n], class probability times confidence, in 0..1.
     labels: int64 [n], class indices.
     """
@@ -107,7 +107,7 @@ def read_boxes(
         kept_scores = scores[image, box_index, label, row, column]
         boxes = decoded.boxes[image, box_index, row, column] * fit.size
         # Clipped before NMS: what leaves the image must not count as overlap.
-        clipped = torch.from_numpy(fit.to_picture(boxes.cpu().double().numpy()))
+        clipped = torch.from_numpy(fit.to_image(boxes.cpu().double().numpy()))
         solid = ((clipped[:, 2] - clipped[:, 0]) > 0) & ((clipped[:, 3] - clipped[:, 1]) > 0)
         clipped, kept_scores, label = clipped[solid], kept_scores.cpu().double()[solid], label.cpu()[solid]
         keep = batched_nms(clipped.float(), kept_scores.float(), label, nms_iou)[:max_detections]

@@ -32,11 +32,11 @@ _NEGATIVE_SHARE = 0.75
 class Assignment:
     """Which predicted boxes answer for which true boxes; P pairs.
 
-    picture, box, row, column: int64 [P], indices of the predicted box.
-    truth: int64 [P], index of the true box in its picture.
+    image, box, row, column: int64 [P], indices of the predicted box.
+    truth: int64 [P], index of the true box in its image.
     """
 
-    picture: Tensor
+    image: Tensor
     box: Tensor
     row: Tensor
     column: Tensor
@@ -95,8 +95,8 @@ def detection_loss(
     )
 
     batch = detection_map.shape[0]
-    at = (found.picture, found.box, found.row, found.column)
-    predicted, true_boxes = decoded.boxes[at], truth[found.picture, found.truth]
+    at = (found.image, found.box, found.row, found.column)
+    predicted, true_boxes = decoded.boxes[at], truth[found.image, found.truth]
     quality = torch.zeros_like(decoded.confidence)
     quality[at] = iou(predicted.detach(), true_boxes)
     counted = ~crowd_cells(target, quality.shape[-2:], image_size)[:, None].expand_as(quality)
@@ -115,12 +115,12 @@ def detection_loss(
     confidence = (confidence * counted).flatten(1).sum(1)
 
     # index_add, not a mask: a cell may answer for two true boxes with its two boxes.
-    box_loss = confidence.new_zeros(batch).index_add(0, found.picture, 1 - generalised_iou(predicted, true_boxes))
-    class_logits = decoded.classes[found.picture, :, found.row, found.column]  # [P, C]
-    class_loss = F.cross_entropy(class_logits, target.labels[found.picture, found.truth], reduction="none")
-    classes = confidence.new_zeros(batch).index_add(0, found.picture, class_loss)
+    box_loss = confidence.new_zeros(batch).index_add(0, found.image, 1 - generalised_iou(predicted, true_boxes))
+    class_logits = decoded.classes[found.image, :, found.row, found.column]  # [P, C]
+    class_loss = F.cross_entropy(class_logits, target.labels[found.image, found.truth], reduction="none")
+    classes = confidence.new_zeros(batch).index_add(0, found.image, class_loss)
 
-    positives = torch.bincount(found.picture, minlength=batch).clamp(min=1)
+    positives = torch.bincount(found.image, minlength=batch).clamp(min=1)
     return (confidence + _BOX_WEIGHT * box_loss + classes) / positives
 
 
@@ -193,16 +193,16 @@ def assign(
             are served in their order.
     """
     _, per_cell, h, w = decoded.confidence.shape
-    picture, index = torch.nonzero(wanted, as_tuple=True)  # [G] each
-    boxes, classes = truth[picture, index], labels[picture, index]
+    image, index = torch.nonzero(wanted, as_tuple=True)  # [G] each
+    boxes, classes = truth[image, index], labels[image, index]
     rows, columns, inside = candidate_cells(boxes, torch.Size((h, w)))  # [G, 9] each
 
-    candidates = decoded.boxes[picture[:, None], :, rows, columns]  # [G, 9, n, 4]
+    candidates = decoded.boxes[image[:, None], :, rows, columns]  # [G, 9, n, 4]
     overlap = iou(candidates, boxes[:, None, None]) * inside[..., None]  # [G, 9, n]
-    log_class = decoded.classes.log_softmax(1)[picture[:, None], classes[:, None], rows, columns]  # [G, 9]
+    log_class = decoded.classes.log_softmax(1)[image[:, None], classes[:, None], rows, columns]  # [G, 9]
     cost = -log_class[..., None] - _IOU_COST * overlap.clamp(min=1e-8).log()
     if confidence_cost:
-        sure = decoded.confidence[picture[:, None], :, rows, columns]  # [G, 9, n]
+        sure = decoded.confidence[image[:, None], :, rows, columns]  # [G, 9, n]
         cost = cost - confidence_cost * F.logsigmoid(sure)
     cost = cost.masked_fill(~inside[..., None], torch.inf).flatten(1)  # [G, 9n]
 
@@ -211,7 +211,7 @@ def assign(
     chosen = (rank < k[:, None]) & cost.isfinite()
     claim, slot = torch.nonzero(chosen, as_tuple=True)
     slots = torch.arange(cost.shape[1], device=cost.device)
-    places = (picture[:, None] * per_cell + slots % per_cell) * h + rows[:, slots // per_cell]
+    places = (image[:, None] * per_cell + slots % per_cell) * h + rows[:, slots // per_cell]
     places = places * w + columns[:, slots // per_cell]  # [G, 9n], the number of each candidate in the whole batch
     place = places[claim, slot]
 
@@ -226,7 +226,7 @@ def assign(
         claim, slot = _serve_losers(claim, slot, places, cost)
     cell, box = slot // per_cell, slot % per_cell
     return Assignment(
-        picture=picture[claim], box=box, row=rows[claim, cell], column=columns[claim, cell], truth=index[claim]
+        image=image[claim], box=box, row=rows[claim, cell], column=columns[claim, cell], truth=index[claim]
     )
 
 

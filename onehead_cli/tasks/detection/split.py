@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.config.sections import DataConfig
-from onehead_cli.data.checks import wrong_picture_size
+from onehead_cli.data.checks import wrong_image_size
 from onehead_cli.data.coco import CocoListing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.split import Split
@@ -25,7 +25,7 @@ class DetectionSplit(Split):
     def __init__(self, listing: CocoListing, *args: Any, **options: Any) -> None:
         """Raises: DataError: an image lies outside its folder."""
         if listing.outside:
-            raise DataError(f"{min(listing.outside)}: file_name leaves the folder of the pictures")
+            raise DataError(f"{min(listing.outside)}: file_name leaves the folder of the images")
         super().__init__(listing, *args, **options)
         self.listing = listing
         self.category_ids = [int(c["id"]) for c in listing.categories]
@@ -45,7 +45,7 @@ class DetectionSplit(Split):
 
     def _check_size(self, index: int) -> None:
         fit, entry = self.fit(index), self.listing.entries[index]
-        if problem := wrong_picture_size((fit.width, fit.height), (entry["width"], entry["height"])):
+        if problem := wrong_image_size((fit.width, fit.height), (entry["width"], entry["height"])):
             raise DataError(f"{self.paths[index]}: {problem}")
 
 

@@ -154,7 +154,7 @@ class Detection(Task):
 
     @property
     def histogram(self) -> Histogram:
-        return Histogram(("boxes", "pictures that show it"), nothing="crowd regions")
+        return Histogram(("boxes", "images that show it"), nothing="crowd regions")
 
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         return {
@@ -170,7 +170,7 @@ class Detection(Task):
         boxes = Counter(box["label"] for box in record.get("boxes", ()))
         return ", ".join(f"{count} {label}" for label, count in boxes.most_common())
 
-    counts_title = "boxes, pictures that show the class"
+    counts_title = "boxes, images that show the class"
 
     def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
         return f"{found['boxes']} in {found['pictures']}"
@@ -179,7 +179,7 @@ class Detection(Task):
         return {
             "(crowd regions)": lambda split: f"{split['crowd']['regions']} in {split['crowd']['pictures']}",
             "(small, medium, large)": lambda split: " ".join(map(str, split["box_sizes"].values())),
-            "(pictures without boxes)": lambda split: str(split["pictures_without_boxes"]),
+            "(images without boxes)": lambda split: str(split["pictures_without_boxes"]),
         }
 
     def show_label(self, split: Split, index: int) -> Label:

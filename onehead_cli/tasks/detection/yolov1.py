@@ -23,7 +23,7 @@ def yolov1_loss(
     image_size: int,
     size_unit: SizeUnit = "input",
 ) -> Tensor:
-    """Squared errors of centre, root of size, confidence and class probabilities, summed per picture, float [B].
+    """Squared errors of centre, root of size, confidence and class probabilities, summed per image, float [B].
 
     The cell that holds a true box's centre answers for it, with the box of the highest IoU; where two centres share a
     cell the later true box has it. Centres are in cells, sizes in 0..1 of the input. Cells in crowd regions are no
@@ -32,17 +32,17 @@ def yolov1_loss(
     decoded = decode_boxes(detection_map, num_classes, size_unit)
     batch, _, h, w = decoded.confidence.shape
     truth = target.boxes.to(decoded.boxes.dtype) / image_size
-    picture, index = torch.nonzero((target.labels >= 0) & ~target.crowd, as_tuple=True)
-    boxes = truth[picture, index]
+    image, index = torch.nonzero((target.labels >= 0) & ~target.crowd, as_tuple=True)
+    boxes = truth[image, index]
     grid = boxes.new_tensor([w, h])
     cell = ((boxes[:, :2] + boxes[:, 2:]) / 2 * grid).long()
     column, row = cell[:, 0].clamp(0, w - 1), cell[:, 1].clamp(0, h - 1)
 
     # A cell is given to the last box that claims it before it is written: written twice, a GPU may keep either.
-    order, place = torch.arange(len(picture), device=boxes.device), (picture * h + row) * w + column
+    order, place = torch.arange(len(image), device=boxes.device), (image * h + row) * w + column
     last = order[~((place[:, None] == place) & (order[:, None] < order)).any(1)]
     owner = torch.full((batch, h, w), -1, device=boxes.device)
-    owner[picture[last], row[last], column[last]] = last
+    owner[image[last], row[last], column[last]] = last
     has_object = owner >= 0
     claim = owner[has_object]  # [P], in the order of the cells
     p, r, c = torch.nonzero(has_object, as_tuple=True)
@@ -65,6 +65,6 @@ def yolov1_loss(
     objectness = (weight * (confidence - wanted).square()).flatten(1).sum(1)
 
     probabilities = decoded.classes.softmax(1)[p, :, r, c]  # [P, C]
-    one_hot = torch.nn.functional.one_hot(target.labels[picture, index][claim], num_classes)
+    one_hot = torch.nn.functional.one_hot(target.labels[image, index][claim], num_classes)
     classes = (probabilities - one_hot).square().sum(1)
     return objectness.index_add(0, p, coordinates + classes)

@@ -14,11 +14,11 @@ _BAND_PIXELS = 1_000_000
 
 
 def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
-    """The class of each pixel of the original picture.
+    """The class of each pixel of the original image.
 
     Args:
-        segmentation_map: logits of one picture, float [C, h, w], h = w = S / 16.
-        fit: how the picture was fitted into the input.
+        segmentation_map: logits of one image, float [C, h, w], h = w = S / 16.
+        fit: how the image was fitted into the input.
 
     Returns:
         uint8 [height, width], class indices; the logits are upsampled bilinearly at the pixel centres.

@@ -41,9 +41,9 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """What a network said about the pixels of each picture of a split.
+    """What a network said about the pixels of each image of a split.
 
-    matrices: int64 [n, C, C], a `confusion_matrix` a picture.
+    matrices: int64 [n, C, C], a `confusion_matrix` an image.
     class_names: the C names.
 
     Raises:
@@ -87,7 +87,7 @@ class SegmentationResult:
         ]
 
     def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Mean IoU when picture i is taken counts[r, i] times; counts int [R, n], returns float64 [R].
+        """Mean IoU when image i is taken counts[r, i] times; counts int [R, n], returns float64 [R].
 
         A class without a true pixel in a resample is left out of its mean; NaN where no class has one.
         """

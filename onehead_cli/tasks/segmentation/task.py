@@ -127,7 +127,7 @@ class Segmentation(Task):
 
     @property
     def histogram(self) -> Histogram:
-        return Histogram(("pictures that show it", "pixels"), has_background=True)
+        return Histogram(("images that show it", "pixels"), has_background=True)
 
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         return {"void": {"pictures": counts.images(None), "pixels": counts.amounts[None]}}
@@ -140,7 +140,7 @@ class Segmentation(Task):
         largest = [(name, count / area) for name, count in Counter(pixels).most_common(3) if count >= 0.005 * area]
         return ", ".join(f"{name} {share:.0%}" for name, share in largest)
 
-    counts_title = "pictures that show the class, share of all pixels"
+    counts_title = "images that show the class, share of all pixels"
 
     def counts_cell(self, found: Mapping[str, int], split: Mapping[str, Any]) -> str:
         pixels = split["void"]["pixels"] + sum(one["pixels"] for one in split["classes"].values())

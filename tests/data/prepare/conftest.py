@@ -18,9 +18,9 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the official servers have, tiny: 25 pictures in each official split, of Imagenette in each class."""
+    """What the official servers have, tiny: 25 images in each official split, of Imagenette in each class."""
     folder = tmp_path_factory.mktemp("packed")
-    Official(tmp_path_factory.mktemp("official"), pictures=25).pack(folder)
+    Official(tmp_path_factory.mktemp("official"), images=25).pack(folder)
     return folder
 
 

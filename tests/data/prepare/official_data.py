@@ -21,11 +21,11 @@ ARCHIVES = (IMAGENETTE_ARCHIVE, VOC_ARCHIVE, COCO_ARCHIVE)
 
 
 class Official:
-    """Tiny datasets in the official layouts; every picture has its own grey value and size."""
+    """Tiny datasets in the official layouts; every image has its own grey value and size."""
 
-    def __init__(self, root: Path, *, pictures: int = 12, backwards: bool = False) -> None:
+    def __init__(self, root: Path, *, images: int = 12, backwards: bool = False) -> None:
         self.coco, self.voc, self.imagenette = root / "coco", root / "voc", root / "imagenette"
-        self.pictures, self.backwards = pictures, backwards
+        self.images, self.backwards = images, backwards
         for official, offset in (("train", 0), ("val", 100)):
             self._coco(official, offset)
             self._voc(official, offset)
@@ -35,10 +35,10 @@ class Official:
         return {"coco": self.coco, "voc": self.voc, "imagenette": self.imagenette}
 
     def _numbers(self, offset: int) -> list[int]:
-        numbers = list(range(offset + 1, offset + self.pictures + 1))
+        numbers = list(range(offset + 1, offset + self.images + 1))
         return numbers[::-1] if self.backwards else numbers
 
-    def _picture(self, path: Path, number: int, kind: int) -> None:
+    def _image(self, path: Path, number: int, kind: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16 + number % 16, 16 + number // 16), (number, 80 * kind, 0)).save(path, quality=100)
 
@@ -47,7 +47,7 @@ class Official:
         images = []
         for number in self._numbers(offset):
             name = f"{number:012d}.jpg"
-            self._picture(self.coco / f"{official}2017" / name, number, 0)
+            self._image(self.coco / f"{official}2017" / name, number, 0)
             size = {"width": 16 + number % 16, "height": 16 + number // 16}
             images.append({"id": number, "file_name": name, **size, "license": number % 3})
             # 1 has no box, 2 only one of the eleventh category, 3 only a crowd.
@@ -80,7 +80,7 @@ class Official:
         base = self.voc / "VOCdevkit" / "VOC2012"
         names = [f"2007_{number:06d}" for number in self._numbers(offset)]
         for name, number in zip(names, self._numbers(offset), strict=True):
-            self._picture(base / "JPEGImages" / f"{name}.jpg", number, 1)
+            self._image(base / "JPEGImages" / f"{name}.jpg", number, 1)
             (base / "SegmentationClass").mkdir(exist_ok=True)
             Image.new("L", (4, 4), number).save(base / "SegmentationClass" / f"{name}.png")
         lists = base / "ImageSets" / "Segmentation"
@@ -91,9 +91,9 @@ class Official:
         for position, folder in enumerate(("n02", "n01", "n03")):
             for number in self._numbers(offset):
                 path = self.imagenette / official / folder / f"{folder}_{number}.JPEG"
-                self._picture(path, number, 2)
+                self._image(path, number, 2)
                 path.write_bytes(path.read_bytes() + bytes([position]))
-            (self.imagenette / official / folder / "readme.txt").write_text("not a picture")
+            (self.imagenette / official / folder / "readme.txt").write_text("not an image")
 
     def pack(self, folder: Path) -> None:
         """The files that the official servers have, each dataset in a folder of its name, with .sha256 files."""

@@ -33,8 +33,8 @@ def test_what_is_drawn_is_disjoint_complete_and_holds_every_class_that_is_common
     assert all(names == sorted(names) for names in drawn.values())
     count = Counter(label for labels in pool.values() for label in labels)
     if min(sizes.values()) >= len(count):
-        for label, pictures in count.items():
-            if pictures > (len(sizes) - 1) * len(count):
+        for label, images in count.items():
+            if images > (len(sizes) - 1) * len(count):
                 assert all(any(label in pool[name] for name in names) for names in drawn.values()), label
 
 
@@ -47,11 +47,11 @@ def test_the_draw_does_not_depend_on_the_order_of_the_pool(pool, data):
 
 
 def test_a_rare_class_is_in_both_splits_where_chance_would_miss_it():
-    pool = {f"{n:04d}": {1} if n % 500 else {1, 2} for n in range(2000)}  # four pictures with class 2
+    pool = {f"{n:04d}": {1} if n % 500 else {1, 2} for n in range(2000)}  # four images with class 2
     for seed in range(20):
         drawn = draw_splits(pool, {"val": 60, "test": 60}, key=str(seed))
         held = [sum(2 in pool[name] for name in names) for names in drawn.values()]
-        assert held == [2, 2]  # four rounds would take more; there are only four pictures
+        assert held == [2, 2]  # four rounds would take more; there are only four images
 
 
 def test_half_of_a_split_is_dealt_equally_to_the_classes_and_the_rest_is_left_to_chance():
@@ -81,7 +81,7 @@ def test_the_same_on_every_machine():
     assert a[0] == "train2017/000000000040.jpg"  # the value itself: a change of it changes everybody's data
 
 
-def test_a_picture_that_repeats_another_makes_room_for_the_next(tmp_path):
+def test_a_image_that_repeats_another_makes_room_for_the_next(tmp_path):
     """Against the plain statement: the draw of a pool without the repeated ones."""
     names = [f"{n:02d}.jpg" for n in range(30)]
     for place, name in enumerate(names):
@@ -102,7 +102,7 @@ def test_a_picture_that_repeats_another_makes_room_for_the_next(tmp_path):
     struck = {name for name in brought if name not in chosen}
     left = {name: pool[name] for name in names if name not in struck}
     assert {split: list(found) for split, found in taken.items()} == draw_splits(left, sizes, key="0/det")
-    with pytest.raises(DataError, match="mini_voc_seg train: found 0 unused pictures"):
+    with pytest.raises(DataError, match="mini_voc_seg train: found 0 unused images"):
         fresh = {name: pool[name] for name in chosen}
         Draw("seg", (1, 1, 1), 0, seen).take(fresh, {"train": 1}, "train.txt", get)
 

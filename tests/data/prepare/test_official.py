@@ -91,7 +91,7 @@ def test_official_draws_what_local_draws(server, tmp_path, capsys):
     counts = {"train": 12, "val": 10, "test": 10}
     assert document["source"] == "official" and document["counts"] == dict.fromkeys(("cls", "seg", "det"), counts)
 
-    local = Official(tmp_path / "local", pictures=25)
+    local = Official(tmp_path / "local", images=25)
     folders = [part for name, path in local.arguments().items() for part in (f"--{name}", str(path))]
     assert (
         run(["prepare-data", "--source", "local", "--data", str(tmp_path / "copied"), *folders, "--sizes", SIZES]) == 0
@@ -100,7 +100,7 @@ def test_official_draws_what_local_draws(server, tmp_path, capsys):
     del fetched["manifest.json"], copied["manifest.json"]
     assert fetched == copied
     assert verify_manifest(tmp_path / "fetched") == []
-    # Of COCO no picture but the drawn ones was fetched, of all else each archive once.
+    # Of COCO no image but the drawn ones was fetched, of all else each archive once.
     asked = [path for path, _, _ in server.log if not path.endswith(".sha256")]
     assert len(asked) == len(set(asked)) == PICTURES + len(ARCHIVES)
 
@@ -141,26 +141,26 @@ def test_a_second_draw_needs_no_network(server, tmp_path, capsys):
     assert server.log == [] and files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert not (tmp_path / "one" / ".cache").exists()
     # What is damaged in the cache is noticed and fetched anew, and nothing else.
-    picture = next((tmp_path / "cache/coco/train2017").iterdir())
-    picture.write_bytes(picture.read_bytes()[:-300])
+    image = next((tmp_path / "cache/coco/train2017").iterdir())
+    image.write_bytes(image.read_bytes()[:-300])
     (tmp_path / "cache" / IMAGENETTE_ARCHIVE).write_bytes(b"x")
     assert run(command(server, tmp_path / "three", *cache)) == 0
     assert files_of(tmp_path / "one") == files_of(tmp_path / "three")
-    expected = {f"coco/train2017/{picture.name}", IMAGENETTE_ARCHIVE, IMAGENETTE_ARCHIVE + ".sha256"}
+    expected = {f"coco/train2017/{image.name}", IMAGENETTE_ARCHIVE, IMAGENETTE_ARCHIVE + ".sha256"}
     assert {path for path, _, _ in server.log} == expected
 
 
 def test_a_server_of_every_trouble_gives_the_same_files(own, server, tmp_path, capsys):
     assert run(command(server, tmp_path / "calm")) == 0
-    pictures = sorted(path.relative_to(own.folder).as_posix() for path in (own.folder / "coco").rglob("*.jpg"))
+    images = sorted(path.relative_to(own.folder).as_posix() for path in (own.folder / "coco").rglob("*.jpg"))
     own.answers = {name: [500, "drop", "ok"] for name in ARCHIVES}
-    own.answers |= {name: [trouble, "ok"] for name, trouble in zip(pictures, ["drop", 500, 503] * 20, strict=False)}
+    own.answers |= {name: [trouble, "ok"] for name, trouble in zip(images, ["drop", 500, 503] * 20, strict=False)}
     assert run(command(own, tmp_path / "rough")) == 0
     assert files_of(tmp_path / "calm") == files_of(tmp_path / "rough")
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", None])
-def test_a_dead_picture_is_named(own, tmp_path, capsys, content):
+def test_a_dead_image_is_named(own, tmp_path, capsys, content):
     victim = own.folder / "coco/train2017/000000000007.jpg"
     for path in (own.folder / "coco/train2017").iterdir():
         if path == victim or content is None:
@@ -170,31 +170,31 @@ def test_a_dead_picture_is_named(own, tmp_path, capsys, content):
     assert run(command(own, tmp_path / "data", "--sizes", "22,10,10")) == 1  # all there are
     message = error_of(capsys)
     assert f"{own.url}/coco/train2017/0000000000" in message
-    assert ("000000000007.jpg: not a readable picture" in message) if content else ("HTTP 404" in message)
+    assert ("000000000007.jpg: not a readable image" in message) if content else ("HTTP 404" in message)
     assert not (tmp_path / "data" / "manifest.json").exists()
 
 
-def test_a_picture_of_another_size_than_its_annotations_is_dead(own, tmp_path, capsys):
+def test_a_image_of_another_size_than_its_annotations_is_dead(own, tmp_path, capsys):
     for path in (own.folder / "coco/val2017").iterdir():
         Image.new("RGB", (5, 7)).save(path)
     assert run(command(own, tmp_path / "data")) == 1
     assert "5 x 7 pixels instead of" in error_of(capsys)
 
 
-def test_pictures_with_the_same_content_are_drawn_once(own, tmp_path, capsys):
+def test_images_with_the_same_content_are_drawn_once(own, tmp_path, capsys):
     """Content is known only once fetched: the repeated ones are struck and others drawn, the same ones each time."""
     with changed_annotations(own, "val2017") as coco:
         first, second = (image for image in coco["images"] if image["id"] in (110, 111))
         second |= {"width": first["width"], "height": first["height"]}
-    pictures = own.folder / "coco/val2017"
-    shutil.copyfile(pictures / first["file_name"], pictures / second["file_name"])
+    images = own.folder / "coco/val2017"
+    shutil.copyfile(images / first["file_name"], images / second["file_name"])
     for root in ("one", "two"):
         assert run(command(own, tmp_path / root, "--sizes", "12,11,10")) == 0  # 21 of 22, two of them the same
     one = files_of(tmp_path / "one")
     digests = [hashlib.sha256(content).hexdigest() for name, content in one.items() if name.endswith(".jpg")]
     assert len(digests) == len(set(digests)) and one == files_of(tmp_path / "two")
     assert run(command(own, tmp_path / "three", "--sizes", "12,12,10")) == 1
-    assert "val and test: found 21 unused pictures in val2017" in error_of(capsys)
+    assert "val and test: found 21 unused images in val2017" in error_of(capsys)
 
 
 @pytest.mark.parametrize("name", ["../../../evil.jpg", "/tmp/evil.jpg", "a/b.jpg"])
@@ -280,10 +280,10 @@ def test_dry_run_writes_nothing_and_says_what_is_there(server, tmp_path, capsys)
     assert document["missing_bytes"] == 0 and document["pictures_known"]
     assert all(part["cached_files"] == part["files"] for part in document["downloads"])
     assert sorted(root.rglob("*")) == before and server.log == []
-    # Another draw needs other pictures: what is missing of them is known without a network.
+    # Another draw needs other images: what is missing of them is known without a network.
     assert run([*command(server, root, "--dry-run", "--json", "--seed", "1")]) == 0
-    pictures = json.loads(capsys.readouterr().out)["downloads"][-1]
-    assert 0 < pictures["cached_files"] < pictures["files"] == PICTURES
+    images = json.loads(capsys.readouterr().out)["downloads"][-1]
+    assert 0 < images["cached_files"] < images["files"] == PICTURES
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(server, tmp_path, monkeypatch, capsys):
@@ -313,7 +313,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(server, tmp_path, monkey
         (["--base-url", "coco=http://a b/"], 2, "give an address"),
         (["--categories", ","], 2, "--categories: give names"),
         (["--categories", "a,b,c,d,e,f,g,h,i,j,k"], 2, "--categories names 11 and --sizes gives a split of 10"),
-        (["--sizes", "9,10,10"], 2, "at least 10 pictures"),
+        (["--sizes", "9,10,10"], 2, "at least 10 images"),
         (["--categories", "c2,c88"], 2, "no category 'c88' in COCO; the nearest are c8, "),
     ],
 )

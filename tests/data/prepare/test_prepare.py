@@ -69,15 +69,15 @@ def test_synthetic_lays_out_the_three_datasets(drawn):
     for split, size in SPLIT_SIZES.items():
         assert len(list((root / "mini_coco_det" / split).glob("*.jpg"))) == size
         folder = root / "mini_voc_seg" / split
-        pictures = {path.stem for path in (folder / "JPEGImages").iterdir()}
-        assert len(pictures) == size
-        assert pictures == {path.stem for path in (folder / "SegmentationClass").iterdir()}
+        images = {path.stem for path in (folder / "JPEGImages").iterdir()}
+        assert len(images) == size
+        assert images == {path.stem for path in (folder / "SegmentationClass").iterdir()}
         classes = sorted((root / "imagenette-160" / split).iterdir())
         assert [path.name for path in classes] == list(CLASSES)
         assert {len(list(path.iterdir())) for path in classes} == {size // 10}
 
 
-def test_synthetic_boxes_load_in_pycocotools_and_lie_inside_their_pictures(drawn):
+def test_synthetic_boxes_load_in_pycocotools_and_lie_inside_their_images(drawn):
     crowds = 0
     for split, size in SPLIT_SIZES.items():
         coco = load_coco(drawn.root / "mini_coco_det" / "annotations" / f"instances_{split}.json")
@@ -85,8 +85,8 @@ def test_synthetic_boxes_load_in_pycocotools_and_lie_inside_their_pictures(drawn
         assert len(coco.getImgIds()) == size
         assert len({annotation["id"] for annotation in coco.dataset["annotations"]}) == len(coco.getAnnIds())
         for image in coco.loadImgs(coco.getImgIds()):
-            with Image.open(drawn.root / "mini_coco_det" / split / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"])
+            with Image.open(drawn.root / "mini_coco_det" / split / image["file_name"]) as opened:
+                assert opened.size == (image["width"], image["height"])
             annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
             assert 1 <= sum(not annotation["iscrowd"] for annotation in annotations) <= 6
             crowds += sum(annotation["iscrowd"] for annotation in annotations)
@@ -97,25 +97,25 @@ def test_synthetic_boxes_load_in_pycocotools_and_lie_inside_their_pictures(drawn
     assert crowds == 4
 
 
-def test_synthetic_masks_are_palette_pictures_of_the_listed_classes(drawn):
+def test_synthetic_masks_are_palette_images_of_the_listed_classes(drawn):
     root = drawn.root / "mini_voc_seg"
     names = yaml.safe_load((root / "classes.yaml").read_text())
     assert names == list(SEGMENTED_CLASSES) and names[0] == "background"
     values: set[int] = set()
     for path in root.glob("*/SegmentationClass/*.png"):
-        with Image.open(path) as mask, Image.open(path.parents[1] / "JPEGImages" / f"{path.stem}.jpg") as picture:
-            assert mask.mode == "P" and mask.size == picture.size
+        with Image.open(path) as mask, Image.open(path.parents[1] / "JPEGImages" / f"{path.stem}.jpg") as image:
+            assert mask.mode == "P" and mask.size == image.size
             assert mask.getpalette()[3:6] == [128, 0, 0]
             values |= set(np.unique(np.asarray(mask)).tolist())
     assert values == {*range(len(names)), 255}
 
 
-def test_synthetic_pictures_are_all_different(drawn):
+def test_synthetic_images_are_all_different(drawn):
     digests = [hashlib.sha256(data).digest() for name, data in files_of(drawn.root).items() if name.endswith(".jpg")]
     assert len(digests) == len(set(digests)) == 3 * sum(SIZES)
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_other_pictures(tmp_path):
+def test_same_seed_gives_the_same_bytes_and_another_seed_other_images(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         prepare_synthetic(Synthetic(root=tmp_path / name, sizes=(3, 2, 2), image_size=64, seed=seed))
     a, b, c = (files_of(tmp_path / name) for name in "abc")
@@ -123,7 +123,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_other_pictures(tmp_path
     assert not {data for name, data in a.items() if name.endswith(".jpg")} & set(c.values())
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn(tmp_path):
+def test_a_image_does_not_depend_on_how_many_are_drawn(tmp_path):
     prepare_synthetic(Synthetic(root=tmp_path / "few", sizes=(2, 1, 1), image_size=64))
     prepare_synthetic(Synthetic(root=tmp_path / "more", sizes=(3, 1, 1), image_size=64))
     name = "mini_voc_seg/train/JPEGImages/000002.jpg"
@@ -303,18 +303,18 @@ def test_local_coco_is_cut_to_ten_categories_and_keeps_the_rest_of_the_json(offi
         assert {image["file_name"] for image in coco.dataset["images"]} == {p.name for p in (root / split).iterdir()}
         assert all(image in original["images"] for image in coco.dataset["images"])
         ids = set(coco.getImgIds())
-        # The three pictures without a box that counts are passed over; train asked for all nine others.
+        # The three images without a box that counts are passed over; train asked for all nine others.
         assert not ids & {1, 2, 3, 101, 102, 103}
         expected = [a for a in original["annotations"] if a["image_id"] in ids and a["category_id"] <= 10]
         assert coco.dataset["annotations"] == sorted(expected, key=lambda a: a["id"])
         assert any(annotation["iscrowd"] for annotation in coco.dataset["annotations"])
 
 
-def test_local_masks_follow_their_pictures(official, tmp_path):
+def test_local_masks_follow_their_images(official, tmp_path):
     root = prepare_local(Local(root=tmp_path / "data", sizes=LOCAL_SIZES, **official.arguments())).root / "mini_voc_seg"
-    for picture in root.glob("*/JPEGImages/*"):
-        with Image.open(picture.parents[1] / "SegmentationClass" / f"{picture.stem}.png") as mask:
-            assert mask.getpixel((0, 0)) == int(picture.stem[-3:])
+    for image in root.glob("*/JPEGImages/*"):
+        with Image.open(image.parents[1] / "SegmentationClass" / f"{image.stem}.png") as mask:
+            assert mask.getpixel((0, 0)) == int(image.stem[-3:])
     assert yaml.safe_load((root / "classes.yaml").read_text()) == list(VOC_CLASSES)
 
 
@@ -334,24 +334,24 @@ def test_local_draw_depends_on_the_seed_and_not_on_the_order_on_disk(tmp_path):
     assert verify_manifest(one.root) == []
 
 
-def test_local_passes_over_a_picture_that_was_drawn_before(official, tmp_path):
-    pictures = official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages"
+def test_local_passes_over_a_image_that_was_drawn_before(official, tmp_path):
+    images = official.voc / "VOCdevkit" / "VOC2012" / "JPEGImages"
     for number in range(1, 12):
-        (pictures / f"2007_{100 + number:06d}.jpg").write_bytes((pictures / f"2007_{number:06d}.jpg").read_bytes())
-    with pytest.raises(DataError, match=r"mini_voc_seg val and test: found 1 unused pictures in val.txt, asked for 3"):
+        (images / f"2007_{100 + number:06d}.jpg").write_bytes((images / f"2007_{number:06d}.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"mini_voc_seg val and test: found 1 unused images in val.txt, asked for 3"):
         prepare_local(Local(root=tmp_path / "data", sizes=(12, 2, 1), **official.arguments()))
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((10, 3, 3), r"mini_coco_det train: found 9 unused pictures in train2017 .*, asked for 10"),
-        ((3, 8, 3), r"mini_coco_det val and test: found 9 unused pictures in val2017 .*, asked for 11"),
-        ((13, 3, 3), r"mini_voc_seg train: found 12 unused pictures in train.txt, asked for 13"),
-        ((39, 3, 3), r"imagenette-160 train: found 12 unused pictures in train/n01, asked for 13"),
+        ((10, 3, 3), r"mini_coco_det train: found 9 unused images in train2017 .*, asked for 10"),
+        ((3, 8, 3), r"mini_coco_det val and test: found 9 unused images in val2017 .*, asked for 11"),
+        ((13, 3, 3), r"mini_voc_seg train: found 12 unused images in train.txt, asked for 13"),
+        ((39, 3, 3), r"imagenette-160 train: found 12 unused images in train/n01, asked for 13"),
     ],
 )
-def test_too_few_pictures_name_the_split_and_leave_nothing(official, tmp_path, sizes, message):
+def test_too_few_images_name_the_split_and_leave_nothing(official, tmp_path, sizes, message):
     with pytest.raises(DataError, match=message) as caught:
         prepare_local(Local(root=tmp_path / "data", sizes=sizes, **official.arguments()))
     assert "\n" not in str(caught.value)
@@ -403,7 +403,7 @@ def test_voc_may_be_given_as_the_inner_folder(official, tmp_path):
 
 
 def test_local_through_the_command(tmp_path, capsys):
-    official = Official(tmp_path / "official", pictures=30)
+    official = Official(tmp_path / "official", images=30)
     arguments = [part for key, path in official.arguments().items() for part in (f"--{key}", str(path))]
     command = ["prepare-data", "--source", "local", "--data", str(tmp_path / "data"), *arguments, "--json", "--quiet"]
     assert run([*command, "--sizes", "12,10,10"]) == 0

@@ -99,7 +99,7 @@ def test_class_mask_has_a_void_rim_between_objects_and_everything_else():
     for index in range(8):
         scene = scenes.draw_segmentation(np.random.default_rng(index), image_size=128)
         mask = scenes.class_mask(scene)
-        assert mask.shape == scene.picture.shape[:2]
+        assert mask.shape == scene.image.shape[:2]
         for thing in scene.objects:
             seen = mask[thing.mask]
             if thing.label in scenes.SEGMENTED_CLASSES:
@@ -132,12 +132,12 @@ def test_the_classified_object_is_the_largest_of_the_scene():
 
 
 def test_colour_does_not_give_the_class_away():
-    """The classes' mean colours lie no farther apart than those of random groups of the same pictures."""
+    """The classes' mean colours lie no farther apart than those of random groups of the same images."""
     means, labels = [], []
     for index in range(120):
         name = outlines.CLASSES[index % 10]
         scene = scenes.draw_classification(np.random.default_rng([9, index]), name, image_size=64)
-        means.append(scene.picture[scene.objects[-1].mask].mean(axis=0))
+        means.append(scene.image[scene.objects[-1].mask].mean(axis=0))
         labels.append(index % 10)
 
     def spread(groups):
@@ -148,11 +148,11 @@ def test_colour_does_not_give_the_class_away():
     assert spread(np.array(labels)) < np.quantile(shuffled, 0.99)
 
 
-def test_same_generator_same_picture_and_sizes_vary():
+def test_same_generator_same_image_and_sizes_vary():
     first = scenes.draw_segmentation(np.random.default_rng(4), image_size=128)
     second = scenes.draw_segmentation(np.random.default_rng(4), image_size=128)
-    assert np.array_equal(first.picture, second.picture)
-    sizes = {scene.picture.shape[:2] for scene in detection_scenes()}
+    assert np.array_equal(first.image, second.image)
+    sizes = {scene.image.shape[:2] for scene in detection_scenes()}
     assert len(sizes) > 6
     assert all(0.79 * 128 <= side <= 1.21 * 128 for size in sizes for side in size)
 

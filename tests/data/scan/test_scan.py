@@ -10,7 +10,7 @@ from PIL import Image
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.class_folders import CLASS_FOLDERS
-from onehead_cli.data.images import open_picture
+from onehead_cli.data.images import open_image
 from onehead_cli.data.scan import scan as scan_module
 from onehead_cli.data.scan.probe import ProbeCache, probe
 from onehead_cli.data.scan.scan import scan_data
@@ -21,7 +21,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture
 def folders(tmp_path):
-    """Twenty pictures of two classes in train, ten in val; all of one size in bytes or not, as they come."""
+    """Twenty images of two classes in train, ten in val; all of one size in bytes or not, as they come."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("val", 10)):
         for index in range(count):
@@ -58,7 +58,7 @@ def test_unchanged_files_are_read_once(folders, probed):
     assert [p.kind for p in look(folders).problems] == ["empty"] and len(probed) == 31
 
 
-def test_a_second_scan_of_240_pictures_takes_milliseconds(tmp_path):
+def test_a_second_scan_of_240_images_takes_milliseconds(tmp_path):
     for index in range(240):
         path = tmp_path / "train" / "ant" / f"{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def test_a_second_scan_of_240_pictures_takes_milliseconds(tmp_path):
     assert shortest < 0.1
 
 
-def test_many_pictures_are_read_by_their_headers_unless_deep(folders, probed, monkeypatch):
+def test_many_images_are_read_by_their_headers_unless_deep(folders, probed, monkeypatch):
     monkeypatch.setattr(scan_module, "MANY", 29)
     assert look(folders).headers_only and [decode for _, decode in probed] == [False] * 30
     assert not look(folders, deep=True).headers_only and len(probed) == 60
@@ -100,7 +100,7 @@ def test_headers_are_enough_to_see_that_the_end_is_missing(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "bmp"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kind, mode):
-    """Against `open_picture`, which the loaders use, for files that are cut short and files with a wrong byte."""
+    """Against `open_image`, which the loaders use, for files that are cut short and files with a wrong byte."""
     path = tmp_path / f"x.{kind}"
     Image.effect_noise((61, 47), 70).convert(mode).save(path)
     whole = path.read_bytes()
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kin
         for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
             path.write_bytes(damaged)
             try:
-                size = open_picture(path).size
+                size = open_image(path).size
             except DataError:
                 size = None
             facts = probe(path, decode=True, is_mask=False)
@@ -121,9 +121,9 @@ def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kin
 def test_a_decoded_mask_gives_its_labels(tmp_path):
     mask = np.zeros((8, 9), np.uint8)
     mask[2], mask[3] = 7, 255
-    picture = Image.fromarray(mask)
-    picture.putpalette([0, 0, 0] * 256)
-    picture.save(tmp_path / "x.png")
+    image = Image.fromarray(mask)
+    image.putpalette([0, 0, 0] * 256)
+    image.save(tmp_path / "x.png")
     facts = probe(tmp_path / "x.png", decode=True, is_mask=True)
     assert facts.mode == "P" and facts.labels == [0, 7, 255] and (facts.width, facts.height) == (9, 8)
     assert probe(tmp_path / "x.png", decode=False, is_mask=True).labels is None
@@ -135,7 +135,7 @@ def test_only_files_of_the_same_length_in_two_splits_are_hashed(folders, monkeyp
     twin = folders / "val" / "ant" / "twin.jpg"
     twin.write_bytes((folders / "train" / "ant" / "3.jpg").read_bytes())
     problems = look(folders).problems
-    assert [(p.kind, p.path, p.picture) for p in problems] == [("in_two_splits", twin, None)]
+    assert [(p.kind, p.path, p.image) for p in problems] == [("in_two_splits", twin, None)]
     lengths = [{p.stat().st_size for p in (folders / split).rglob("*.jpg")} for split in ("train", "val")]
     expected = [p for p in folders.rglob("*.jpg") if p.stat().st_size in lengths[0] & lengths[1]]
     assert sorted(hashed) == sorted(expected)

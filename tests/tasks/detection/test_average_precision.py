@@ -24,26 +24,26 @@ def _detections(*boxes: tuple[float, float, float, float, float, int]) -> Detect
     return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
 
 
-def _truth(*pictures: list[tuple[int, list[float]]]) -> dict[str, Any]:
+def _truth(*images: list[tuple[int, list[float]]]) -> dict[str, Any]:
     """From lists of (category id, x y w h); neither iscrowd nor area."""
     annotations = [
         {"image_id": number, "category_id": category, "bbox": box}
-        for number, boxes in enumerate(pictures)
+        for number, boxes in enumerate(images)
         for category, box in boxes
     ]
     return {
-        "images": [{"id": number} for number in range(len(pictures))],
+        "images": [{"id": number} for number in range(len(images))],
         "annotations": [{"id": number, **a} for number, a in enumerate(annotations)],
         "categories": [],
     }
 
 
 def _simulated(
-    seed: int, *, pictures: int = 12, category_ids: tuple[int, ...] = (7, 3, 90), found: int = 30, ties: bool = False
+    seed: int, *, images: int = 12, category_ids: tuple[int, ...] = (7, 3, 90), found: int = 30, ties: bool = False
 ) -> tuple[dict[str, Any], list[Detections]]:
-    """Crowded pictures with jittered, misnamed and stray boxes; ids neither sorted nor dense; some pictures empty."""
+    """Crowded images with jittered, misnamed and stray boxes; ids neither sorted nor dense; some images empty."""
     rng = np.random.default_rng(seed)
-    image_ids = rng.choice(1000, pictures, replace=False).tolist()
+    image_ids = rng.choice(1000, images, replace=False).tolist()
     annotations: list[dict[str, Any]] = []
     detections = []
     for image_id in image_ids:
@@ -104,12 +104,12 @@ def _pycocotools(truth: dict[str, Any], detections: list[Detections], category_i
 def _repeat(
     truth: dict[str, Any], detections: list[Detections], counts: list[int]
 ) -> tuple[dict[str, Any], list[Detections]]:
-    """Each picture as often as its count says, with new ids in the order of the old ones."""
+    """Each image as often as its count says, with new ids in the order of the old ones."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     repeated: list[Detections] = []
-    pictures = zip(truth["images"], detections, counts, strict=True)
-    for image, one, count in sorted(pictures, key=lambda picture: picture[0]["id"]):
+    rows = zip(truth["images"], detections, counts, strict=True)
+    for image, one, count in sorted(rows, key=lambda row: row[0]["id"]):
         for _ in range(count):
             number = len(images) + 1
             images.append({**image, "id": number})
@@ -144,7 +144,7 @@ def test_equals_pycocotools(seed: int, ties: bool) -> None:
 
 
 def test_more_than_a_hundred_detections_of_a_class() -> None:
-    truth, detections = _simulated(3, pictures=3, category_ids=(1,), found=250)
+    truth, detections = _simulated(3, images=3, category_ids=(1,), found=250)
     reference = _pycocotools(truth, detections, (1,))
     result = DetectionResult(truth, detections, [1], ["one"])
     assert result.scores()["map"] == pytest.approx(reference.stats[0], abs=1e-12)
@@ -152,7 +152,7 @@ def test_more_than_a_hundred_detections_of_a_class() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_resampled_equals_pycocotools_on_repeated_pictures(seed: int) -> None:
+def test_resampled_equals_pycocotools_on_repeated_images(seed: int) -> None:
     truth, detections = _simulated(seed)
     result = DetectionResult(truth, detections, CATEGORIES, NAMES)
     n = len(result)
@@ -162,8 +162,8 @@ def test_resampled_equals_pycocotools_on_repeated_pictures(seed: int) -> None:
         assert resampled == pytest.approx(reference.stats[0], abs=1e-12)
 
 
-def test_resampled_with_scores_that_all_pictures_share() -> None:
-    truth, detections = _simulated(1, pictures=30)
+def test_resampled_with_scores_that_all_images_share() -> None:
+    truth, detections = _simulated(1, images=30)
     for one in detections:
         one.scores[:] = np.arange(len(one.scores), 0, -1) / 50
     result = DetectionResult(truth, detections, CATEGORIES, NAMES)
@@ -173,9 +173,9 @@ def test_resampled_with_scores_that_all_pictures_share() -> None:
         assert resampled == pytest.approx(reference.stats[0], abs=1e-12)
 
 
-def test_resampled_with_equal_scores_within_a_picture() -> None:
-    # The copies of a picture are sorted as a b a b, one picture of weight 2 as a a b b: close, not equal.
-    truth, detections = _simulated(1, pictures=30)
+def test_resampled_with_equal_scores_within_a_image() -> None:
+    # The copies of an image are sorted as a b a b, one image of weight 2 as a a b b: close, not equal.
+    truth, detections = _simulated(1, images=30)
     for one in detections:
         one.scores[:] = one.scores.round(2)
     result = DetectionResult(truth, detections, CATEGORIES, NAMES)
@@ -195,7 +195,7 @@ def test_many_resamples_are_the_same_in_steps(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_average_precision_by_hand() -> None:
-    # One class, two true boxes; by score: right (picture 0), wrong (picture 1), right (picture 1), all exact.
+    # One class, two true boxes; by score: right (image 0), wrong (image 1), right (image 1), all exact.
     truth = _truth([(1, [0, 0, 10, 10])], [(1, [20, 20, 10, 10])])
     detections = [
         _detections((0, 0, 10, 10, 0.9, 0)),
@@ -205,7 +205,7 @@ def test_average_precision_by_hand() -> None:
     # Precision 1 at the 51 recall steps up to .50, 2/3 at the 50 above.
     both = (51 + 50 * 2 / 3) / 101
     assert result.scores() == {"map": pytest.approx(both), "map50": pytest.approx(both)}
-    # Picture 0 alone: 1. Picture 1 twice: wrong, wrong, right, right, so 1/2 everywhere.
+    # Image 0 alone: 1. Image 1 twice: wrong, wrong, right, right, so 1/2 everywhere.
     counts = np.array([[1, 1], [2, 0], [0, 2]])
     np.testing.assert_allclose(result.resampled(counts), [both, 1.0, 0.5], rtol=1e-12)
 
@@ -239,7 +239,7 @@ def test_no_detections_score_zero() -> None:
         {"name": "b", "count": 0, "ap": None, "ap50": None},
     ]
     assert result.resampled(np.array([[1, 1]])).tolist() == [0.0]
-    # A resample of the empty picture alone has nothing to score.
+    # A resample of the empty image alone has nothing to score.
     assert np.isnan(result.resampled(np.array([[0, 2]]))[0])
 
 
@@ -281,9 +281,9 @@ def test_nothing_given_is_changed_or_printed(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(("pictures", "ids", "names"), [(2, [1], ["a"]), (1, [1], ["a", "b"]), (1, [1, 1], ["a", "b"])])
-def test_misfits_are_refused(pictures: int, ids: list[int], names: list[str]) -> None:
+def test_misfits_are_refused(images: int, ids: list[int], names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"detections|category"):
-        DetectionResult(_truth([]), [_detections()] * pictures, ids, names)
+        DetectionResult(_truth([]), [_detections()] * images, ids, names)
 
 
 def test_best_f1_thresholds_by_hand() -> None:
@@ -317,8 +317,8 @@ def test_best_f1_threshold_without_a_right_box_is_the_default() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_the_order_of_the_pictures_does_not_matter(seed: int) -> None:
-    truth, detections = _simulated(seed, pictures=6, found=12)
+def test_the_order_of_the_images_does_not_matter(seed: int) -> None:
+    truth, detections = _simulated(seed, images=6, found=12)
     order = np.random.default_rng(seed).permutation(6)
     shuffled = {**truth, "images": [truth["images"][i] for i in order]}
     first = DetectionResult(truth, detections, CATEGORIES, NAMES)

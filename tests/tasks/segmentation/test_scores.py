@@ -13,7 +13,7 @@ LABEL = np.array([[0, 1, 1], [255, 0, 255]], dtype=np.uint8)
 
 
 def _slow_ious(pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], classes: int) -> list[float | None]:
-    """IoU a class from pixel sets, over all pictures, without a confusion matrix."""
+    """IoU a class from pixel sets, over all images, without a confusion matrix."""
     ious: list[float | None] = []
     for c in range(classes):
         both = sum(int(((p == c) & (t == c)).sum()) for p, t in pairs)
@@ -51,10 +51,10 @@ def test_a_label_of_all_void_counts_nothing() -> None:
 
 
 def test_a_class_absent_from_a_resample_is_left_out_of_its_mean() -> None:
-    # Picture 0: a only, right. Picture 1: b only, half of it right.
+    # Image 0: a only, right. Image 1: b only, half of it right.
     matrices = np.array([[[4, 0], [0, 0]], [[0, 0], [2, 2]]])
     result = SegmentationResult(matrices, ["a", "b"])
-    # Together: a 4 of 6, b 2 of 4. Picture 0 twice: a 1, b absent. Picture 1 twice: a absent, b 4 of 8.
+    # Together: a 4 of 6, b 2 of 4. Image 0 twice: a 1, b absent. Image 1 twice: a absent, b 4 of 8.
     expected = [(4 / 6 + 2 / 4) / 2, 1.0, 0.5]
     np.testing.assert_allclose(result.resampled(np.array([[1, 1], [2, 0], [0, 2]])), expected, rtol=1e-15)
 
