@@ -20,6 +20,7 @@ from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.coco import list_coco_images, read_coco
 from onehead_cli.data.mask_folders import read_mask_classes
+from onehead_cli.data.split import Loading
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.files.json_files import is_one_line
 from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
@@ -199,7 +200,7 @@ ODD_NUMBERS = [True, -1, 0, 10**30, 10**400, math.nan, math.inf, "1", None, [], 
 def read_split(folder, annotations):
     images = folder / "pictures"
     images.mkdir(exist_ok=True)
-    return DetectionSplit(list_coco_images(images, annotations), DataConfig(), "bilinear", CacheBudget(0))
+    return DetectionSplit(list_coco_images(images, annotations), DataConfig(), Loading("bilinear", CacheBudget(0)))
 
 
 @PROPERTY

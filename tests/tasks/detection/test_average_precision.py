@@ -280,7 +280,7 @@ def test_nothing_given_is_changed_or_printed(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("pictures", "ids", "names"), [(2, [1], ["a"]), (1, [1], ["a", "b"]), (1, [1, 1], ["a", "b"])])
+@pytest.mark.parametrize(("images", "ids", "names"), [(2, [1], ["a"]), (1, [1], ["a", "b"]), (1, [1, 1], ["a", "b"])])
 def test_misfits_are_refused(images: int, ids: list[int], names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"detections|category"):
         DetectionResult(_truth([]), [_detections()] * images, ids, names)

@@ -19,6 +19,7 @@ from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.priors import kmeans_priors, spread_priors
 from onehead_cli.tasks.detection.split import box_sizes
 from onehead_cli.tasks.detection.task import DETECTION
+from onehead_cli.tasks.task import Reading
 from onehead_cli.training.setup import architecture_for
 
 sides = st.floats(0.01, 1.0)
@@ -94,7 +95,7 @@ def test_a_fresh_network_gives_boxes_of_its_priors(unit):
     of_tasks = {"boxes_per_cell": 2, "priors": priors, "size_unit": unit}
     architecture = Architecture("mobilenetv3_small_050", classes, ("det",), of_tasks=of_tasks)
     reading, thresholds = DETECTION.first_reading(Config()), DETECTION.first_thresholds(Config())
-    assert DETECTION.reader(architecture, reading, thresholds, EvaluationConfig()).layout.size_unit == unit
+    assert DETECTION.reader(Reading(architecture, reading, thresholds, EvaluationConfig())).layout.size_unit == unit
     bias = build_model(architecture).identity["det"].bias.detach()
     boxes = decode_boxes(bias[None, :, None, None].expand(1, -1, 4, 4), 2, unit).boxes[0, :, 2, 2]
     expected = torch.tensor(priors) / (4 if unit == "cells" else 1)
