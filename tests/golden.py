@@ -271,9 +271,9 @@ class Comparison:
             self.found += [*real[:3], *([f"{name}: and {len(real) - 3} more"] if len(real) > 3 else [])]
 
     def _files(self, folder: Path) -> set[str]:
-        """Neither locks and caches nor TensorBoard's; of a stopped run not the save before the last, nor the answers
-        of trainings, which say that they were resumed."""
-        left_out = r"(^|/)(\.|tensorboard/)" + (r"|_previous\.pth$|^answers/" if self.stopped else "")
+        """Neither locks and caches nor TensorBoard's, nor diagrams, whose words are others; of a stopped run not the
+        save before the last, nor the answers of trainings, which say that they were resumed."""
+        left_out = r"(^|/)(\.|tensorboard/)|_histogram\.png$" + (r"|_previous\.pth$|^answers/" if self.stopped else "")
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         return {name for name in names if not re.search(left_out, name)}
 
@@ -292,6 +292,9 @@ class Comparison:
             return [record for record in records if not (self.stopped and record["kind"] == "resumed")]
         for root in self.roots if path.suffix not in (".png", ".jpg") else ():
             content = re.sub(re.escape(f"{root}/".encode()) + rb'([^"\s]*/)?', b"", content)
+        if path.suffix == ".md":  # what people read says image for picture now, and per class for a class
+            content = re.sub(b"([Pp])icture", lambda m: b"Image" if m[1] == b"P" else b"image", content)
+            content = content.replace(b", a class", b", per class")
         if path.parent.name == "answers":
             answer = _timeless(json.loads(content))
             fields = answer["answer"].get("fields")
