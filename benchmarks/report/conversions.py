@@ -46,7 +46,7 @@ def _with_doubt(rng: np.random.Generator) -> Iterator[Scene]:
 
 
 def _boxes_for_masks(scene: Scene) -> list[Sample]:
-    mask, picture = class_mask(scene), Image.fromarray(scene.picture)
+    mask, picture = class_mask(scene), Image.fromarray(scene.image)
     found = boxes_from_mask(mask, _SHARED)
     boxes = [
         (tuple(box), CLASSES[label], bool(doubtful))

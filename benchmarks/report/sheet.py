@@ -160,7 +160,7 @@ def _draw(chosen: Sequence[tuple[str, str, Tile]], classes: Mapping[str, Sequenc
         seen |= {*named, *(mask_names[label] for label in np.unique(mask) if label)}
         samples.append(
             Sample(
-                picture=Image.new("RGB", size, _GROUND) if plain else open_image(tile.path),
+                image=Image.new("RGB", size, _GROUND) if plain else open_image(tile.path),
                 source=f"{tile.path.name}. Predicted: {tile.said}. Truly there: {tile.truth}.",
                 label=Label(
                     f"{task}, {rank}: {tile.verdict}",
