@@ -235,10 +235,10 @@ def evaluate(
     relative: bool = False,
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
-    """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.comparison`.
+    """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.compare`.
 
     Args:
-        checkpoint: None for the one that `shipped.find_student` gives.
+        checkpoint: None for the one that `checkpoint.networks.find_student` gives.
 
     Raises:
         OneheadError: a checkpoint or dataset cannot be used.
@@ -268,10 +268,10 @@ def profile(
     threads: int | None = None,
     reporter: Reporter = SILENT,
 ) -> ProfileResult:
-    """Count and time a network and its teachers; see `profiling.profile_network`.
+    """Count and time a network and its teachers; see `profiling.profile.profile_network`.
 
     Args:
-        checkpoint: None for the one that `shipped.find_student` gives.
+        checkpoint: None for the one that `checkpoint.networks.find_student` gives.
         of_config: not a checkpoint but a new network of `config.model`.
 
     Raises:

@@ -252,7 +252,7 @@ def classification_loss(
     """Cross-entropy per image, float [B].
 
     Args:
-        class_map: logits, float [B, C, h, w], pooled as in `decode.pool_classes`.
+        class_map: logits, float [B, C, h, w], pooled as by `pool_classes`.
         labels: int64 [B].
     """
     logits = pool_classes(class_map, cell_threshold, pooling=pooling)
