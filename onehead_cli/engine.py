@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.events import Reporter
+from onehead_cli.runtime.collector import collector_off
 from onehead_cli.types import TASKS, Task
 
 if TYPE_CHECKING:
@@ -278,18 +279,19 @@ def profile(
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.
     """
-    from onehead_cli.checkpoint.networks import find_student
-    from onehead_cli.profiling.profile import profile_network
+    with collector_off():
+        from onehead_cli.checkpoint.networks import find_student
+        from onehead_cli.profiling.profile import profile_network
 
-    return profile_network(
-        config,
-        checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
-        image_size=image_size,
-        batch_size=batch_size,
-        runs=runs,
-        threads=threads,
-        reporter=reporter,
-    )
+        return profile_network(
+            config,
+            checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
+            image_size=image_size,
+            batch_size=batch_size,
+            runs=runs,
+            threads=threads,
+            reporter=reporter,
+        )
 
 
 def predict(
