@@ -22,6 +22,7 @@ from onehead_cli.data.prepare.settings import (
     Verify,
 )
 from onehead_cli.events import SILENT, Reporter
+from onehead_cli.runtime.collector import collector_off
 
 if TYPE_CHECKING:
     from onehead_cli.data.prepare.check import CheckResult
@@ -264,7 +265,7 @@ def profile(
     of_config: bool = False,
     image_size: int | None = None,
     batch_size: int = 1,
-    runs: int = 30,
+    runs: int = 20,
     threads: int | None = None,
     reporter: Reporter = SILENT,
 ) -> ProfileResult:
@@ -277,18 +278,19 @@ def profile(
     Raises:
         OneheadError: the checkpoint, the backbone, its weights or the device cannot be used.
     """
-    from onehead_cli.checkpoint.networks import find_student
-    from onehead_cli.profiling.profile import profile_network
+    with collector_off():
+        from onehead_cli.checkpoint.networks import find_student
+        from onehead_cli.profiling.profile import profile_network
 
-    return profile_network(
-        config,
-        checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
-        image_size=image_size,
-        batch_size=batch_size,
-        runs=runs,
-        threads=threads,
-        reporter=reporter,
-    )
+        return profile_network(
+            config,
+            checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
+            image_size=image_size,
+            batch_size=batch_size,
+            runs=runs,
+            threads=threads,
+            reporter=reporter,
+        )
 
 
 def predict(

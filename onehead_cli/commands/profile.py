@@ -28,7 +28,9 @@ def profile(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU.  [default: torch's choice]")
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed passes of each network.")] = 30,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, help="Timed passes of each network; of fewer than 20 a p95 says little.")
+    ] = 20,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a timed pass.")] = 1,
 ) -> None:
     """Count parameters and operations, measure speed and memory.

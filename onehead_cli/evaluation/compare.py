@@ -28,6 +28,7 @@ from onehead_cli.files.json_files import SCHEMA
 from onehead_cli.network.closed_form import image_task
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import is_main
+from onehead_cli.runtime.memory import keep_freed_memory
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
 
@@ -149,6 +150,8 @@ class _Reader:
         self.listings = listings
         self.reporter = reporter
         self.device = resolve_device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = resolve_precision(config.model.precision, self.device)
         self.budget = CacheBudget(config.data.cache_mb)
         self.warnings: list[str] = []

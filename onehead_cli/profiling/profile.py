@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import Config
 from onehead_cli.events import Reporter
 from onehead_cli.network.backbone import resolve_skip
-from onehead_cli.network.onehead import OneHead, build_model, build_pretrained
-from onehead_cli.profiling.counts import Count, count_stages, count_with_torch, total
+from onehead_cli.network.onehead import OneHead, build_pretrained
+from onehead_cli.profiling.counts import Count, count_of_teacher, count_parts, count_with_torch, stages_of, total
 from onehead_cli.profiling.timing import (
     WARMUP,
     Conditions,
@@ -29,8 +29,10 @@ from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import all_tasks, get_task
 
 PARAMETER_LIMIT = 8_000_000
+
 #: On a Tesla T4, for one image of this side.
 LATENCY_LIMIT_MS = 150.0
+
 LATENCY_LIMIT_SIZE = 512
 
 #: Largest relative difference of the two counters that is not worth a warning.
@@ -168,7 +170,7 @@ def profile_network(
         memory = measure_memory(model, images, precision)
         networks = [model]
         if len(architecture.tasks) > 1:
-            networks += [_placed(_teacher(model, architecture, task), device) for task in architecture.tasks]
+            networks += [cut_to(model, task) for task in architecture.tasks]
         rounds = time_rounds(networks, images, precision, runs=runs, reporter=reporter)
         conditions = Conditions(
             device=device.type,
@@ -179,12 +181,12 @@ def profile_network(
             runs=runs,
             warmup=WARMUP,
         )
-        stages = [count_stages(network, side) for network in networks]
-        torch_multiply_adds = count_with_torch(model, side)
+        parts = count_parts(model, side, precision)
+        torch_multiply_adds = count_with_torch(model, side, precision)
     teachers, tasks = None, architecture.tasks
     if len(networks) > 1:
         teachers = Teachers(
-            counts={task: total(parts.values()) for task, parts in zip(tasks, stages[1:], strict=True)},
+            counts={task: count_of_teacher(parts, task) for task in tasks},
             latencies={task: latency_of([times[index] for times in rounds]) for index, task in enumerate(tasks, 1)},
             together=latency_of([sum(times[1:]) for times in rounds]),
         )
@@ -194,7 +196,7 @@ def profile_network(
         tasks=tasks,
         classes={task: len(names) for task, names in architecture.classes.items()},
         image_size=side,
-        stages=stages[0],
+        stages=stages_of(parts),
         torch_multiply_adds=torch_multiply_adds,
         latency=latency_of([times[0] for times in rounds]),
         conditions=conditions,
@@ -220,12 +222,19 @@ def _reference_architecture(config: Config) -> Architecture:
     )
 
 
-def _teacher(student: OneHead, architecture: Architecture, task: str) -> OneHead:
-    """The student cut down to one task: same weights, its own neck and output only."""
-    teacher = build_model(dataclasses.replace(architecture, tasks=(task,)))
-    weights = student.state_dict()
-    teacher.load_state_dict({key: weights[key] for key in teacher.state_dict()})
-    return teacher.eval()
+def cut_to(student: OneHead, task: str) -> OneHead:
+    """The student cut down to one task: the same weights, its own neck and output only.
+
+    The weights are a copy, as a teacher has its own: those of the student would lie in the processor's cache already.
+    """
+    teacher = copy.deepcopy(student)
+    teacher.tasks = (task,)
+    teacher.channels = {task: student.channels[task]}
+    for modules in (teacher.necks, teacher.identity):
+        for other in student.tasks:
+            if other != task:
+                del modules[other]
+    return teacher
 
 
 def _placed(model: OneHead, device: torch.device) -> OneHead:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import Checkpoint, save_checkpoint
 from onehead_cli.network.onehead import build_model
-from onehead_cli.profiling.profile import AGREEMENT
+from onehead_cli.profiling.profile import AGREEMENT, cut_to
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
@@ -136,6 +137,20 @@ def test_a_teacher_costs_nine_tenths_of_the_student(reference: dict[str, Any]) -
         assert reference["ratio"][key] == reference[key] / together[key]
     ratio = reference["latency"]["min_ms"] / together["latency"]["min_ms"]
     assert reference["ratio"]["latency"] == pytest.approx(ratio)
+
+
+def test_a_teacher_is_the_student_cut_down_to_its_task() -> None:
+    student = build_model(architecture("mobilenetv3_small_050")).eval()
+    image = torch.rand(1, 3, 64, 64)
+    for task in TASKS:
+        teacher, built = cut_to(student, task), build_model(architecture("mobilenetv3_small_050", (task,))).eval()
+        weights, whole = teacher.state_dict(), student.state_dict()
+        built.load_state_dict({key: whole[key] for key in weights})  # refuses if the keys are not those of one task
+        with torch.inference_mode():
+            maps, expected = teacher(image), built(image)
+        assert list(maps) == [task] and torch.equal(maps[task], expected[task])
+        assert not any(value.data_ptr() == whole[key].data_ptr() for key, value in weights.items())
+    assert student.tasks == TASKS and len(student.necks) == 3
 
 
 def test_lite0_with_packaged_weights(lite: dict[str, Any]) -> None:
