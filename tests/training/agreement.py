@@ -18,6 +18,7 @@ from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.listings import Listings
+from onehead_cli.data.split import Loading
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.network.onehead import build_model
@@ -137,8 +138,7 @@ def evaluation(config: Config) -> dict[str, object]:
     for task in TASKS:
         each = get_task(task)
         splits = [
-            each.load(listings.get(task, name), config, interpolation="bicubic", budget=CacheBudget(10))
-            for name in ("val", "test")
+            each.load(listings.get(task, name), config, Loading("bicubic", CacheBudget(10))) for name in ("val", "test")
         ]
         thresholds = {"cells": 0.3, "boxes": []}
         reader = each.reader(Reading(architecture, each.first_reading(config), thresholds, config.evaluation))

@@ -14,7 +14,7 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.detection import task as detection
+from onehead_cli.tasks.detection import reader as detection
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import detection_loss
 from onehead_cli.tasks.detection.target import DetectionTarget
