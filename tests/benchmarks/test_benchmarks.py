@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Those without a bound, which have tests of their own.
-OTHERS = ("common", "ablation", "specialists", "results", "results_page", "keep_last", "ship")
+OTHERS = ("common", "ablation", "specialists", "results", "results_page", "keep_last", "ship", "against_0_1_0")
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
 
 
