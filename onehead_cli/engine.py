@@ -1,4 +1,4 @@
-"""The shared engine: one function a subcommand, a typed config in, a result out. It never prints.
+"""The shared engine: one function per subcommand, a typed config in, a result out. It never prints.
 
 Each function imports what it needs: `prepare_data` must not wait for torch, which takes seconds to import.
 """
@@ -41,13 +41,13 @@ def _in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Call
     """What torchrun may start in several processes: each of them calls the function, and all get the same result."""
 
     @functools.wraps(function)
-    def joined(config: Config, /, *args: P.args, **options: P.kwargs) -> T:
+    def joined(config: Config, *args: P.args, **options: P.kwargs) -> T:
         from onehead_cli.runtime.processes import session
 
         with session(config):
             return function(config, *args, **options)
 
-    return joined
+    return joined  # type: ignore[return-value]  # the config may also be given by its name
 
 
 @overload
@@ -142,13 +142,16 @@ def train_teacher(
     from onehead_cli.checkpoint.networks import can_resume
     from onehead_cli.data.listings import Listings
     from onehead_cli.data.scan.bad_files import scan_for_run
+    from onehead_cli.errors import ConfigError
     from onehead_cli.runtime.compute import deterministic_algorithms
     from onehead_cli.runtime.processes import from_first
     from onehead_cli.tasks.task import get_task
     from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
 
-    tasks = config.data.tasks if tasks is None else tasks
+    tasks = config.data.tasks if tasks is None else _listed(tasks)
+    if unknown := [task for task in tasks if task not in config.data.tasks]:
+        raise ConfigError(f"data.tasks names {', '.join(config.data.tasks)}, not {', '.join(unknown)}")
     names = list(tasks)
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
@@ -230,7 +233,7 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
 def evaluate(
     config: Config,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     tasks: Sequence[str] | None = None,
     splits: Sequence[str] = ("test",),
     relative: bool = False,
@@ -250,9 +253,9 @@ def evaluate(
 
     return compare(
         config,
-        checkpoint_path=checkpoint or from_first(lambda: find_student(config.output, reporter)),
-        tasks=tasks,
-        splits=splits,
+        checkpoint_path=_path(checkpoint) or from_first(lambda: find_student(config.output, reporter)),
+        tasks=None if tasks is None else _listed(tasks),
+        splits=_listed(splits),
         relative=relative,
         reporter=reporter,
     )
@@ -261,7 +264,7 @@ def evaluate(
 def profile(
     config: Config,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     of_config: bool = False,
     image_size: int | None = None,
     batch_size: int = 1,
@@ -284,7 +287,7 @@ def profile(
 
         return profile_network(
             config,
-            checkpoint=None if of_config else checkpoint or find_student(config.output, reporter),
+            checkpoint=None if of_config else _path(checkpoint) or find_student(config.output, reporter),
             image_size=image_size,
             batch_size=batch_size,
             runs=runs,
@@ -297,7 +300,7 @@ def predict(
     config: Config,
     *,
     images: Sequence[str],
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     score_threshold: float | None = None,
     overlays: bool = True,
     masks: bool = True,
@@ -316,7 +319,7 @@ def predict(
     from onehead_cli.prediction.image_paths import FOLDER, find_images
 
     # A path that is mistyped is said before torch is waited for.
-    paths = find_images(images, skip=config.output / FOLDER, warn=reporter.warn)
+    paths = find_images(_listed(images), skip=config.output / FOLDER, warn=reporter.warn)
 
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.prediction.predict import PredictRun
@@ -324,9 +327,18 @@ def predict(
     return PredictRun(
         paths,
         config,
-        checkpoint=checkpoint or find_student(config.output, reporter),
+        checkpoint=_path(checkpoint) or find_student(config.output, reporter),
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
         reporter=reporter,
     )
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    """One name alone is a list of one, not of its letters."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)

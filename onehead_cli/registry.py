@@ -8,6 +8,7 @@ stand below; another package adds its own by entry points of one name in the gro
 from __future__ import annotations
 
 import functools
+import zlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     TaskName = str
 else:
     TaskName = Literal[TASKS]
+
+
+def seed_of(task: str) -> int:
+    """The number of a task in seeds; that of one from another package does not depend on what else is installed."""
+    return OWN_TASKS.index(task) if task in OWN_TASKS else zlib.crc32(task.encode())
 
 
 @functools.cache

@@ -53,12 +53,13 @@ def evaluate(
 
 
 def _show(result: EvaluateResult, console: Console) -> None:
+    from onehead_cli.evaluation.report import limit_in_words
     from onehead_cli.tasks.task import get_task
 
     document = result.document
     images = ", ".join(f"{count} {task}" for task, count in document["pictures"].items())
     where = f"{'+'.join(document['splits'])}: {images} images"
-    limit = f"{100 * document['drop_limit']:g}%"
+    limit = limit_in_words(result.drops) if result.drops else f"{100 * document['drop_limit']:g}%"
     rows, extra = [], []
     for name, drop in document["drop"].items():
         metric, *others = get_task(name).metrics

@@ -34,6 +34,10 @@ def config_class() -> type[Config]:
     """The config with the sections that formats of other packages bring."""
     formats = {name: registry.load_format(name) for name in registry.TASKS if name not in registry.OWN_TASKS}
     sections = {name: (found.section, found.section()) for name, found in formats.items() if found.section}
+    if taken := sorted(sections.keys() & Config.model_fields.keys()):
+        raise ConfigError(
+            f"a task from another package may not be named {', '.join(taken)}: the config has that section"
+        )
     return create_model("Config", __base__=Config, **sections) if sections else Config  # type: ignore[call-overload]
 
 

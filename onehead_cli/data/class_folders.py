@@ -40,6 +40,8 @@ class ClassFoldersListing(Listing):
 class ClassFolders(Format):
     """Images in one folder per class."""
 
+    locations = ("data.cls_root",)
+
     def folder(self, config: Config, split: str) -> Path:
         """Of the class folders of a split."""
         return of_split(config.data.cls_root or config.data.root / DATASET_FOLDERS[_TASK], split)

@@ -95,6 +95,8 @@ class CocoListing(Listing):
 class CocoBoxes(Format):
     """A folder of images and a JSON per split."""
 
+    locations = ("data.det_images", "data.det_annotations")
+
     def folders(self, config: Config, split: str) -> tuple[Path, Path]:
         """The folder of a split's images, which all splits may share, and its JSON."""
         data = config.data

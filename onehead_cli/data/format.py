@@ -103,6 +103,8 @@ class Format(ABC):
     """
 
     section: ClassVar[type[BaseModel] | None] = None
+    #: Keys of the config that only say where the data lie.
+    locations: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def places(self, config: Config, split: str) -> Sequence[Path]:

@@ -17,7 +17,7 @@ from onehead_cli.data.batch import Batch, TaskBatch, images_to_float
 from onehead_cli.data.kept import KeptBatch, augment_kept
 from onehead_cli.data.repeats import repeated_order
 from onehead_cli.data.split import Split
-from onehead_cli.registry import TASKS
+from onehead_cli.registry import TASKS, seed_of
 
 #: A mini-batch as it is read, before it is augmented.
 _Raw = dict[str, TaskBatch | KeptBatch]
@@ -151,7 +151,7 @@ class TrainLoader:
         return torch.randperm(len(split), generator=generator).tolist()
 
     def _generator(self, task: str, purpose: str, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self._number(f"{TASKS.index(task)}/{purpose}/{number}"))
+        return torch.Generator().manual_seed(self._number(f"{seed_of(task)}/{purpose}/{number}"))
 
     def _number(self, key: str) -> int:
         """A number of 63 bits that depends on the seed and the key alone."""

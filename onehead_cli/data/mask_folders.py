@@ -101,6 +101,8 @@ class MaskFoldersListing(Listing):
 class MaskFolders(Format):
     """Images in one folder, masks of the same names in another."""
 
+    locations = ("data.seg_root", "data.seg_images", "data.seg_masks", "data.seg_classes")
+
     def folders(self, config: Config, split: str) -> tuple[Path, Path]:
         """Of a split's images and of its masks."""
         data = config.data

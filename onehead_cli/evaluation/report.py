@@ -71,9 +71,15 @@ def write_report(
     return [folder / name for name in files]
 
 
+def limit_in_words(drops: Sequence[Drop]) -> str:
+    """The largest drop that passes: in percent, or as a plain number where scores have other units."""
+    units = {get_task(drop.task).metric.unit for drop in drops}
+    return f"{100 * drops[0].limit:g}%" if units <= {""} or drops[0].relative else f"{drops[0].limit:g}"
+
+
 def drop_table(drops: Sequence[Drop]) -> str:
     """The drop check of at least one task as a Markdown table, with a line that says how it is read."""
-    limit = f"{100 * drops[0].limit:g}%"
+    limit = limit_in_words(drops)
     header = ["Task", "Metric", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
     body = [
         [
@@ -91,7 +97,7 @@ def drop_table(drops: Sequence[Drop]) -> str:
     of_what = "of the baseline's score" if drops[0].relative else "absolute"
     note = (
         f"Diff. = unified - baseline; the limit is {limit}, {of_what}. The interval is a paired bootstrap over the "
-        "images: PASS where all of it is above the limit, FAIL where all of it is below, else INCONCLUSIVE."
+        "images: PASS where all of it loses less than the limit, FAIL where all of it loses more, else INCONCLUSIVE."
     )
     return _markdown_table(header, body, left={0, 1, 5, 7}) + f"\n{note}\n"
 

@@ -64,9 +64,10 @@ def validate(
         chosen |= choice.thresholds
         diagnostics |= choice.diagnostics
         scores |= choice.result.scores()
-    main = {name: get_task(name).metric.sign * (scores[get_task(name).metric.key] or 0.0) for name in splits}
+    metrics = {name: get_task(name).metric for name in splits}
+    main = {name: metric.sign * metric.known(scores[metric.key]) for name, metric in metrics.items()}
     if teacher_scores and all(name in teacher_scores for name in splits):
-        criterion = min(main[name] - get_task(name).metric.sign * teacher_scores[name] for name in splits)
+        criterion = min(main[name] - metric.sign * teacher_scores[name] for name, metric in metrics.items())
     else:
         criterion = sum(main.values()) / len(main)
     return Validation(scores, criterion, chosen, diagnostics)

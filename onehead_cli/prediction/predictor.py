@@ -20,6 +20,7 @@ from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.drawing import Colour, class_colours
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.network.onehead import TaskOutputs
+from onehead_cli.registry import OWN_TASKS, TASKS
 from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.task import Found, get_task
@@ -67,8 +68,10 @@ class Predictor:
             task: checkpoint.reader(task, config.evaluation, score_threshold=score_threshold)
             for task in checkpoint.architecture.tasks
         }
-        # Boxes come before masks, whatever the order of the tasks: a class keeps the colour it always had.
-        names = [n for task in reversed(list(self.classes)) for n in get_task(task).colour_names(self.classes[task])]
+        # Boxes before masks, and other packages' tasks last: a class keeps the colour it always had.
+        names = [
+            n for task in sorted(self.classes, key=_place) for n in get_task(task).colour_names(self.classes[task])
+        ]
         self._colours = class_colours(names)
         self._preprocess = checkpoint.preprocess
         self._device = resolve_device(config.device)
@@ -123,3 +126,8 @@ def _as_image(image: Image.Image | NDArray[np.uint8] | str | Path) -> Image.Imag
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise DataError(f"an image is uint8 [height, width, 3] or [height, width], not {image.dtype} {image.shape}")
     return Image.fromarray(image).convert("RGB")
+
+
+def _place(task: str) -> int:
+    """Of a task where colours are given out."""
+    return -OWN_TASKS.index(task) if task in OWN_TASKS else TASKS.index(task)

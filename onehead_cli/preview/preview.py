@@ -22,7 +22,7 @@ from onehead_cli.files.json_files import SCHEMA, write_json
 from onehead_cli.preview.histograms import count_labels, counts_document
 from onehead_cli.preview.label_chart import Panel, draw_chart
 from onehead_cli.preview.sample_sheet import Sample, draw_sheet
-from onehead_cli.registry import TASKS
+from onehead_cli.registry import TASKS, seed_of
 from onehead_cli.tasks.labels import LabelCounts
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many, readable
@@ -117,7 +117,7 @@ def _load(
 
 
 def _sheet(task: str, found: Mapping[str, Split], counts: Mapping[str, LabelCounts], seed: int) -> Image.Image:
-    chosen = _choose(counts, np.random.default_rng([seed, TASKS.index(task)]))
+    chosen = _choose(counts, np.random.default_rng([seed, seed_of(task)]))
     samples = [_sample(found[split], split, index) for split, index in chosen]
     names = _all_classes(counts)
     drawn = {name for sample in samples for _, name, _ in sample.label.boxes}

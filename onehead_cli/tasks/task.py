@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,16 +33,25 @@ Row = dict[str, float | int | str | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score. key: in JSON. label: in tables. higher_is_better: which direction is a gain."""
+    """A score.
+
+    key: in JSON; no two tasks have the same. label: in tables. higher_is_better: which direction is a gain.
+    unit: of the score and so of the drop limit; empty for a share of 1.
+    """
 
     key: str
     label: str
     higher_is_better: bool = True
+    unit: str = ""
 
     @property
     def sign(self) -> int:
         """1 where more is better, -1 where less is."""
         return 1 if self.higher_is_better else -1
+
+    def known(self, score: float | None) -> float:
+        """The score; the worst there can be where nothing could be measured."""
+        return score if score is not None else 0.0 if self.higher_is_better else math.inf
 
 
 class Result(Protocol):

@@ -10,15 +10,17 @@ import torch
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import STUDENT, best_path, can_resume, last_path, previous_path
-from onehead_cli.config.load import default_config, is_gone
+from onehead_cli.config.load import config_class, default_config, is_gone
 from onehead_cli.config.sections import Config
+from onehead_cli.data.format import get_format
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.errors import CheckpointError, DamagedCheckpointError
 from onehead_cli.events import Reporter
+from onehead_cli.registry import TASKS
 from onehead_cli.runtime.launch import world_size
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.task import all_tasks, get_task
+from onehead_cli.tasks.task import get_task
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
 from onehead_cli.wording import how_many
@@ -31,9 +33,6 @@ _FREE_KEYS = (
     "deterministic",
     "distributed_timeout",
     "data.root",
-    "data.det_",
-    "data.seg_",
-    "data.cls_root",
     "data.cache_mb",
     "data.skip_bad",
     "data.workers",
@@ -78,21 +77,30 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
             without the key; one that is gone is passed over where it meant nothing.
         name: of the network: "cls", "seg", "det" or "all".
     """
-    of_others: tuple[str, ...] = ("teacher.",)
+    done = (name,) if name != STUDENT else config.data.tasks
+    of_others = ["distill.teachers"]
     read: tuple[str, ...] = ()
-    if name != STUDENT:
-        others = [task for task in all_tasks(config.data.tasks) if task.name != name]
-        sections = (f"{task.section}." for task in others if task.section)
-        of_others = ("student.", "distill.", *sections)
+    if name == STUDENT:
+        of_others.append("teacher.")
+    else:
+        of_others += ["student.", "distill."]
         read = (*_READ_BY_TEACHERS, *get_task(name).teacher_reads(config))
-    ignored = (*_FREE_KEYS, "distill.teachers", *of_others)
+    for task in map(get_task, TASKS):
+        of_others += get_format(task.name).locations
+        if task.name not in done:
+            of_others += [f"student.fixed_weights.{task.name}", *([f"{task.section}."] if task.section else [])]
+    ignored = (*_FREE_KEYS, *of_others)
+    # Sections of tasks that are not installed say nothing of a network that does not do them.
+    known = tuple(f"{section}." for section in config_class().model_fields)
     stored = {key: value for key, value in _flat(before).items() if not is_gone(key, value)}
     old = _flat(default_config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
         f"{key} was {old.get(key)}, now {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and (key in read or not key.startswith(ignored))
+        if old.get(key) != new.get(key)
+        and (key in read or not key.startswith(ignored))
+        and (key in new or "." not in key or key.startswith(known))
     ]
 
 

@@ -133,6 +133,8 @@ def build_loop(
         schedule=schedule,
         precision=precision,
     )
+    objective.terms.to(device)
+    broadcast_(objective.terms.state_dict().values())  # what they learn begins the same in every process
     images = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, images, str(precision)], "classes, numbers of images or precision")
     evaluator = Evaluator(config.evaluation, device, precision)
@@ -222,7 +224,8 @@ def _share_out(model: OneHead, config: Config, images: int, reporter: Reporter) 
 
 def scores_of(teachers: Mapping[str, Checkpoint]) -> dict[str, float]:
     """Main score of each teacher on val, by task."""
-    return {task: float(teacher.scores[get_task(task).metric.key] or 0.0) for task, teacher in teachers.items()}
+    metrics = {task: get_task(task).metric for task in teachers}
+    return {task: float(metrics[task].known(teacher.scores[metrics[task].key])) for task, teacher in teachers.items()}
 
 
 def _task_weights(tasks: tuple[str, ...], config: Config) -> TaskWeights:

@@ -17,7 +17,6 @@ from onehead_cli.network.closed_form import image_task
 from onehead_cli.network.imagenet import ImageNetCells, imagenet_cells, imagenet_classifier
 from onehead_cli.network.onehead import UPSAMPLED_CHANNELS, OneHead, TaskOutputs
 from onehead_cli.runtime.compute import autocast
-from onehead_cli.runtime.processes import broadcast_
 from onehead_cli.tasks.soft_targets import distil_cells
 from onehead_cli.tasks.task import Setting, get_task
 from onehead_cli.training.task_weights import TaskWeights
@@ -270,7 +269,5 @@ def build_terms(setting: Setting, teachers: Mapping[str, OneHead], device: torch
         terms.append(ImageNetTeacher(classifier, task, setting, share=share))
     if cells is not None:
         cells.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        term = CellTeacher(cells, setting, weight=cells_weight).to(device)
-        broadcast_(term.layer.state_dict().values())  # the same in every process
-        terms.append(term)
+        terms.append(CellTeacher(cells, setting, weight=cells_weight))
     return terms

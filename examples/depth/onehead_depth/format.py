@@ -22,6 +22,8 @@ from onehead_cli.data.images import images_in, opened
 from onehead_cli.errors import DataError
 
 MILLIMETRES = 1000.0
+#: Metres that 16 bits hold.
+MOST = 65.535
 
 
 class DepthConfig(Section):
@@ -30,20 +32,21 @@ class DepthConfig(Section):
     root: Path | None = field(
         None, "Folder of {split}/images and {split}/depth; unset: depth in data.root.", unit="path"
     )
-    near: float = field(0.1, "No depth is taken to be less.", unit="m", gt=0)
-    far: float = field(10.0, "Depths beyond this are unknown.", unit="m", gt=0)
+    near: float = field(0.1, "No depth is taken to be less.", unit="m", gt=0, le=MOST)
+    far: float = field(10.0, "Depths beyond this are unknown.", unit="m", gt=0, le=MOST)
 
 
 @dataclass(frozen=True)
 class DepthListing(Listing):
-    """depths: a file per image, whether it is there or not. far: in metres; what lies beyond is unknown."""
+    """depths: a file per image, whether it is there or not. near, far: in metres; what lies beyond far is unknown."""
 
     depths: list[Path]
+    near: float
     far: float
 
     def without(self, skip: Collection[Path]) -> DepthListing:
         kept = [pair for pair in zip(self.images, self.depths, strict=True) if pair[0] not in skip]
-        return DepthListing([], [image for image, _ in kept], [depth for _, depth in kept], self.far)
+        return DepthListing([], [image for image, _ in kept], [depth for _, depth in kept], self.near, self.far)
 
     def label_file(self, index: int) -> Path:
         return self.depths[index]
@@ -75,13 +78,15 @@ class DepthListing(Listing):
             metres = np.asarray(image, dtype=np.float32) / np.float32(MILLIMETRES)
         if problem := wrong_mask_size(metres.shape[::-1], size):
             raise DataError(f"{path}: {problem}")
-        return np.where(metres <= self.far, metres, np.float32(0))
+        known = (metres > 0) & (metres <= self.far)
+        return np.where(known, np.maximum(metres, np.float32(self.near)), np.float32(0))
 
 
 class DepthFolders(Format):
     """Images in one folder, depths of the same names in another."""
 
     section = DepthConfig
+    locations = ("depth.root",)
 
     def places(self, config: Config, split: str) -> tuple[Path, Path]:
         root = of_split(settings(config).root or config.data.root / "depth", split)
@@ -98,13 +103,18 @@ class DepthFolders(Format):
         found = images_in(images)
         if not found:
             raise DataError(f"{images}: no image in it")
-        return DepthListing([], found, [depths / f"{path.stem}.png" for path in found], settings(config).far)
+        return DepthListing([], found, [depths / f"{path.stem}.png" for path in found], *limits(config))
 
 
 DEPTH_FOLDERS = DepthFolders()
 
 
 def settings(config: Config) -> DepthConfig:
-    """The section of a config; its defaults where the config was made without this package."""
-    found = getattr(config, "depth", None)
-    return found if isinstance(found, DepthConfig) else DepthConfig()
+    """The section of a config that `load_config` gave."""
+    found: DepthConfig = config.depth  # type: ignore[attr-defined]
+    return found
+
+
+def limits(config: Config) -> tuple[float, float]:
+    """near, far"""
+    return settings(config).near, settings(config).far

@@ -37,7 +37,7 @@ class Depths(Target):
     metres: Tensor
 
     def seen_through(self, seen: Seen) -> Depths:
-        return Depths(seen.nearest(self.metres, 0))
+        return nearer(seen.nearest(self.metres, 0), seen)
 
     def covered(self, area: Tensor) -> Depths:
         return Depths(self.metres.masked_fill(area, 0))
@@ -53,7 +53,13 @@ class KeptDepths(Target):
         return KeptDepths(self.metres[:count])
 
     def seen_through(self, seen: Seen) -> Depths:
-        return Depths(seen.nearest(self.metres, 0))
+        return nearer(seen.nearest(self.metres, 0), seen)
+
+
+def nearer(metres: Tensor, seen: Seen) -> Depths:
+    """What is seen twice as large looks half as far."""
+    zoom = (seen.view.zoom_x * seen.view.zoom_y).sqrt().to(metres)
+    return Depths(metres / zoom[:, None, None])
 
 
 class DepthSplit(Split):
@@ -164,7 +170,7 @@ class Depth(Task):
 
     name = NAME
     title = "Depth"
-    metrics = (Metric("rmse", "RMSE", higher_is_better=False),)
+    metrics = (Metric("rmse", "RMSE", higher_is_better=False, unit="m"),)
     files = (NAME,)
     section = NAME
     reference_classes = 0
@@ -189,7 +195,7 @@ class Depth(Task):
         return (student_map.float() - teacher_map.float()).abs().flatten(1).mean(1)
 
     def reader(self, reading: Reading) -> DepthReader:
-        return DepthReader(reading.values.get("depth_near", 0.1), reading.values.get("depth_far", 10.0))
+        return DepthReader(reading.values["depth_near"], reading.values["depth_far"])
 
     def first_reading(self, config: Config) -> dict[str, Any]:
         return {"depth_near": settings(config).near, "depth_far": settings(config).far}

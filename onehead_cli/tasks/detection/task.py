@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
-
-if TYPE_CHECKING:
-    pass
 
 #: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
 _PRIOR_CONFIDENCE = 0.01
