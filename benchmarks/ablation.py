@@ -198,7 +198,7 @@ def _detected(config: Config, network: str, console: Console) -> dict[str, float
 
 
 def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a recipe and task: mean and deviation over the seeds, and the paired difference with what it is against.
+    """A row per recipe and task: mean and deviation over the seeds, and the paired difference with what it is against.
 
     Args:
         recipes: those of the plan.

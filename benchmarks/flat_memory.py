@@ -1,7 +1,7 @@
 """Memory over a long run on the CPU: `train-unified` for 2,000 steps, `predict` over 10,000 files.
 
 Growth is the median resident set of the last fifth of the run against that of the second fifth; the first one still
-loads and warms up. Each run is a process of its own, read once a second. With --json FILE, the curves are in the file
+loads and warms up. Each run is a process of its own, read once per second. With --json FILE, the curves are in the file
 and drawn beside it, in a PNG of the same name.
 """
 
@@ -116,7 +116,7 @@ def _watch(*arguments: object, every: float) -> Curve:
 
 
 def draw_curves(curves: Mapping[str, Curve], *, size: tuple[int, int] = (1000, 480)) -> Image.Image:
-    """A line a run: its memory in MB from 0 on, over the share of the run that is done."""
+    """A line per run: its memory in MB from 0 on, over the share of the run that is done."""
     font = ImageFont.load_default(size=15)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)

@@ -148,7 +148,7 @@ class Training:
                 self._save()
 
     def report(self, reports: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Scores and rows a class of the last averaged weights.
+        """Scores and rows per class of the last averaged weights.
 
         Args: reports: name -> splits, which are pooled.
         """

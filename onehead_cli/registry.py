@@ -25,16 +25,16 @@ _OWN = {
 
 
 @functools.cache
-def _entries() -> dict[str, tuple[EntryPoint, EntryPoint]]:
-    """By name, the entry points of each task and its format: onehead's own, then those of other packages by name."""
+def _entries() -> dict[str, dict[str, EntryPoint]]:
+    """By name, the entry points of each task and its format by group: onehead's own, then other packages' by name."""
     found = {
-        name: (EntryPoint(name, task, TASK_GROUP), EntryPoint(name, kind, FORMAT_GROUP))
+        name: {TASK_GROUP: EntryPoint(name, task, TASK_GROUP), FORMAT_GROUP: EntryPoint(name, kind, FORMAT_GROUP)}
         for name, (task, kind) in _OWN.items()
     }
-    formats = {entry.name: entry for entry in entry_points(group=FORMAT_GROUP)}
-    for task in sorted(entry_points(group=TASK_GROUP), key=lambda entry: entry.name):
-        if task.name in formats and task.name not in found:
-            found[task.name] = (task, formats[task.name])
+    others = [entry for group in (TASK_GROUP, FORMAT_GROUP) for entry in entry_points(group=group)]
+    for entry in sorted(others, key=lambda entry: entry.name):
+        if entry.name not in _OWN:
+            found.setdefault(entry.name, {})[entry.group] = entry
     return found
 
 
@@ -60,7 +60,7 @@ def load_task(name: str) -> Any:
     Raises:
         ConfigError: there is none of this name, or its package cannot be imported.
     """
-    return _load(name, 0)
+    return _load(name, TASK_GROUP)
 
 
 @functools.cache
@@ -70,14 +70,19 @@ def load_format(name: str) -> Any:
     Raises:
         ConfigError: there is none of this name, or its package cannot be imported.
     """
-    return _load(name, 1)
+    return _load(name, FORMAT_GROUP)
 
 
-def _load(name: str, which: int) -> Any:
+def _load(name: str, group: str) -> Any:
     if name not in TASKS:
         raise ConfigError(f"no task '{name}'; there are {', '.join(TASKS)}: install the package that brings it")
-    entry = _entries()[name][which]
+    entry = _entries()[name].get(group)
+    if entry is None:
+        raise ConfigError(f"task '{name}': its package has no entry point of this name in the group {group}")
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task '{name}': {entry.value} cannot be loaded ({error})") from None
+    except Exception as error:  # whatever may be wrong in a package of somebody else
+        raise ConfigError(
+            f"task '{name}': {entry.value} cannot be loaded ({type(error).__name__}: {error}); "
+            "mend its package or uninstall it"
+        ) from None

@@ -69,7 +69,7 @@ class Results:
         return _by_seed(self.finals[FULL], lambda doc: (doc["imagenet_classifier"] or {}).get(report))
 
     def per_class(self, report: str, who: str, task: str) -> list[list[Document]]:
-        """The rows a class of each seed of the full recipe."""
+        """The rows per class of each seed of the full recipe."""
         return [doc["evaluation"][report]["per_class"][task][who] for doc in self.finals[FULL].values()]
 
     def frequent(self, recipe: str, who: str, report: str) -> BySeed:

@@ -116,7 +116,7 @@ def _evaluate(unit: Unit, name: str, splits: Sequence[str], console: Console) ->
 
 
 def _evaluation(result: EvaluateResult) -> dict[str, Any]:
-    """Scores, drop check and rows a class of student and teachers."""
+    """Scores, drop check and rows per class of student and teachers."""
     kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
     rows = {
         task: {"unified": result.unified[task].per_class(), "baseline": result.baseline[task].per_class()}

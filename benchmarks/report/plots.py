@@ -1,4 +1,4 @@
-"""The plots of the page: val scores, losses and task weights an epoch; thin lines are seeds, thick ones means."""
+"""The plots of the page: val scores, losses and task weights per epoch; thin lines are seeds, thick ones means."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plot_scores(results: Results, path: Path) -> None:
 
 
 def plot_losses(results: Results, path: Path) -> None:
-    """The student's losses an epoch: of the tasks, and of the distillation."""
+    """The student's losses per epoch: of the tasks, and of the distillation."""
     figure, panels = _panels(2)
     epochs = [doc["networks"]["all"]["epochs"] for doc in results.finals[FULL].values()]
     for axes, prefix, title in zip(panels, ("", "kd_"), ("task losses", "distillation losses"), strict=True):
@@ -70,7 +70,7 @@ def plot_weights(results: Results, path: Path) -> None:
 
 
 def _lines(runs: Iterable[Sequence[Document]], section: str, key: str) -> list[Line]:
-    """A line a run, of the epochs that have the value."""
+    """A line per run, of the epochs that have the value."""
     found = [[(e["epoch"], e[section][key]) for e in epochs if e[section].get(key) is not None] for epochs in runs]
     return [line for line in found if line]
 

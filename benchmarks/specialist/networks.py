@@ -26,6 +26,7 @@ from onehead_cli.tasks.classification import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 from onehead_cli.tasks.segmentation.split import Masks
+from onehead_cli.training.objective import Objective
 from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 
 
@@ -121,6 +122,10 @@ class SpecialistObjective:
     task_weights: TaskWeights
     normaliser: LossNormaliser
     terms: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+
+    # It has the same parts, so they are saved in the same way.
+    saved = Objective.saved
+    restore = Objective.restore
 
     def learned(self) -> list[nn.Parameter]:
         return list(self.model.parameters())

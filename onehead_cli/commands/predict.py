@@ -33,7 +33,7 @@ def predict(
         ),
     ] = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write an image of the result.")] = True,
-    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write the masks as palette PNGs.")] = True,
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write masks and their like as PNGs.")] = True,
 ) -> None:
     """Find class, mask and boxes of images in one forward pass.
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from onehead_cli.data.checks import wrong_mode
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.layout import PICTURE_SUFFIXES, voc_palette
+from onehead_cli.data.layout import IMAGE_SUFFIXES, voc_palette
 from onehead_cli.errors import DataError
 
 #: A value per pixel, [height, width].
@@ -63,7 +63,7 @@ class ImageError(DataError):
 
 def images_in(folder: Path) -> list[Path]:
     """The images right in a folder, sorted; hidden files are passed over."""
-    found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted(found)
 
 

@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 DATASET_FOLDERS = {"cls": "imagenette-160", "seg": "mini_voc_seg", "det": "mini_coco_det"}
 
 ANNOTATION_FOLDER = "annotations"
-PICTURE_FOLDER = "JPEGImages"
+IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
 
 #: Beside the splits of a segmentation dataset: a YAML list of class names, background first.
@@ -21,7 +21,7 @@ CLASSES_FILE = "classes.yaml"
 MANIFEST_FILE = "manifest.json"
 
 #: Compared in lower case.
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 #: The name at position i belongs to mask value i.
 VOC_CLASSES = (

@@ -16,7 +16,7 @@ from onehead_cli.config.yaml_text import parse_yaml
 from onehead_cli.data.checks import unknown_label, wrong_mask_size, wrong_mode
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
 from onehead_cli.data.images import images_in, open_mask
-from onehead_cli.data.layout import CLASSES_FILE, DATASET_FOLDERS, MASK_FOLDER, PICTURE_FOLDER, VOC_CLASSES
+from onehead_cli.data.layout import CLASSES_FILE, DATASET_FOLDERS, IMAGE_FOLDER, MASK_FOLDER, VOC_CLASSES
 from onehead_cli.errors import DataError
 from onehead_cli.files.json_files import is_one_line
 
@@ -108,7 +108,7 @@ class MaskFolders(Format):
         data = config.data
         root = _root(data) / split
         return (
-            of_split(data.seg_images, split) if data.seg_images else root / PICTURE_FOLDER,
+            of_split(data.seg_images, split) if data.seg_images else root / IMAGE_FOLDER,
             of_split(data.seg_masks, split) if data.seg_masks else root / MASK_FOLDER,
         )
 

@@ -77,6 +77,8 @@ def compare(
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     if not wanted:
         raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
+    if tasks is None and (left_out := [task for task in known if task not in wanted]):
+        reporter.note(f"{', '.join(left_out)}: not evaluated, for data.tasks does not name it")
     from_first(lambda: make_writable_folder(config.output))
     is_student = len(known) > 1
     baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from onehead_cli.data.layout import PICTURE_SUFFIXES
+from onehead_cli.data.layout import IMAGE_SUFFIXES
 from onehead_cli.errors import ConfigError
 
 #: Where `predict` writes, below the output folder.
@@ -38,13 +38,13 @@ def find_images(arguments: Sequence[str], *, skip: Path, warn: Callable[[str], N
         if not paths:
             empty.append(argument)
     if not found:
-        raise ConfigError(f"no images ({', '.join(sorted(PICTURE_SUFFIXES))}) in: {', '.join(empty)}")
+        raise ConfigError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in: {', '.join(empty)}")
     for argument in empty:
         warn(f"{argument}: no images in it")
     return list(found.values())
 
 
-def output_names(paths: Sequence[Path], folder: Path, kinds: Sequence[str] = ("mask",)) -> list[str]:
+def output_names(paths: Sequence[Path], folder: Path, kinds: Sequence[str]) -> list[str]:
     """A name for the outputs of each image in `folder`: its stem, with -2, -3, ... where another image has it.
 
     Names that differ only in case count as equal, and no output takes the place of an image that is read.
@@ -94,4 +94,4 @@ def _below(folder: str, skip: Path, warn: Callable[[str], None]) -> Iterator[Pat
 
 
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES

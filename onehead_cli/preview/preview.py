@@ -1,4 +1,4 @@
-"""Shows what datasets hold: a sheet of labelled samples and a histogram of the labels a task, and the numbers."""
+"""Shows what datasets hold: a sheet of labelled samples and a histogram of the labels per task, and the numbers."""
 
 from __future__ import annotations
 
@@ -152,7 +152,17 @@ def _choose(counts: Mapping[str, LabelCounts], rng: np.random.Generator) -> list
 def _sample(found: Split, split: str, index: int) -> Sample:
     found.batch([index])  # refuses what training would refuse, such as boxes for an image of another size
     path = found.paths[index]
-    return Sample(open_image(path), f"{split} · {path.name}", get_task(found.task).show_label(found, index))
+    image, label = open_image(path), get_task(found.task).show_label(found, index)
+    if label.panel is not None:
+        image = _side_by_side(image, label.panel)
+    return Sample(image, f"{split} · {path.name}", label)
+
+
+def _side_by_side(image: Image.Image, panel: Image.Image) -> Image.Image:
+    both = Image.new("RGB", (2 * image.width, image.height))
+    both.paste(image, (0, 0))
+    both.paste(panel.resize(image.size, Image.Resampling.BILINEAR), (image.width, 0))
+    return both
 
 
 def _histogram(task: str, counts: Mapping[str, LabelCounts]) -> Image.Image:

@@ -39,7 +39,7 @@ class Count:
     """The cost of one image, as thop counts it.
 
     convolutions: multiply-adds of convolutions and linear layers, without biases.
-    norms: 4 operations a value (subtract, divide, multiply, add).
+    norms: 4 operations per value (subtract, divide, multiply, add).
     other: operations of all else that thop knows, such as pooling.
     """
 
@@ -55,7 +55,7 @@ class Count:
 
     @property
     def flops(self) -> int:
-        """Floating point operations: two a multiply-add; those of norms and the rest are single ones already."""
+        """Floating point operations: two per multiply-add; those of norms and the rest are single ones already."""
         return 2 * self.convolutions + self.norms + self.other
 
     def __add__(self, more: Count) -> Count:

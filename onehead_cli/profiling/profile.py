@@ -1,4 +1,4 @@
-"""What a network costs and takes, beside the three teachers and the fixed limits."""
+"""What a network costs and takes, beside its teachers and the fixed limits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Limit:
 class ProfileResult:
     """The cost of a network.
 
-    classes: number of classes a task.
+    classes: number of classes per task.
     torch_multiply_adds: of convolutions, linear layers and other matrix products, by torch's own counter.
     teachers: None for a network that does one task only.
     """
@@ -96,7 +96,7 @@ class ProfileResult:
 
     @property
     def ratios(self) -> dict[str, float] | None:
-        """The network against the three teachers together; latency as the ratio of the shortest rounds."""
+        """The network against its teachers together; latency as the ratio of the shortest rounds."""
         if self.teachers is None:
             return None
         return {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from onehead_cli.data.format import Contents
 
@@ -22,11 +23,13 @@ class Label:
     text: of the whole image, if it has one.
     mask: uint8 [height, width], class indices.
     boxes: corners, class name, whether it is a region to ignore.
+    panel: what no tint can show, drawn beside the image, of any size; not with a mask or boxes.
     """
 
     text: str = ""
     mask: NDArray[np.uint8] | None = None
     boxes: Sequence[tuple[Corners, str, bool]] = ()
+    panel: Image.Image | None = None
 
 
 @dataclass(frozen=True)

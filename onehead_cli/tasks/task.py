@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from onehead_cli.data.batch import Target
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.split import Loading, Split
+from onehead_cli.errors import ConfigError
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 
@@ -304,9 +306,19 @@ class Task(ABC):
         return ()
 
 
+@functools.cache
 def get_task(name: str) -> Task:
-    """The task of a name. Raises: ConfigError: there is none."""
+    """The task of a name.
+
+    Raises:
+        ConfigError: there is none, or a score of it has the key of another task's.
+    """
     task: Task = registry.load_task(name)
+    if name not in registry.OWN_TASKS:
+        mine = {metric.key for metric in task.metrics}
+        for other in registry.TASKS[: registry.TASKS.index(name)]:
+            if same := mine & {metric.key for metric in get_task(other).metrics}:
+                raise ConfigError(f"task '{name}': its score {same.pop()} has the key of one of the task '{other}'")
     return task
 
 

@@ -16,7 +16,7 @@ import torch
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Batch
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.errors import CheckpointError, NonFiniteLossError
+from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.validation import Validation
 from onehead_cli.events import EpochInfo, StepInfo
 from onehead_cli.network.batch_norm import set_training
@@ -168,11 +168,8 @@ class TrainingLoop:
             "recent": list(self.state.recent),
             "since_best": self.state.since_best,
             "warned": list(self.state.warned),
-            "model": self.objective.model.state_dict(),
-            "auxiliary": self.objective.terms.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "task_weights": self.objective.task_weights.state_dict(),
-            "normaliser": self.objective.normaliser.state_dict(),
+            **self.objective.saved(),
         }
 
     def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
@@ -183,15 +180,8 @@ class TrainingLoop:
             since_best=int(state["since_best"]),
             warned=list(state["warned"]),
         )
-        self.objective.model.load_state_dict(state["model"])
-        learned = state.get("auxiliary", {})  # 0.1.0 had no terms that learn
-        try:
-            self.objective.terms.load_state_dict(learned)
-        except RuntimeError as error:
-            raise CheckpointError(f"its terms learned something else: {str(error).splitlines()[0]}") from None
+        self.objective.restore(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.objective.task_weights.load_state_dict(state["task_weights"])
-        self.objective.normaliser.load_state_dict(state["normaliser"])
         self.average.model.load_state_dict(averaged)
 
 

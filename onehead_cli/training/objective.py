@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Batch
-from onehead_cli.errors import NonFiniteLossError
+from onehead_cli.errors import CheckpointError, NonFiniteLossError
 from onehead_cli.network.onehead import OneHead
 from onehead_cli.runtime.compute import autocast
 from onehead_cli.runtime.processes import gather, sum_parts
@@ -83,6 +83,30 @@ class Objective(nn.Module):
     def learned(self) -> list[nn.Parameter]:
         """What is learned but the task weights: of the network and, after it, of the terms."""
         return [*self.model.parameters(), *self.terms.parameters()]
+
+    def saved(self) -> dict[str, Any]:
+        """All that it goes on from, as tensors and plain values; its keys are those of 0.1.0's saves."""
+        return {
+            "model": self.model.state_dict(),
+            "auxiliary": self.terms.state_dict(),
+            "task_weights": self.task_weights.state_dict(),
+            "normaliser": self.normaliser.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave.
+
+        Raises:
+            CheckpointError: its terms are not those of today.
+        """
+        self.model.load_state_dict(state["model"])
+        learned = state.get("auxiliary", {})  # 0.1.0 had no terms that learn
+        try:
+            self.terms.load_state_dict(learned)
+        except RuntimeError as error:
+            raise CheckpointError(f"its terms learned something else: {str(error).splitlines()[0]}") from None
+        self.task_weights.load_state_dict(state["task_weights"])
+        self.normaliser.load_state_dict(state["normaliser"])
 
     def trial_copy(self) -> Objective:
         """A copy whose weights may be spoilt; frozen networks are shared."""

@@ -210,7 +210,7 @@ def _share_out(model: OneHead, config: Config, images: int, reporter: Reporter) 
     if images < world_size():
         raise ConfigError(
             f"model.batch_norm={config.model.batch_norm}: {world_size()} processes share "
-            f"{how_many(images, 'image')} a mini-batch, and one without images has no statistics; start fewer, "
+            f"{how_many(images, 'image')} per mini-batch, and one without images has no statistics; start fewer, "
             "or give a larger --batch-size"
         )
     if config.model.sync_batch_norm:

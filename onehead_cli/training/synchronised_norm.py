@@ -61,7 +61,7 @@ class _Normalise(torch.autograd.Function):
         normalised = (x.to(mean.dtype) - mean[:, None, None]) * scale[:, None, None]
         grad_bias, grad_weight = grad.sum((0, 2, 3)), (grad * normalised).sum((0, 2, 3))
         # The mean and the variance depend on the images of all processes, so their gradients are summed here; those
-        # of weight and bias are summed with all others, once a step.
+        # of weight and bias are summed with all others, once per step.
         mean_grad, mean_projection = (sum_(torch.stack([grad_bias, grad_weight])) / count)[..., None, None]
         grad_x = (grad - mean_grad - normalised * mean_projection) * (scale * weight)[:, None, None]
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None

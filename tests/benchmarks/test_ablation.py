@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablation.py"
 
@@ -96,7 +95,7 @@ def test_a_student_is_also_compared_with_its_own_teachers(ablation):
 def test_a_bad_plan_is_one_line(plan, tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(plan)
-    result = subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True, cwd=tmp_path)
+    result = run(SCRIPT, path, cwd=tmp_path)
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and str(path) in result.stderr
 
 
@@ -110,9 +109,9 @@ def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
         "  - {name: base, network: all}\n"
         "  - {name: all images, network: all, set: {distill.images: all}}\n"
     )
-    command = [sys.executable, SCRIPT, tmp_path / "plan.yaml", "--data", tiny_data]
+    command = [SCRIPT, tmp_path / "plan.yaml", "--data", tiny_data]
     command += ["--output", tmp_path / "out", "--results", tmp_path / "results"]
-    first = subprocess.run(command, capture_output=True, text=True)
+    first = run(*command)
     assert first.returncode == 0, first.stderr
     done = sorted(path.name for path in (tmp_path / "results").glob("plan-all-*.json"))
     assert done == ["plan-all-all-images-seed0.json", "plan-all-base-seed0.json"]
@@ -127,11 +126,11 @@ def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
     assert len(often) > 0 and frequent["mean"] == pytest.approx(sum(often) / len(often))
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
-    second = subprocess.run(command, capture_output=True, text=True)
+    second = run(*command)
     assert second.returncode == 0 and second.stdout == first.stdout
     # A call for another seed leaves the finished one in the comparison.
-    other = subprocess.run([*command, "--seeds", "1", "--only", "nothing"], capture_output=True, text=True)
+    other = run(*command, "--seeds", "1", "--only", "nothing")
     assert other.returncode == 0 and other.stdout == first.stdout
-    typo = subprocess.run([*command, "--seeds", "a"], capture_output=True, text=True)
+    typo = run(*command, "--seeds", "a")
     assert typo.returncode == 2 and "Traceback" not in typo.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}

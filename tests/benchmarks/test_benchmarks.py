@@ -1,11 +1,10 @@
 """Every benchmark runs; its figures are judged on a quiet machine, not here."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Those without a bound, which have tests of their own.
@@ -16,9 +15,7 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in O
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path):
     path = tmp_path / "figures.json"
-    result = subprocess.run(
-        [sys.executable, FOLDER / f"{name}.py", "--quick", "--json", path], capture_output=True, text=True
-    )
+    result = run(FOLDER / f"{name}.py", "--quick", "--json", path)
     assert result.returncode == 0, result.stderr
     figures = json.loads(path.read_text())
     assert figures["quick"] and figures["checks"] and all(check["value"] > 0 for check in figures["checks"])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run
 from PIL import Image
 
 from onehead_cli.registry import TASKS
@@ -221,7 +220,6 @@ def _write(folder, documents):
 
 def _page(folder, *options):
     command = [
-        sys.executable,
         BENCHMARKS / "results_page.py",
         "--results",
         folder,
@@ -229,7 +227,7 @@ def _page(folder, *options):
         folder / "docs" / "RESULTS.md",
     ]
     (folder / "docs").mkdir(exist_ok=True)
-    result = subprocess.run([*command, *options], capture_output=True, text=True)
+    result = run(*command, *options)
     assert result.returncode == 0, result.stderr
     return (folder / "docs" / "RESULTS.md").read_text()
 
@@ -511,10 +509,9 @@ def units(tiny_data, tmp_path_factory):
 
 
 def _results(root, *options, data):
-    command = [sys.executable, "-c", SHORT, "--config", root / "tiny.yaml", "--data", data, "--seeds", "0"]
+    command = ["-c", SHORT, "--config", root / "tiny.yaml", "--data", data, "--seeds", "0"]
     command += ["--output", root / "out", "--results", root / "kept", "--pictures", root / "docs" / "results", *options]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=one_thread, cwd=BENCHMARKS)
+    return run(*command, cwd=BENCHMARKS)
 
 
 def test_a_student_whose_teachers_are_not_trained_is_one_line(units):
@@ -619,9 +616,9 @@ def _colours(picture):
 
 def test_the_page_of_the_run_shows_its_pictures(units):
     root, _, _ = units
-    command = [sys.executable, BENCHMARKS / "results_page.py", "--config", root / "tiny.yaml", "--seeds", "0,1"]
+    command = [BENCHMARKS / "results_page.py", "--config", root / "tiny.yaml", "--seeds", "0,1"]
     command += ["--results", root / "kept"]
-    result = subprocess.run([*command, "--page", root / "docs" / "RESULTS.md"], capture_output=True, text=True)
+    result = run(*command, "--page", root / "docs" / "RESULTS.md")
     assert result.returncode == 0, result.stderr
     text = (root / "docs" / "RESULTS.md").read_text()
     for name in ("predictions.png", "conversions.png", "val.png"):

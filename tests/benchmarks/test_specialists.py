@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run
 from loading import load_split
 
 from onehead_cli.commands.console import Console
@@ -30,9 +29,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def test_a_specialist_trains_and_is_not_trained_twice(task, metric, tiny_data, tmp_path):
     config = tmp_path / "tiny.yaml"
     config.write_text("data: {image_size: 64}\nmodel: {pretrained: false}\n")
-    command = [sys.executable, "-c", SHORT, "--task", task, "--config", config, "--data", tiny_data]
+    command = ["-c", SHORT, "--task", task, "--config", config, "--data", tiny_data]
     command += ["--results", tmp_path, "--output", tmp_path, "--report", "val,pooled"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS)
+    result = run(*command, cwd=BENCHMARKS)
     assert result.returncode == 0, result.stderr
     path = tmp_path / f"tiny-specialist-{task}-seed0.json"
     document = json.loads(path.read_text())
@@ -42,11 +41,11 @@ def test_a_specialist_trains_and_is_not_trained_twice(task, metric, tiny_data, t
     assert document["pictures"] == {"val": 10, "pooled": 20}
     assert document["training"]["image_size"] == 64 and document["training"]["layers"] == "all"
     before = path.stat().st_mtime_ns
-    again = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS)
+    again = run(*command, cwd=BENCHMARKS)
     assert "done already" in again.stderr and path.stat().st_mtime_ns == before
     # Another size is another training.
     config.write_text("data: {image_size: 96}\nmodel: {pretrained: false}\n")
-    other = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS)
+    other = run(*command, cwd=BENCHMARKS)
     assert "of other settings or data" in other.stderr
     assert json.loads(path.read_text())["training"]["image_size"] == 96
 

@@ -40,7 +40,7 @@ def change(root, split="train", **sections):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two classes and three images a task in each of train and val."""
+    """Two classes and three images per task in each of train and val."""
     root = tmp_path / "data"
     (root / DET / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
@@ -86,7 +86,7 @@ def three_images(root):
 
 
 def spoil(root, content):
-    """Change one image a task; `content`: old bytes -> new bytes."""
+    """Change one image per task; `content`: old bytes -> new bytes."""
     for path in three_images(root):
         path.write_bytes(content(path.read_bytes()))
 

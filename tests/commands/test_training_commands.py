@@ -141,7 +141,7 @@ def test_fault_32_loss_that_is_not_finite_stops_before_the_step(tiny_data, tmp_p
 
 
 def test_fault_49_a_task_weight_under_its_floor_is_warned_about_once(tiny_data, tmp_path, capsys):
-    """A task weight under `student.weights_floor` is warned about, once a task."""
+    """A task weight under `student.weights_floor` is warned about, once per task."""
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "2", "--lambda-distill", "0", *SMALL]
     extra = ["--set", "student.task_weights=fixed", "--set", "student.fixed_weights.seg=0.01"]
     assert run(["train-unified", *where, *extra]) == 0

@@ -11,27 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from plugins import install
+from runs import assert_same_run
 from tiny import SMALL
+
+from onehead_cli.preview.sample_sheet import MARGIN, placed
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "depth"
 FOUR = ["--set", "data.tasks=[cls, seg, det, depth]"]
+STUDENT = [*FOUR, *SMALL, "--epochs", "1"]
+
+#: The command line, stopped after its first step.
+_STOPPED = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from pytest import MonkeyPatch
+from runs import at_step
+from onehead_cli.app import main
+at_step(MonkeyPatch(), 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+main()
+"""
 
 
 @pytest.fixture(scope="module")
 def onehead(tmp_path_factory):
     """Runs a command with the package installed: its metadata lie on the path, as an installation puts them there."""
-    site = tmp_path_factory.mktemp("site")
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
-    metadata = site / "onehead_depth-0.1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0.1.0\n")
-    groups = project["entry-points"].items()
-    text = "".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in each.items()) for group, each in groups)
-    (metadata / "entry_points.txt").write_text(text)
-    path = os.pathsep.join([str(site), str(PACKAGE), os.environ.get("PYTHONPATH", "")])
+    path = install(tmp_path_factory.mktemp("site"), project["name"], project["entry-points"], PACKAGE)
 
-    def run(*arguments, code=0, folder):
-        command = [sys.executable, "-m", "onehead_cli", *map(str, arguments)]
+    def run(*arguments, code=0, folder, main=("-m", "onehead_cli")):
+        command = [sys.executable, *main, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": path}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
@@ -64,9 +73,8 @@ def folder(onehead, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(onehead, folder):
     """The folder, once four teachers and a student for all tasks were trained."""
-    settings = [*FOUR, *SMALL, "--epochs", "1", "--quiet"]
-    onehead("train-teacher", "--task", "all", *settings, folder=folder)
-    onehead("train-unified", *settings, folder=folder)
+    onehead("train-teacher", "--task", "all", *FOUR, *SMALL, "--epochs", "1", folder=folder)
+    onehead("train-unified", *STUDENT, folder=folder)
     return folder
 
 
@@ -126,6 +134,38 @@ def test_every_command_knows_four_tasks(onehead, trained):
         assert metres.shape == (40, 60) and metres.min() == pytest.approx(record["depth"]["nearest"], abs=1e-3)
         overlay = Image.open(folder / record["overlay"])
         assert overlay.width == 2 * 640  # the image and, beside it, its depth
+
+
+def test_a_student_of_four_tasks_goes_on_where_it_was(onehead, trained, tmp_path):
+    folder = tmp_path / "stopped"
+    shutil.copytree(trained, folder)
+    for file in (folder / "output").glob("all*"):
+        file.unlink()
+    student = ["train-unified", *STUDENT]
+    onehead(*student, folder=folder, code=143, main=["-c", _STOPPED])
+    assert not (folder / "output" / "all_best.pth").exists()
+    onehead(*student, "--resume", folder=folder)
+    assert_same_run(trained / "output", folder / "output", "all")
+
+
+def test_labels_are_drawn_beside_their_images(onehead, folder, tmp_path):
+    (tmp_path / "four.yaml").write_text(f"data: {{tasks: [depth], root: {folder / 'data'}}}\noutput: {tmp_path}\n")
+    onehead("prepare-data", "--preview", "--data", tmp_path / "four.yaml", "--quiet", folder=tmp_path)
+    sheet = np.asarray(Image.open(tmp_path / "preview" / "depth.png").convert("L"), dtype=float)
+    left, top, width, height = placed((120, 40))
+    cell = sheet[MARGIN + top :, MARGIN + left :][:height, :width]
+    image, depth = cell[:, : width // 2], cell[:, width // 2 :]
+    assert image[-1, 5] < image[-1, -5] and depth[-1, 5] > depth[-1, -5], "dark is near in the image, bright beside it"
+    assert depth[2, 2] < 5, "unknown"
+
+
+def test_a_network_for_a_task_that_is_not_installed_is_one_line(trained):
+    command = [sys.executable, "-m", "onehead_cli", "predict", "data/depth/test/images", "--output", "alone"]
+    refused = subprocess.run(
+        [*command, "--checkpoint", "output/all_best.pth"], cwd=trained, capture_output=True, text=True
+    )
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "depth" in refused.stderr and "install the package that brings it" in refused.stderr
 
 
 def test_weights_are_chosen_by_the_smaller_error(onehead, folder):

@@ -319,14 +319,14 @@ def test_same_stems_do_not_overwrite_each_other(checkpoint: Path, tmp_path: Path
 
 def test_output_names_by_hand(tmp_path: Path) -> None:
     paths = [Path(name) for name in ("x/a.jpg", "y/a.jpg", "z/a.png", "y/a-2.jpg", "x/a_mask.jpg", "x/b.tar.jpg")]
-    names = output_names(paths, tmp_path)
+    names = output_names(paths, tmp_path, ["mask"])
     assert names == ["a", "a-2", "a-3", "a-2-2", "a_mask-2", "b.tar"]
     # An image that lies where the outputs go is not overwritten.
-    assert output_names([tmp_path / "a.png"], tmp_path) == ["a-2"]
+    assert output_names([tmp_path / "a.png"], tmp_path, ["mask"]) == ["a-2"]
 
 
 def test_many_equal_stems_are_named_quickly(tmp_path: Path) -> None:
-    names = output_names([Path(f"{folder}/frame.jpg") for folder in range(20_000)], tmp_path)
+    names = output_names([Path(f"{folder}/frame.jpg") for folder in range(20_000)], tmp_path, ["mask"])
     assert len(set(names)) == 20_000
 
 

@@ -1,4 +1,4 @@
-"""One run at a time a network and folder."""
+"""One run at a time per network and folder."""
 
 import fcntl
 import multiprocessing

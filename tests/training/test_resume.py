@@ -36,7 +36,7 @@ def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
     if name == "cls":
         command, straight = teacher_command, request.getfixturevalue("undisturbed")
     else:
-        # Four mini-batches a buffer: two steps an epoch, the second of which reaches into the next round of images.
+        # Four mini-batches per buffer: two steps per epoch, the second of which reaches into the next round of images.
         command = ["train-unified", "--data", str(tiny_data), "--teachers", str(small_teachers), *SMALL]
         command, straight = [*command, "--set", "student.buffer_size=4", "--epochs", "3"], tmp_path / "straight"
         assert run([*command, "--output", str(straight)]) == 0

@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from killable import start
+from forked import start
 from runs import assert_same_run, lines
 
 from onehead_cli.app import run

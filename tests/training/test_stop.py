@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from killable import start
+from forked import start
 from runs import at_step, lines, read
 from tiny import SMALL
 

@@ -159,10 +159,15 @@ class FoundDepth:
         return {NAME: span if file is None else {"file": file, **span}}
 
     def paint(self, canvas: Canvas) -> None:
-        """A panel beside the image: near is bright."""
-        low, high = float(self.metres.min()), float(self.metres.max())
-        near = (high - self.metres) / max(high - low, 1e-6)
-        canvas.panels.append(Image.fromarray((near * 255).astype(np.uint8)).convert("RGB"))
+        canvas.panels.append(drawn(self.metres))
+
+
+def drawn(metres: NDArray[np.float32]) -> Image.Image:
+    """RGB: near is bright, unknown black."""
+    known = metres > 0
+    low, high = (float(found) for found in (metres[known].min(), metres[known].max())) if known.any() else (0.0, 0.0)
+    grey = 255 - 215 * (metres - low) / max(high - low, 1e-6)
+    return Image.fromarray(np.where(known, grey, 0).astype(np.uint8)).convert("RGB")
 
 
 class Depth(Task):
@@ -213,7 +218,8 @@ class Depth(Task):
         assert isinstance(split, DepthSplit)
         metres = split.metres(index)
         known = metres[metres > 0]
-        return Label(text=f"{known.min():.1f} to {known.max():.1f} m" if known.size else "unknown")
+        text = f"{known.min():.1f} to {known.max():.1f} m" if known.size else "unknown"
+        return Label(text=text, panel=drawn(metres))
 
 
 DEPTH = Depth()

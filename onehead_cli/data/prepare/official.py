@@ -17,9 +17,9 @@ from onehead_cli.data.images import open_mask
 from onehead_cli.data.layout import (
     ANNOTATION_FOLDER,
     DATASET_FOLDERS,
+    IMAGE_FOLDER,
+    IMAGE_SUFFIXES,
     MASK_FOLDER,
-    PICTURE_FOLDER,
-    PICTURE_SUFFIXES,
     SPLITS,
     VOC_CLASSES,
     instances_file,
@@ -115,7 +115,7 @@ def _class_folders(files: OfficialFiles, official: str) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
     for name in files.names(official):
         path = PurePosixPath(name)
-        if len(path.parts) == 3 and path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."):
+        if len(path.parts) == 3 and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             classes.setdefault(path.parts[1], []).append(name)
     return dict(sorted(classes.items()))
 
@@ -126,7 +126,7 @@ def copy_voc(files: OfficialFiles, draw: Draw, copier: Copier) -> None:
     lists = {official: _voc_list(files, official) for official in ("train", "val")}
     masks = files.get([_mask_of(name) for names in lists.values() for name in names])
     for official, splits in (("train", _FROM_TRAIN), ("val", _FROM_VAL)):
-        pool = {f"{PICTURE_FOLDER}/{name}.jpg": _classes_in(masks[_mask_of(name)]) for name in lists[official]}
+        pool = {f"{IMAGE_FOLDER}/{name}.jpg": _classes_in(masks[_mask_of(name)]) for name in lists[official]}
         taken = draw.take(pool, {split: draw.sizes[split] for split in splits}, f"{official}.txt", files.get)
         for split in splits:
             image_folder, mask_folder = make_segmentation_folders(folder, split, VOC_CLASSES)

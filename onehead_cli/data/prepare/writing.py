@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from onehead_cli.data.layout import CLASSES_FILE, MASK_FOLDER, PICTURE_FOLDER
+from onehead_cli.data.layout import CLASSES_FILE, IMAGE_FOLDER, MASK_FOLDER
 from onehead_cli.data.prepare.settings import Written
 from onehead_cli.events import Reporter
 from onehead_cli.registry import OWN_TASKS
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def make_segmentation_folders(folder: Path, split: str, classes: Sequence[str]) -> tuple[Path, Path]:
     """The folders of a split's images and masks, and the names of the classes beside the splits."""
-    image_folder, mask_folder = folder / split / PICTURE_FOLDER, folder / split / MASK_FOLDER
+    image_folder, mask_folder = folder / split / IMAGE_FOLDER, folder / split / MASK_FOLDER
     image_folder.mkdir(parents=True)
     mask_folder.mkdir()
     names = "".join(f"- {name}\n" for name in classes)

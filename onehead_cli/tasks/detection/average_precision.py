@@ -18,7 +18,7 @@ from onehead_cli.tasks.task import Row
 if TYPE_CHECKING:
     from onehead_cli.tasks.detection.decode import Detections
 
-#: Detections that COCO counts an image and category.
+#: Detections that COCO counts per image and category.
 _MAX_DETECTIONS = 100
 #: Largest array of a resample step, in numbers of 8 bytes.
 _CHUNK = 4_000_000

@@ -1,0 +1,61 @@
+"""Commands and scripts as processes of their own, forked from a server that has imported torch already: that takes
+longer than most tests of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["onehead_cli.training.run", "onehead_cli.app"])
+_LIMIT = 280.0
+
+
+def start(*args: object, stderr: Path | str = os.devnull):
+    """Run a command as `python -m onehead_cli` does, and return its process, which a test may kill."""
+    process = _SERVER.Process(target=_command, args=(list(map(str, args)), str(stderr)))
+    process.start()
+    return process
+
+
+def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, *args])` gives; args: a script or `-c` and code, and its arguments."""
+    arguments = list(map(str, args))
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = _SERVER.Process(target=_script, args=(arguments, str(cwd or Path.cwd()), str(out), str(err)))
+        process.start()
+        process.join(_LIMIT)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, _LIMIT)
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+
+
+def _command(args: list[str], stderr: str) -> None:
+    _redirect(os.devnull, stderr)
+    os.environ["TERM"] = "xterm"  # for where stderr is a terminal
+    from onehead_cli.app import main
+
+    main(args)
+
+
+def _script(args: list[str], cwd: str, out: str, err: str) -> None:
+    _redirect(out, err)
+    os.chdir(cwd)
+    if args[0] == "-c":
+        sys.argv, sys.path[0] = ["-c", *args[2:]], cwd
+        exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv, sys.path[0] = args, str(Path(args[0]).parent)
+        runpy.run_path(args[0], run_name="__main__")
+
+
+def _redirect(out: str, err: str) -> None:
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600), descriptor)
