@@ -1,4 +1,4 @@
-"""Peak memory of `train-unified` with distillation at 320 px, batch 4 a task, on the CPU: at most 6 GB.
+"""Peak memory of `train-unified` with distillation at 320 px, batch 4 per task, on the CPU: at most 6 GB.
 
 It must not grow with the buffer: 8 mini-batches take within 5 % of what 1 takes. Each training is a process of its own,
 and the figure is its largest resident set, Python and libraries included.
@@ -23,7 +23,7 @@ def main(options: Options) -> int:
         sys.exit("this benchmark measures the CPU's memory")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        # Eight mini-batches an epoch: one buffer of 8.
+        # Eight mini-batches per epoch: one buffer of 8.
         draw_data(root, train=8 * BATCH_SIZE)
         common = ["--data", root, "--image-size", options.image_size, "--batch-size", BATCH_SIZE, "--device", "cpu"]
         student = ["--teachers", root / "teachers", "--epochs", options.rounds, *common]

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -25,16 +26,34 @@ def start(*args: object, stderr: Path | str = os.devnull):
 
 def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """What `subprocess.run([sys.executable, *args])` gives; args: a script or `-c` and code, and its arguments."""
-    arguments = list(map(str, args))
+    return run_together([args], cwd=cwd)[0]
+
+
+def run_together(
+    commands: Sequence[Sequence[object]], *, cwd: Path | None = None, variables: Sequence[Mapping[str, str]] = ()
+) -> list[subprocess.CompletedProcess[str]]:
+    """The same for several processes at once. Args: variables: of the environment of each."""
     with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = _SERVER.Process(target=_script, args=(arguments, str(cwd or Path.cwd()), str(out), str(err)))
-        process.start()
-        process.join(_LIMIT)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, _LIMIT)
-        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+        processes = []
+        for place, args in enumerate(commands):
+            arguments, environment = list(map(str, args)), dict(variables[place]) if variables else {}
+            texts = tuple(Path(folder) / f"{place}.{name}" for name in ("out", "err"))
+            target = (arguments, str(cwd or Path.cwd()), environment, *map(str, texts))
+            process = _SERVER.Process(target=_script, args=target)
+            process.start()
+            processes.append((process, arguments, texts))
+        try:
+            results = []
+            for process, arguments, (out, err) in processes:
+                process.join(_LIMIT)
+                if process.exitcode is None:
+                    raise subprocess.TimeoutExpired(arguments, _LIMIT)
+                done = subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+                results.append(done)
+            return results
+        finally:
+            for process, *_ in processes:
+                process.kill()
 
 
 def _command(args: list[str], stderr: str) -> None:
@@ -45,9 +64,10 @@ def _command(args: list[str], stderr: str) -> None:
     main(args)
 
 
-def _script(args: list[str], cwd: str, out: str, err: str) -> None:
+def _script(args: list[str], cwd: str, variables: dict[str, str], out: str, err: str) -> None:
     _redirect(out, err)
     os.chdir(cwd)
+    os.environ.update(variables)
     if args[0] == "-c":
         sys.argv, sys.path[0] = ["-c", *args[2:]], cwd
         exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})

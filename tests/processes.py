@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from forked import run_together
 from torch.distributed import TCPStore
 
 if TYPE_CHECKING:
@@ -21,36 +22,42 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def started(count: int, command: Sequence[str], **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """`python {command}` in `count` processes that find each other; those still alive at the end are killed."""
+def _meeting(count: int) -> Iterator[list[dict[str, str]]]:
+    """The variables by which processes find each other, for each of them."""
     # The store takes a free port and keeps it, as torchrun's agent does, so that no other test can get in between.
     store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
-    environment = {
-        **os.environ,
+    shared = {
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
-        **variables,
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    yield [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    del store
+
+
+@contextmanager
+def started(count: int, command: Sequence[str]) -> Iterator[list[subprocess.Popen[str]]]:
+    """`python {command}` in `count` processes that find each other; those still alive at the end are killed."""
+    with _meeting(count) as variables:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, *command],
+                env={**os.environ, **mine},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for mine in variables
+        ]
+        try:
+            yield processes
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
 
 
 def in_turn(count: int, commands: Sequence[Sequence[str]], folder: Path) -> list[list[tuple[int, str, str]]]:
@@ -84,11 +91,11 @@ def _run_captured(command: list[str]) -> tuple[int, str, str]:
         return run(command), out.getvalue(), err.getvalue()
 
 
-def finished(count: int, command: Sequence[str], **variables: str) -> list[tuple[int, str, str]]:
+def finished(count: int, command: Sequence[str]) -> list[tuple[int, str, str]]:
     """Exit code, stdout and stderr of each process, once all have ended."""
-    with started(count, command, **variables) as processes:
-        texts = [process.communicate(timeout=240) for process in processes]
-        return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+    with _meeting(count) as variables:
+        ended = run_together([command] * count, variables=variables)
+        return [(each.returncode, each.stdout, each.stderr) for each in ended]
 
 
 if __name__ == "__main__":

@@ -21,15 +21,24 @@ PACKAGE = Path(__file__).parents[2] / "examples" / "depth"
 FOUR = ["--set", "data.tasks=[cls, seg, det, depth]"]
 STUDENT = [*FOUR, *SMALL, "--epochs", "1"]
 
-#: The command line, stopped after its first step.
+#: After what each command writes.
+_END = "-- end --\n"
+#: Commands in one process, for the imports take longer than they.
+_CHAIN = f"""
+import json, sys
+from onehead_cli.app import run
+for command in json.loads(sys.argv[1]):
+    if code := run(command):
+        sys.exit(code)
+    print({_END!r}, end="", flush=True)
+"""
+#: Before them: a training is stopped after its first step.
 _STOPPED = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pytest import MonkeyPatch
 from runs import at_step
-from onehead_cli.app import main
 at_step(MonkeyPatch(), 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-main()
 """
 
 
@@ -39,12 +48,14 @@ def onehead(tmp_path_factory):
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     path = install(tmp_path_factory.mktemp("site"), project["name"], project["entry-points"], PACKAGE)
 
-    def run(*arguments, code=0, folder, main=("-m", "onehead_cli")):
-        command = [sys.executable, *main, *map(str, arguments)]
+    def run(*commands, folder, code=0, stopped=False):
+        """What the commands, one after the other in one process, write to stdout; it ends where one fails."""
+        given = [json.dumps([list(map(str, command)) for command in commands])]
+        begin = [sys.executable, "-c", _STOPPED + _CHAIN if stopped else _CHAIN, *given]
         environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run(begin, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
-        return done.stdout
+        return done.stdout.split(_END)[: len(commands)]
 
     return run
 
@@ -54,7 +65,7 @@ def folder(onehead, tmp_path_factory):
     """Data for four tasks; the nearer to the left, the darker: 1 m to 5 m, and a corner that was not measured."""
     folder = tmp_path_factory.mktemp("depth")
     prepare = ["--source", "synthetic", "--sizes", "10,10,10", "--image-size", "64", "--data", "data", "--quiet"]
-    onehead("prepare-data", *prepare, folder=folder)
+    onehead(["prepare-data", *prepare], folder=folder)
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4), ("test", 4)):
         for kind in ("images", "depth"):
@@ -73,14 +84,15 @@ def folder(onehead, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(onehead, folder):
     """The folder, once four teachers and a student for all tasks were trained."""
-    onehead("train-teacher", "--task", "all", *FOUR, *SMALL, "--epochs", "1", folder=folder)
-    onehead("train-unified", *STUDENT, folder=folder)
+    teachers = ["train-teacher", "--task", "all", *FOUR, *SMALL, "--epochs", "1"]
+    onehead(teachers, ["train-unified", *STUDENT], folder=folder)
     return folder
 
 
 def test_the_task_is_known_only_where_its_package_is_installed(onehead, folder):
-    assert "depth" in onehead("train-teacher", "--help", folder=folder)
-    fields = json.loads(onehead("evaluate", "--show-config", "--json", folder=folder))["fields"]
+    shown, listed = onehead(["train-teacher", "--help"], ["evaluate", "--show-config", "--json"], folder=folder)
+    assert "depth" in shown
+    fields = json.loads(listed)["fields"]
     found = {field["key"]: field for field in fields}
     assert (found["depth.far"]["default"], found["depth.far"]["unit"]) == ("10.0", "m")
     assert found["data.tasks"]["type"] == "list of cls|seg|det|depth"
@@ -96,7 +108,8 @@ def test_bad_files_are_found_by_its_format(onehead, folder, tmp_path):
     (place / "depth" / "train-0.png").unlink()
     Image.new("L", (60, 40)).save(place / "depth" / "train-1.png")
     (tmp_path / "four.yaml").write_text("data: {tasks: [cls, seg, det, depth], root: data}\n")
-    document = json.loads(onehead("prepare-data", "--check", "four.yaml", "--json", code=1, folder=tmp_path))
+    [shown] = onehead(["prepare-data", "--check", "four.yaml", "--json"], code=1, folder=tmp_path)
+    document = json.loads(shown)
     kinds = {Path(problem["path"]).name: problem["kind"] for problem in document["problems"]}
     assert kinds == {"train-0.png": "depth_missing", "train-1.png": "depth_wrong_mode"}
 
@@ -107,7 +120,12 @@ def test_every_command_knows_four_tasks(onehead, trained):
     assert steps[0]["weights"].keys() == {"cls", "seg", "det", "depth"}
     assert {"depth", "kd_depth"} <= steps[0]["losses"].keys()
 
-    shown = onehead("evaluate", *FOUR, "--quiet", folder=trained)
+    shown, profiled, _ = onehead(
+        ["evaluate", *FOUR, "--quiet"],
+        ["profile", *FOUR, "--runs", "1", "--json", "--quiet"],
+        ["predict", "data/depth/test/images", "--quiet"],
+        folder=trained,
+    )
     assert [row.split()[0] for row in shown.splitlines() if "%" not in row and ".." in row] == [
         "Top-1",
         "mIoU",
@@ -120,11 +138,10 @@ def test_every_command_knows_four_tasks(onehead, trained):
     assert drop["diff"] == pytest.approx(after - before) and drop["low"] <= drop["diff"] <= drop["high"]
     assert drop["within_limit"] == (drop["diff"] < 0.05), "less is better: a rise is the drop"
 
-    profile = json.loads(onehead("profile", *FOUR, "--runs", "1", "--json", "--quiet", folder=trained))
+    profile = json.loads(profiled)
     assert profile["tasks"] == ["cls", "seg", "det", "depth"]
     assert "necks.depth" in {stage["name"] for stage in profile["stages"]} and "depth" in profile["teachers"]["each"]
 
-    onehead("predict", "data/depth/test/images", "--quiet", folder=trained)
     folder = trained / "output" / "predictions"
     records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(records) == 4
@@ -142,15 +159,15 @@ def test_a_student_of_four_tasks_goes_on_where_it_was(onehead, trained, tmp_path
     for file in (folder / "output").glob("all*"):
         file.unlink()
     student = ["train-unified", *STUDENT]
-    onehead(*student, folder=folder, code=143, main=["-c", _STOPPED])
+    onehead(student, folder=folder, code=143, stopped=True)
     assert not (folder / "output" / "all_best.pth").exists()
-    onehead(*student, "--resume", folder=folder)
+    onehead([*student, "--resume"], folder=folder)
     assert_same_run(trained / "output", folder / "output", "all")
 
 
 def test_labels_are_drawn_beside_their_images(onehead, folder, tmp_path):
     (tmp_path / "four.yaml").write_text(f"data: {{tasks: [depth], root: {folder / 'data'}}}\noutput: {tmp_path}\n")
-    onehead("prepare-data", "--preview", "--data", tmp_path / "four.yaml", "--quiet", folder=tmp_path)
+    onehead(["prepare-data", "--preview", "--data", tmp_path / "four.yaml", "--quiet"], folder=tmp_path)
     sheet = np.asarray(Image.open(tmp_path / "preview" / "depth.png").convert("L"), dtype=float)
     left, top, width, height = placed((120, 40))
     cell = sheet[MARGIN + top :, MARGIN + left :][:height, :width]
@@ -171,7 +188,8 @@ def test_a_network_for_a_task_that_is_not_installed_is_one_line(trained):
 def test_weights_are_chosen_by_the_smaller_error(onehead, folder):
     where = ["--output", "longer", "--set", "teacher.ema_decay=0", "--set", "teacher.lr=0.02"]
     train = ["train-teacher", "--task", "depth", *FOUR, *SMALL, *where, "--epochs", "6", "--json", "--quiet"]
-    best = json.loads(onehead(*train, folder=folder))["networks"]["depth"]
+    [shown] = onehead(train, folder=folder)
+    best = json.loads(shown)["networks"]["depth"]
     lines = [json.loads(line) for line in (folder / "longer" / "depth.jsonl").read_text().splitlines()]
     scores = [line["scores"]["rmse"] for line in lines if line["kind"] == "epoch"]
     assert best["val"]["rmse"] == min(scores) and best["epoch"] == 1 + scores.index(min(scores))
