@@ -68,6 +68,20 @@ class Listing(ABC):
     def without(self, skip: Collection[Path]) -> Self:
         """The same without some images and their labels."""
 
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """The same with its labels numbered as in `classes`, which has all of its names and perhaps more; unchanged
+        where the numbers are in the files."""
+        return self
+
+    def home(self, index: int) -> Path:
+        """The folder that an image's name is relative to."""
+        return self.images[index].parent
+
+    def doubts(self, facts: Callable[[Path], Facts]) -> Iterator[Fault]:
+        """What can be used and is hardly meant: labels of a whole split that say nothing. `--check` fails at it, a
+        training warns."""
+        yield from ()
+
     def label_file(self, index: int) -> Path | None:
         """The file that holds an image's label, where each image has one of its own."""
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from onehead_cli.config.sections import Config
@@ -10,10 +10,14 @@ from onehead_cli.data.format import Listing, get_format
 
 
 class Listings:
-    """The splits that a config names, listed when they are first asked for."""
+    """The splits that a config names, listed when they are first asked for.
 
-    def __init__(self, config: Config) -> None:
+    classes: names by task, in the order that labels are numbered in. For a task without, those of its first split.
+    """
+
+    def __init__(self, config: Config, *, classes: Mapping[str, Sequence[str]] | None = None) -> None:
         self.config = config
+        self._wanted = {task: list(names) for task, names in (classes or {}).items()}
         self._found: dict[tuple[str, str], Listing] = {}
         self._classes: dict[tuple[str, str], list[str]] = {}
         self._skipped: Collection[Path] = ()
@@ -27,6 +31,10 @@ class Listings:
         key = (task, split)
         if key not in self._found:
             listing = get_format(task).list(self.config, split)
+            wanted = self._wanted.setdefault(task, listing.classes)
+            # Files may number the same classes differently; only their names are the same in all splits.
+            if listing.classes != wanted and set(listing.classes) <= set(wanted):
+                listing = listing.with_classes(wanted)
             self._found[key] = listing.without(self._skipped) if self._skipped else listing
         return self._found[key]
 

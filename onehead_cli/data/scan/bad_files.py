@@ -76,6 +76,10 @@ def _scan_what_can_be_listed(
             unusable.append(Problem(task, split, "unusable_split", str(error)))
     scan = scan_data(found, cache=folder / CACHE_FILE, deep=deep, reporter=reporter)
     scan.problems[:0] = unusable
+    # A test split may well be without labels.
+    learned = (config.data.train_split, config.data.val_split)
+    scan.problems += [doubt for doubt in scan.doubts if doubt.split in learned]
+    scan.doubts = [doubt for doubt in scan.doubts if doubt.split not in learned]
     return scan
 
 
@@ -102,6 +106,8 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
     if scan.bad:
         where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
         reporter.warn(f"{len(scan.bad)} of {total} images left out{where}")
+    for doubt in scan.doubts:
+        reporter.warn(str(doubt))
     for note in scan.notes:
         reporter.note(note)
     reporter.note(f"scan: {how_many(total, 'image')}, {how}{scan.seconds:.1f} s")

@@ -55,10 +55,12 @@ class Scan:
 
     images: listed, by task and split. headers_only: nothing was decoded but what looked wrong.
     warnings: boxes that were dropped or clipped. notes: classes without an example.
+    doubts: what can be used and is hardly meant; see `Listing.doubts`.
     """
 
     images: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[Problem] = field(default_factory=list)
+    doubts: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     headers_only: bool = False
@@ -103,6 +105,7 @@ def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = Fal
         kept = listing.without(scan.bad) if scan.bad else listing
         scan.warnings += kept.warnings
         scan.notes += _absent_classes(part, kept, files)
+        scan.doubts += [Problem(*part, *found) for found in _doubts(kept, files)]
     scan.seconds = time.perf_counter() - began
     return scan
 
@@ -194,6 +197,11 @@ def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]
         size = None if facts.kind else (facts.width, facts.height)
         for fault in listing.faults(index, size, files.facts.__getitem__):
             yield Problem(*part, fault.kind, fault.reason, fault.path, image)
+
+
+def _doubts(listing: Listing, files: _Files) -> Iterator[tuple[str, str, Path]]:
+    for fault in listing.doubts(files.facts.__getitem__):
+        yield fault.kind, fault.reason, fault.path
 
 
 def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:
