@@ -158,7 +158,7 @@ def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
         pictures.append(
             TrueBoxes(
                 boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-                labels=np.array([split.category_ids.index(a["category_id"]) for a in found], dtype=np.int64),
+                labels=np.array([split.listing.labels[a["category_id"]] for a in found], dtype=np.int64),
                 crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], dtype=np.bool_),
                 areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in found], dtype=np.float64),
             )

@@ -58,4 +58,4 @@ def measure(
     if task == "seg":
         return SegmentationResult(np.stack(matrices), first.classes)
     boxed = [split for split in splits if isinstance(split, DetectionSplit)]
-    return DetectionResult(pooled_ground_truth(boxed), detections, boxed[0].category_ids, first.classes)
+    return DetectionResult(pooled_ground_truth(boxed), detections, range(len(first.classes)), first.classes)

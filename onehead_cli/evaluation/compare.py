@@ -82,7 +82,7 @@ def compare(
     from_first(lambda: make_writable_folder(config.output))
     is_student = len(known) > 1
     baselines = from_first(lambda: load_teachers(config)) if is_student else {known[0]: checkpoint}
-    listings = Listings(config)
+    listings = Listings(config, classes={task: checkpoint.architecture.classes[task] for task in wanted})
     scan = from_first(lambda: scan_for_run(listings, wanted, splits, reporter))
     listings.leave_out(scan.bad)
     reader = _Reader(config, splits, listings, reporter)

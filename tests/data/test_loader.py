@@ -44,7 +44,7 @@ def box(number, bbox, category=1, **more):
 def test_detection_targets_in_the_input(tmp_path):
     root = write_coco(tmp_path, [box(1, [8, 4, 16, 8], 3), box(2, [0, 0, 64, 32], iscrowd=1)])
     data = load("det", root)
-    assert data.classes == ["ant", "cat"] and data.category_ids == [1, 3]
+    assert data.classes == ["ant", "cat"] and data.listing.labels == {1: 0, 3: 1}
     target = data.batch([0]).target
     # 64 x 32 stretched to 64 x 64: y doubles.
     assert target.boxes[0].tolist() == [[8, 8, 24, 24], [0, 0, 64, 64]]

@@ -105,7 +105,8 @@ def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = Fal
         kept = listing.without(scan.bad) if scan.bad else listing
         scan.warnings += kept.warnings
         scan.notes += _absent_classes(part, kept, files)
-        scan.doubts += [Problem(*part, *found) for found in _doubts(kept, files)]
+        for doubt in kept.doubts(files.facts.__getitem__) if kept.images else ():
+            scan.doubts.append(Problem(*part, doubt.kind, doubt.reason, doubt.path))
     scan.seconds = time.perf_counter() - began
     return scan
 
@@ -197,11 +198,6 @@ def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]
         size = None if facts.kind else (facts.width, facts.height)
         for fault in listing.faults(index, size, files.facts.__getitem__):
             yield Problem(*part, fault.kind, fault.reason, fault.path, image)
-
-
-def _doubts(listing: Listing, files: _Files) -> Iterator[tuple[str, str, Path]]:
-    for fault in listing.doubts(files.facts.__getitem__):
-        yield fault.kind, fault.reason, fault.path
 
 
 def _other_classes(listings: Mapping[Part, Listing]) -> Iterator[Problem]:

@@ -121,7 +121,7 @@ class DetectionReader(Reader):
         truth, first = pooled_ground_truth(sources), sources[0]
         count = len(observations[0].found)
         return [
-            DetectionResult(truth, [one.found[which] for one in observations], first.category_ids, first.classes)
+            DetectionResult(truth, [one.found[which] for one in observations], range(len(first.classes)), first.classes)
             for which in range(count)
         ]
 

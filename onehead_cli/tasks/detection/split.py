@@ -18,7 +18,7 @@ from onehead_cli.tasks.detection.target import DetectionTarget
 
 
 class DetectionSplit(Split):
-    """listing: with the cleaned annotations. category_ids: the category of each label."""
+    """listing: with the cleaned annotations."""
 
     task = "det"
 
@@ -28,7 +28,6 @@ class DetectionSplit(Split):
             raise DataError(f"{min(listing.outside)}: file_name leaves the folder of the images")
         super().__init__(listing, *args, **options)
         self.listing = listing
-        self.category_ids = [int(c["id"]) for c in listing.categories]
 
     def target(self, indices: Sequence[int]) -> DetectionTarget:
         """The true boxes of the images, in pixels of the input."""
@@ -38,7 +37,7 @@ class DetectionSplit(Split):
             found = self.listing.by_image[self.listing.entries[index]["id"]]
             xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
             corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-            labels = np.array([self.category_ids.index(a["category_id"]) for a in found], dtype=np.int64)
+            labels = np.array([self.listing.labels[a["category_id"]] for a in found], dtype=np.int64)
             crowd = np.array([bool(a["iscrowd"]) for a in found], dtype=np.bool_)
             images.append((self.fit(index).to_input(corners), labels, crowd))
         return DetectionTarget.padded(images)
@@ -58,13 +57,22 @@ def box_sizes(listing: CocoListing, data: DataConfig) -> NDArray[np.float64]:
 
 
 def pooled_ground_truth(splits: Sequence[DetectionSplit]) -> dict[str, Any]:
-    """The cleaned annotations of several splits as one, numbered anew: ids of different files may be the same."""
+    """The cleaned annotations of several splits as one, numbered anew: different files may have the same ids for other
+    images and other ids for the same classes. A category's id is the class index."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for split in splits:
         number = {entry["id"]: len(images) + place for place, entry in enumerate(split.listing.entries, 1)}
         images += [{**entry, "id": number[entry["id"]]} for entry in split.listing.entries]
         for annotation in split.listing.annotations:
-            new = {"id": len(annotations) + 1, "image_id": number[annotation["image_id"]]}
+            new = {
+                "id": len(annotations) + 1,
+                "image_id": number[annotation["image_id"]],
+                "category_id": split.listing.labels[annotation["category_id"]],
+            }
             annotations.append({**annotation, **new})
-    return {"images": images, "annotations": annotations, "categories": splits[0].listing.categories}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": label} for label in range(len(splits[0].classes))],
+    }

@@ -181,11 +181,10 @@ class Detection(Task):
 
     def show_label(self, split: Split, index: int) -> Label:
         assert isinstance(split, DetectionSplit)
-        names = dict(zip(split.category_ids, split.classes, strict=True))
         boxes = []
         for annotation in split.listing.by_image[split.listing.entries[index]["id"]]:
             x, y, width, height = annotation["bbox"]
-            name = names[annotation["category_id"]]
+            name = split.classes[split.listing.labels[annotation["category_id"]]]
             boxes.append(((x, y, x + width, y + height), name, bool(annotation["iscrowd"])))
         return Label(boxes=boxes)
 

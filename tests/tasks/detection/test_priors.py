@@ -78,7 +78,7 @@ def coco(*images):
         for i, image in enumerate(images)
         for *box, crowd in image[2]
     ]
-    return CocoListing(["a"], [], Path("a.json"), entries, annotations, categories=[])
+    return CocoListing(["a"], [], Path("a.json"), Path(), entries, annotations, categories=[])
 
 
 @pytest.mark.parametrize(("fit", "height"), [("resize", 0.5), ("letterbox", 0.25)])
