@@ -21,7 +21,7 @@ CLASSES_FILE = "classes.yaml"
 MANIFEST_FILE = "manifest.json"
 
 #: Compared in lower case.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"})
 
 #: The name at position i belongs to mask value i.
 VOC_CLASSES = (
