@@ -35,7 +35,8 @@ class StepInfo:
 class EpochInfo:
     """What one epoch ended with.
 
-    scores: on val, of the averaged (EMA) weights; empty, and criterion None, after an epoch that was not evaluated.
+    scores: on val, of the averaged (EMA) weights; empty after an epoch that was not evaluated.
+    criterion: None after an epoch that was not evaluated, and where val has nothing labelled.
     best: whether the criterion, or the mean of the last ones (`best_mean`), is the largest so far.
     diagnostics: see `Validation.diagnostics`.
     """

@@ -6,9 +6,10 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from torch import Tensor
 
 from onehead_cli.checkpoint.half_precision import SUFFIX, read_half_precision, to_half_precision
@@ -16,9 +17,11 @@ from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import add_checksum, has_valid_checksum
+from onehead_cli.files.json_files import is_one_line
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import Reader, Reading, all_tasks, get_task
+from onehead_cli.wording import how_many
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
@@ -64,18 +67,31 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights are not those of the architecture.
         """
-        model = build_model(self.architecture)
         try:
-            model.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"weights of '{self.name}' do not fit its architecture: {error}") from None
+            model = build_model(self.architecture)
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise CheckpointError(f"'{self.name}': no network can be built for its architecture ({error})") from None
+        wanted = {name: value.shape for name, value in model.state_dict().items()}
+        found = {name: value.shape for name, value in self.weights.items()}
+        if others := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+            raise CheckpointError(
+                f"{how_many(len(others), 'weight')} of '{self.name}' do not fit its architecture, {others[0]!a} first"
+            )
+        model.load_state_dict(self.weights)
         return model.eval()
 
     def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
-        """What reads the network's map of a task; see `Task.reader`."""
+        """What reads the network's map of a task; see `Task.reader`.
+
+        Raises:
+            CheckpointError: what is stored of the reading cannot be used.
+        """
         found = get_task(task)
-        values = found.changed_reading(self.reading, config)
-        return found.reader(Reading(self.architecture, values, self.thresholds, config, score_threshold))
+        try:
+            values = found.changed_reading(self.reading, config)
+            return found.reader(Reading(self.architecture, values, self.thresholds, config, score_threshold))
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            raise CheckpointError(f"'{self.name}': how {task} is read cannot be used ({error!a})") from None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
@@ -159,8 +175,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return _parse(document)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: incomplete checkpoint ({error})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: not a whole checkpoint ({where!a}: {first['msg']})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint ({error!a})") from None
 
 
 def _read(path: Path) -> object:
@@ -181,16 +201,65 @@ def _read(path: Path) -> object:
             ) from None
 
 
+def _one_line(text: str) -> str:
+    if not is_one_line(text):
+        raise ValueError("holds a control character or half a character")
+    return text
+
+
+_Name = Annotated[str, AfterValidator(_one_line)]
+
+
+class _Part(BaseModel):
+    """Of a stored document; a value of another type is refused and not converted."""
+
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+class _StoredArchitecture(_Part):
+    model_config = ConfigDict(extra="allow")
+
+    backbone: _Name
+    classes: dict[_Name, Annotated[list[_Name], Field(min_length=1)]]
+    tasks: Annotated[list[_Name], Field(min_length=1)]
+    skip: bool = False
+
+
+class _StoredPreprocess(_Part):
+    mean: Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=3, max_length=3)]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    image_size: Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+    fit: Literal["resize", "letterbox"]
+
+
+class _Stored(_Part):
+    """A document as `_document` writes it."""
+
+    name: _Name
+    architecture: _StoredArchitecture
+    weights: dict[str, Tensor]
+    preprocess: _StoredPreprocess
+    thresholds: dict[str, Any]
+    scores: dict[str, float | None]
+    config: dict[str, Any]
+    epoch: Annotated[int, Field(ge=0)]
+    seed: int
+    training: dict[str, Any]
+    data: dict[str, Any] = {}
+    reading: dict[str, Any] = {}
+    origin: dict[str, str | None] = {}
+
+
 def _parse(document: Mapping[str, Any]) -> Checkpoint:
-    is_old = document["format"] == 2
-    fields = ("name", "weights", "preprocess", "scores", "config", "epoch", "seed", "training")
+    stored, is_old = _Stored.model_validate(document), document["format"] == 2
+    if not is_old and not {"reading", "origin"} <= stored.model_fields_set:
+        raise ValueError("format 3 without reading and origin")
+    fields = {key: getattr(stored, key) for key in _Stored.model_fields if key not in ("architecture", "preprocess")}
     return Checkpoint(
         architecture=_architecture(document["architecture"], is_old=is_old),
-        thresholds=dict(document["thresholds"]),
-        data=document.get("data", {}),
-        reading={} if is_old else dict(document["reading"]),
-        origin={} if is_old else dict(document["origin"]),
-        **{key: document[key] for key in fields},
+        preprocess=stored.preprocess.model_dump(),
+        **fields,
     )
 
 

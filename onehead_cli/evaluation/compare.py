@@ -32,6 +32,9 @@ from onehead_cli.runtime.memory import keep_freed_memory
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
 
+#: Of a drop, in the document.
+_DROP_KEYS = ("diff", "low", "high", "within_limit", "verdict", "reason")
+
 
 @dataclass(frozen=True)
 class EvaluateResult:
@@ -117,6 +120,8 @@ def compare(
             reader.warn(str(error))
         else:
             drops.append(drop)
+            if drop.reason is not None:
+                reader.warn(f"{task}: {drop.reason}, so the verdict is {drop.verdict}")
     document = {
         "command": "evaluate",
         "checkpoint": str(checkpoint_path),
@@ -244,6 +249,6 @@ def _drop(drops: Sequence[Drop], task: str) -> dict[str, Any]:
     """The task's drop; nulls where there was nothing to compare."""
     for drop in drops:
         if drop.task == task:
-            names = ("diff", "low", "high", "within_limit", "verdict")
+            names = _DROP_KEYS
             return {name: getattr(drop, name) for name in names}
-    return dict.fromkeys(("diff", "low", "high", "within_limit", "verdict"))
+    return dict.fromkeys(_DROP_KEYS)

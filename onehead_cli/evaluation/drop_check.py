@@ -34,6 +34,7 @@ class Drop:
     diff: unified - baseline; low, high: its 95 % interval. Where less is better, a drop is a rise.
     within_limit: the drop itself is under the limit, whatever the interval says.
     verdict: PASS where the whole interval is above the limit, FAIL where all of it is below.
+    reason: why nothing can be concluded, where the interval does not show it.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Drop:
     high: float
     within_limit: bool
     verdict: Verdict
+    reason: str | None = None
 
 
 def check_drop(
@@ -55,7 +57,8 @@ def check_drop(
     """Judge the drop of a task's main score with a paired percentile bootstrap.
 
     Images are drawn with replacement, the same ones for both networks (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, section 13.3). A resample in which nothing can be scored is left out.
+    Bootstrap, 1993, section 13.3). A resample in which nothing can be scored is left out. Where both scores are the
+    worst there are, nothing was lost because there was nothing to lose: INCONCLUSIVE.
 
     Args:
         baseline: the single-task network's result.
@@ -89,7 +92,10 @@ def check_drop(
     # Gains: the worst and the best of the interval, in the direction in which more is better.
     worst, best = sorted((metric.sign * low, metric.sign * high))
     verdict: Verdict = "INCONCLUSIVE"
-    if worst > floor + _ROUNDING:
+    reason = None
+    if metric.higher_is_better and before == after == 0:
+        reason = f"{metric.label} is 0 for both networks: there was nothing to lose"
+    elif worst > floor + _ROUNDING:
         verdict = "PASS"
     elif best < floor - _ROUNDING:
         verdict = "FAIL"
@@ -105,6 +111,7 @@ def check_drop(
         high=high,
         within_limit=metric.sign * diff > floor + _ROUNDING,
         verdict=verdict,
+        reason=reason,
     )
 
 

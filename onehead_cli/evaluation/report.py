@@ -99,7 +99,8 @@ def drop_table(drops: Sequence[Drop]) -> str:
         f"Diff. = unified - baseline; the limit is {limit}, {of_what}. The interval is a paired bootstrap over the "
         "images: PASS where all of it loses less than the limit, FAIL where all of it loses more, else INCONCLUSIVE."
     )
-    return _markdown_table(header, body, left={0, 1, 5, 7}) + f"\n{note}\n"
+    reasons = [f"{get_task(drop.task).title}: {drop.reason}." for drop in drops if drop.reason is not None]
+    return _markdown_table(header, body, left={0, 1, 5, 7}) + "".join(f"\n{line}\n" for line in [note, *reasons])
 
 
 def _skipped_note(skipped: Mapping[str, Mapping[str, int]]) -> str:

@@ -16,14 +16,17 @@ from onehead_cli.tasks.task import Reading, all_tasks, get_task
 
 @dataclass(frozen=True)
 class Validation:
-    """scores: by metric. criterion: the larger the better. thresholds: the best for these weights.
+    """scores: by metric. thresholds: the best for these weights.
 
+    criterion: the larger the better; None where no score could be measured.
+    unmeasured: tasks of which val has nothing labelled, so that they have no part in the criterion.
     diagnostics: what shows whether a task is taught well, by name; it decides nothing.
     """
 
     scores: dict[str, float | None]
-    criterion: float
+    criterion: float | None
     thresholds: dict[str, Any]
+    unmeasured: tuple[str, ...] = ()
     diagnostics: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -45,7 +48,7 @@ def validate(
     """Measure a network on val and choose its thresholds.
 
     The criterion is the smallest gain, over the tasks, on the teacher's score; without a teacher for each of them, the
-    mean score. A score of which less is better counts with the other sign.
+    mean score. A score of which less is better counts with the other sign; one that cannot be measured does not count.
 
     Args:
         splits: val of each task.
@@ -65,9 +68,12 @@ def validate(
         diagnostics |= choice.diagnostics
         scores |= choice.result.scores()
     metrics = {name: get_task(name).metric for name in splits}
-    main = {name: metric.sign * metric.known(scores[metric.key]) for name, metric in metrics.items()}
-    if teacher_scores and all(name in teacher_scores for name in splits):
-        criterion = min(main[name] - metric.sign * teacher_scores[name] for name, metric in metrics.items())
-    else:
+    measured = {name: value for name, metric in metrics.items() if (value := scores[metric.key]) is not None}
+    main = {name: metrics[name].sign * value for name, value in measured.items()}
+    criterion = None
+    if main and teacher_scores and all(name in teacher_scores for name in main):
+        criterion = min(value - metrics[name].sign * teacher_scores[name] for name, value in main.items())
+    elif main:
         criterion = sum(main.values()) / len(main)
-    return Validation(scores, criterion, chosen, diagnostics)
+    unmeasured = tuple(name for name in splits if name not in main)
+    return Validation(scores, criterion, chosen, unmeasured, diagnostics)

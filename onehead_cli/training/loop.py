@@ -33,7 +33,8 @@ class LoopState:
     """Where a run is.
 
     step: optimizer steps done. best: the best mean criterion so far. recent: the last criteria, `best_mean` of them at
-    most, which that is the mean of. since_best: evaluations since then. warned: tasks whose weight was warned about.
+    most, which that is the mean of. since_best: evaluations since then. warned: tasks whose weight was warned about,
+    and "val " with the tasks that could not be measured.
     """
 
     step: int = 0
@@ -83,7 +84,7 @@ class TrainingLoop:
             validation, best = None, False
             if info.epoch % self.schedule.eval_every == 0 or info.epoch == self.schedule.epochs:
                 validation = self.validation = self.validate(self.average.model)
-                best = self._take_in(validation.criterion)
+                best = validation.criterion is not None and self._take_in(validation.criterion)
             below = {name for name, w in info.weights.items() if w < self.weights_floor} - set(self.state.warned)
             self.state.warned += sorted(below)
             yield EpochInfo(
@@ -98,7 +99,8 @@ class TrainingLoop:
                     f"weight of task {name} is {info.weights[name]:.3f}, below {self.weights_floor}: "
                     "this task is hardly learned any more"
                     for name in sorted(below)
-                ],
+                ]
+                + (self._unmeasured(validation) if validation else []),
                 diagnostics=validation.diagnostics if validation else {},
             )
             epoch_began = time.perf_counter()
@@ -112,6 +114,16 @@ class TrainingLoop:
         state.best = max(mean, state.best)
         state.since_best = 0 if best else state.since_best + 1
         return best
+
+    def _unmeasured(self, validation: Validation) -> list[str]:
+        """A warning at the first evaluation that could not measure something."""
+        tasks = ", ".join(validation.unmeasured)
+        if not tasks or (subject := f"val {tasks}") in self.state.warned:
+            return []
+        self.state.warned.append(subject)
+        if validation.criterion is None:
+            return [f"val has nothing labelled for {tasks}, so no epoch is the best: the last one's weights are kept"]
+        return [f"val has nothing labelled for {tasks}, which has no part in which epoch is the best"]
 
     def finished(self) -> bool:
         """Whether all steps are done, or `patience` evaluations brought no new best."""

@@ -211,5 +211,5 @@ def _epoch_line(name: str, info: EpochInfo) -> str:
         return f"{name}: epoch {info.epoch}/{info.total_epochs}"
     keys = [get_task(task).metric.key for task in TASKS if get_task(task).metric.key in info.scores]
     shown = {key: info.scores[key] for key in keys}
-    scores = " ".join(f"{metric} {value:.4f}" for metric, value in shown.items() if value is not None)
+    scores = " ".join(f"{key} {value:.4f}" if value is not None else f"{key} –" for key, value in shown.items())
     return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}{' (best)' if info.best else ''}"

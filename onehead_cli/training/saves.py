@@ -36,9 +36,9 @@ class Saver:
 
     def is_kept(self, info: EpochInfo) -> bool:
         """Whether `{name}_best` is to hold the weights of this epoch: the best so far, or with `keep: last` the latest
-        that were evaluated, so that a stopped run has some too."""
-        evaluated = info.criterion is not None
-        return evaluated if self.loop.schedule.keep == "last" else info.best
+        that were evaluated, so that a stopped run has some too; so too where val could measure nothing."""
+        keeps_latest = self.loop.schedule.keep == "last" or info.criterion is None
+        return bool(info.scores) if keeps_latest else info.best
 
     def save_best(self, thresholds: dict[str, Any], scores: dict[str, float | None], epoch: int) -> None:
         save_checkpoint(best_path(self.config.output, self.name), self._checkpoint(thresholds, scores, epoch, {}))

@@ -87,7 +87,7 @@ def test_one_task_leaves_the_others_null(tiny_data, trained, capsys):
     _, document = evaluate(capsys, tiny_data, trained, "--task", "seg", "--split", "val")
     assert document["unified"]["top1"] is None and document["unified"]["map"] is None
     assert document["unified"]["miou"] is not None
-    assert document["drop"]["cls"] == dict.fromkeys(("diff", "low", "high", "within_limit", "verdict"))
+    assert document["drop"]["cls"] == dict.fromkeys(("diff", "low", "high", "within_limit", "verdict", "reason"))
     assert document["drop"]["seg"]["verdict"]
 
 
@@ -116,9 +116,13 @@ def test_a_network_against_itself_loses_nothing(tiny_data, trained, tmp_path, ca
         shutil.copy(trained / "all_best.pth", tmp_path / f"{task}_best.pth")
     shutil.copy(trained / "all_best.pth", tmp_path)
     code, document = evaluate(capsys, tiny_data, tmp_path, "--strict")
-    assert code == 0 and document["baseline"] == document["unified"]
-    for drop in document["drop"].values():
-        assert drop == {"diff": 0, "low": 0, "high": 0, "within_limit": True, "verdict": "PASS"}
+    # The tiny network finds no box, so that of them nothing can be lost.
+    assert code == 11 and document["baseline"] == document["unified"] and document["unified"]["map"] == 0
+    same = {"diff": 0, "low": 0, "high": 0, "within_limit": True, "verdict": "PASS", "reason": None}
+    assert document["drop"]["cls"] == document["drop"]["seg"] == same
+    reason = "mAP is 0 for both networks: there was nothing to lose"
+    assert document["drop"]["det"] == {**same, "verdict": "INCONCLUSIVE", "reason": reason}
+    assert f"det: {reason}, so the verdict is INCONCLUSIVE" in document["warnings"]
 
 
 def test_a_blind_student_fails_and_strict_says_so(tiny_data, trained, tmp_path, capsys):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onehead_cli.errors import DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop, exit_code
+from onehead_cli.evaluation.report import drop_table
 from onehead_cli.tasks.classification import ClassificationResult
 from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import Detections
@@ -56,6 +57,21 @@ def test_identical_networks_pass_with_an_interval_of_nothing() -> None:
     for result in results:
         drop = check_drop(result, result, seed=0)
         assert (drop.diff, drop.low, drop.high, drop.verdict, drop.within_limit) == (0, 0, 0, "PASS", True)
+
+
+def test_fault_89_nothing_against_nothing() -> None:
+    """Where both networks score 0, nothing was lost because there was nothing to lose: INCONCLUSIVE, with that as the
+    reason in the report."""
+    nothing = _share(0, 20)
+    drop = check_drop(nothing, nothing, seed=0)
+    assert (drop.diff, drop.low, drop.high, drop.verdict) == (0, 0, 0, "INCONCLUSIVE")
+    assert drop.reason == "Top-1 is 0 for both networks: there was nothing to lose"
+    assert f"Classification: {drop.reason}." in drop_table([drop])
+    assert exit_code([drop], complete=True, strict=True) == 11
+    # One that is right once has something to lose, and one that gained from nothing lost nothing.
+    assert check_drop(_share(1, 20), _share(1, 20), seed=0).verdict == "PASS"
+    gained = check_drop(nothing, _share(10, 20), seed=0)
+    assert gained.verdict == "PASS" and gained.reason is None
 
 
 def test_interval_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -86,3 +87,39 @@ def test_a_stopped_run_keeps_what_one_never_stopped_keeps(command, settings, tmp
         assert len(read(tmp_path / "stopped/cls_last.pth")["training"]["recent"]) == 2
     assert run([*command, "--output", str(tmp_path / "stopped"), "--resume"]) == 0
     assert_same_run(tmp_path / "straight", tmp_path / "stopped", "cls")
+
+
+def without_labels(tiny_data, root, split="val"):
+    """A copy of the tiny data; of a split's boxes nothing is left."""
+    shutil.copytree(tiny_data, root)
+    path = root / "mini_coco_det" / "annotations" / f"instances_{split}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    return root
+
+
+@pytest.mark.parametrize("settings", [[], ["--set", "teacher.best_mean=2", "--set", "teacher.patience=1"]])
+def test_fault_88_val_without_a_label(tiny_data, tmp_path, capsys, settings):
+    """Where val has nothing labelled, no score is taken for 0: the last weights are kept, patience does not end the
+    run, and a warning says so, also with --quiet."""
+    data = without_labels(tiny_data, tmp_path / "data")
+    where = ["--data", str(data), "--output", str(tmp_path), "--epochs", "3", *SMALL, *settings]
+    assert run(["train-teacher", "--task", "det", *where]) == 0
+    best, last = load_checkpoint(tmp_path / "det_best.pth"), load_checkpoint(tmp_path / "det_last.pth")
+    assert best.epoch == last.epoch == 3 and best.scores == {"map": None, "map50": None}
+    assert all(torch.equal(best.weights[key], value) for key, value in last.weights.items())
+    warning = "warning: val has nothing labelled for det, so no epoch is the best: the last one's weights are kept"
+    assert capsys.readouterr().err.count(warning) == 1
+    records = [record for record in lines(tmp_path / "det.jsonl") if record["kind"] == "epoch"]
+    assert [record["criterion"] for record in records] == [None] * 3 and not any(r["best"] for r in records)
+
+
+def test_a_task_that_val_cannot_measure_has_no_part_in_the_choice(tiny_data, tmp_path, capsys):
+    """The student's best epoch is that of the other tasks' mean; their scores are in its log."""
+    data = without_labels(tiny_data, tmp_path / "data")
+    where = ["--data", str(data), "--output", str(tmp_path), "--epochs", "3", *SMALL]
+    assert run(["train-unified", "--lambda-distill", "0", *where]) == 0
+    assert "val has nothing labelled for det, which has no part in which epoch is the best" in capsys.readouterr().err
+    records = [record for record in lines(tmp_path / "all.jsonl") if record["kind"] == "epoch"]
+    means = [(record["scores"]["top1"] + record["scores"]["miou"]) / 2 for record in records]
+    assert [record["criterion"] for record in records] == pytest.approx(means)
+    assert load_checkpoint(tmp_path / "all_best.pth").epoch == 1 + means.index(max(means))
