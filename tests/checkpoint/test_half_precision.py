@@ -145,7 +145,10 @@ def _with_header(metadata):
             to_half_precision({"format": 1, "weights": {}}),
             "not a checkpoint of this version of onehead (format 2 or 3)",
         ),
-        (to_half_precision({"format": 2, "weights": {}, "name": "all"}), "not a whole checkpoint ('architecture': Field required)"),
+        (
+            to_half_precision({"format": 2, "weights": {}, "name": "all"}),
+            "not a whole checkpoint ('architecture': Field required)",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_one_line(content, words, tmp_path, monkeypatch, capsys):
