@@ -116,6 +116,7 @@ def with_checksum(content: bytes) -> bytes:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_any_pth_is_read_or_refused_in_one_line(tmp_path, soak, record_property):
     raw = (FILES / "format2.pth").read_bytes()
     document = torch.load(io.BytesIO(raw), weights_only=True)
@@ -156,6 +157,7 @@ def with_own_checksum(content: bytes) -> bytes:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_any_safetensors_is_read_or_refused_in_one_line(tmp_path, soak, record_property):
     raw = (FILES / "format3.safetensors").read_bytes()
     assert with_own_checksum(raw) == raw
