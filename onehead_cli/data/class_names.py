@@ -88,4 +88,5 @@ def _text(node: yaml.Node, where: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
         kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
         raise DataError(f"{where} is a {kind}, not a name")
-    return str(node.value)
+    # JSON writes an emoji as two halves, which YAML leaves apart.
+    return str(node.value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

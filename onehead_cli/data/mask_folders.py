@@ -218,17 +218,16 @@ def doubtful_labels(pixels: Mapping[int, int], classes: Sequence[str], ignore_in
     meant = ""
     if void and absent:
         meant = (
-            f"{void / every:.1%} of the pixels are {ignore_index}, which data.ignore_index leaves out: where that "
+            f"; {void / every:.1%} of the pixels are {ignore_index}, which data.ignore_index leaves out: where that "
             f"stands for {classes[absent[0]]}, write {absent[0]} instead, or set data.ignore_index"
         )
     if every and not found:
-        return "no_labels", f"no pixel has a class; {meant}"
+        return "no_labels", f"no pixel has a class{meant}"
     if len(found) == 1:
         [only] = found
-        more = f"; {meant}" if meant else ""
-        return "one_label", f"every pixel with a class is {classes[only]}, so there is nothing to learn{more}"
+        return "one_label", f"every pixel with a class is {classes[only]}, so there is nothing to learn{meant}"
     if meant and void > _COMMON * every:
-        return "absent_label", f"no pixel is {classes[absent[0]]}; {meant}"
+        return "absent_label", f"no pixel is {classes[absent[0]]}{meant}"
     return None
 
 
