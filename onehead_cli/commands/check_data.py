@@ -40,6 +40,8 @@ def _document(path: Path, scan: Scan) -> dict[str, Any]:
         "pictures": scan.images,
         "headers_only": scan.headers_only,
         "bad": scan.bad_counts(),
+        "passed_over": scan.passed_over,
+        "turned": scan.turned,
         "problems": [
             {
                 "task": problem.task,

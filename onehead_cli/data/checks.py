@@ -5,7 +5,10 @@ Each function returns what is wrong, or None. Sizes are (width, height) in pixel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+#: Pillow's modes of a PNG of class indices.
+MASK_MODES = ("P", "L", "1")
 
 
 def wrong_image_size(found: Sequence[int], annotated: Sequence[int]) -> str | None:
@@ -25,17 +28,18 @@ def wrong_mask_size(found: Sequence[int], image: Sequence[int]) -> str | None:
     return f"{found[0]} x {found[1]} pixels, but its image has {image[0]} x {image[1]}"
 
 
-def wrong_mode(mode: str) -> str | None:
-    """Pillow's mode of a mask."""
-    if mode in ("P", "L"):
+def wrong_mask(format_: str, mode: str) -> str | None:
+    """A mask's format and mode, as Pillow names them: what is read must be what was saved."""
+    if format_ == "PNG" and mode in MASK_MODES:
         return None
-    return (
-        f"a mask must be a palette or 8-bit grey PNG of class indices, not {mode}; "
-        "where it has a colour per class, save the index of the class instead"
-    )
+    wanted = "a mask must be a palette or 8-bit grey PNG of class indices"
+    if format_ != "PNG":
+        smears = "; a JPEG smears them" if format_ in ("JPEG", "MPO") else ""
+        return f"{wanted}, and this is a {format_}, whatever its name says{smears}"
+    return f"{wanted}, not {mode}; where it has a colour per class, save the index of the class instead"
 
 
-def unknown_label(labels: Sequence[int], num_classes: int, ignore_index: int) -> str | None:
+def unknown_label(labels: Iterable[int], num_classes: int, ignore_index: int) -> str | None:
     """The values of a mask's pixels; one above the last class must be the ignore index."""
     above = [label for label in labels if label >= num_classes and label != ignore_index]
     if not above:

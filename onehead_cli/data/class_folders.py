@@ -1,18 +1,24 @@
-"""Class folders: {root}/{split}/{class}/image. The classes are the folders' names, sorted."""
+"""Class folders: {root}/{split}/{class}/image. The classes are the folders' names, sorted.
+
+A name may hold any bytes; those that cannot stand in a line of text are escaped in the class's name.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onehead_cli.config.sections import Config
+from onehead_cli.data.folders import PassedOver, class_folders_in, images_in, total
 from onehead_cli.data.format import Contents, Format, Listing, missing, of_split
-from onehead_cli.data.images import images_in
 from onehead_cli.data.layout import DATASET_FOLDERS
+from onehead_cli.data.passed_over import in_words
 from onehead_cli.errors import DataError
+from onehead_cli.files.json_files import is_one_line
 
 if TYPE_CHECKING:
     from onehead_cli.data.scan.probe import Facts
@@ -28,7 +34,12 @@ class ClassFoldersListing(Listing):
 
     def without(self, skip: Collection[Path]) -> ClassFoldersListing:
         kept = [(path, label) for path, label in zip(self.images, self.labels, strict=True) if path not in skip]
-        return ClassFoldersListing(self.classes, [path for path, _ in kept], [label for _, label in kept])
+        return replace(self, images=[path for path, _ in kept], labels=[label for _, label in kept])
+
+    def with_classes(self, classes: Sequence[str]) -> ClassFoldersListing:
+        numbers = {name: index for index, name in enumerate(classes)}
+        labels = [numbers[self.classes[label]] for label in self.labels]
+        return replace(self, classes=list(classes), labels=labels)
 
     def present(self, facts: Callable[[Path], Facts]) -> set[int]:
         return set(self.labels)
@@ -53,7 +64,7 @@ class ClassFolders(Format):
         return self.folder(config, split).is_dir()
 
     def classes(self, config: Config, split: str) -> list[str]:
-        return _names(self.folder(config, split))
+        return [_as_text(folder.name) for folder in _class_folders(self.folder(config, split))[0]]
 
     def list(self, config: Config, split: str) -> ClassFoldersListing:
         return list_class_folders(self.folder(config, split))
@@ -63,19 +74,37 @@ CLASS_FOLDERS = ClassFolders()
 
 
 def list_class_folders(folder: Path) -> ClassFoldersListing:
-    """Raises: DataError: the folder is missing or holds no class folder, or class folders are empty."""
-    classes = _names(folder)
-    found = [images_in(folder / name) for name in classes]
-    if empty := [str(folder / name) for name, images in zip(classes, found, strict=True) if not images]:
-        raise DataError(f"{', '.join(empty)}: class folder without an image")
-    kept = [(path, label) for label, images in enumerate(found) for path in images]
-    return ClassFoldersListing(classes, [path for path, _ in kept], [label for _, label in kept])
+    """A split; a folder without an image is a class without an example.
+
+    Raises:
+        DataError: the folder is missing, or there is no class folder or no image in it.
+    """
+    folders, beside = _class_folders(folder)
+    images, labels, passed = [], [], []
+    for label, place in enumerate(folders):
+        found, rest = images_in(place)
+        images += found
+        labels += [label] * len(found)
+        passed.append(rest)
+    passed.append(PassedOver(folder, beside, len(images)))
+    if not images:
+        counts = in_words(total(passed))
+        raise DataError(f"{folder}: no image in its class folders{f', only {counts}' if counts else ''}")
+    return ClassFoldersListing([_as_text(place.name) for place in folders], images, labels, passed_over=passed)
 
 
-def _names(folder: Path) -> list[str]:
+def _class_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """In the order of the labels, and what is passed over beside them."""
     if not folder.is_dir():
         raise DataError(missing(folder, "folder of class folders", _TASK))
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise DataError(f"{folder}: no class folders in it")
-    return classes
+    found, beside = class_folders_in(folder)
+    if not found:
+        counts = in_words(beside)
+        raise DataError(f"{folder}: no class folders in it{f', only {counts}' if counts else ''}")
+    return found, beside
+
+
+def _as_text(name: str) -> str:
+    """The name with control characters and bytes that are not UTF-8 as \\n and \\xe9."""
+    written = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode("ascii") for c in written)

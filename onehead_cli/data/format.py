@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from onehead_cli import registry
 from onehead_cli.config.sections import Config
+from onehead_cli.data.folders import PassedOver
+from onehead_cli.data.nearest import near_folder
 from onehead_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,10 +48,12 @@ class Listing(ABC):
 
     classes: names, in the order of the labels; a task without classes has none.
     images: their paths.
+    passed_over: what lies in the split's folders and is not used, by folder.
     """
 
     classes: list[str]
     images: list[Path]
+    passed_over: Sequence[PassedOver] = field(default=(), kw_only=True)
 
     #: What `Contents.amounts` counts, where it is more than images.
     unit: ClassVar[str | None] = None
@@ -61,8 +65,8 @@ class Listing(ABC):
 
     @property
     def warnings(self) -> list[str]:
-        """What of the labels was dropped or clipped, and how often."""
-        return []
+        """What of the labels was dropped or clipped, and how often; folders of which most is passed over."""
+        return [str(part) for part in self.passed_over if part.is_most]
 
     @abstractmethod
     def without(self, skip: Collection[Path]) -> Self:
@@ -174,7 +178,9 @@ def filled_in(path: Path, split: str) -> Path:
 
 def missing(path: Path, what: str, task: str) -> str:
     """What is said of a folder or file that is not there."""
-    return f"{path}: no such {what}; make it with `onehead prepare-data`, or leave {task} out of data.tasks"
+    near = near_folder(path)
+    hint = "" if near is None else f"; there is {near}"
+    return f"{path}: no such {what}{hint}; make it with `onehead prepare-data`, or leave {task} out of data.tasks"
 
 
 def describe_difference(task: str, what: str, found: Sequence[str], wanted: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from onehead_cli.data.checks import wrong_mode
+from onehead_cli.data.checks import wrong_mask
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.layout import IMAGE_SUFFIXES, voc_palette
+from onehead_cli.data.layout import voc_palette
 from onehead_cli.errors import DataError
 
 #: A value per pixel, [height, width].
@@ -32,6 +32,9 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns about damaged metadata in many lines; the pixels are what counts. Not catch_warnings where they are read:
 # it must not be entered in several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+#: By how a grey PNG of 1, 2 and 4 bits is stored.
+_GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 
 _ORIENTATION = 0x0112
 #: What turns an image upright, by EXIF orientation; 1 is upright.
@@ -59,12 +62,6 @@ class ImageError(DataError):
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images right in a folder, sorted; hidden files are passed over."""
-    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(found)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -97,6 +94,11 @@ def _turned(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Whether the EXIF orientation shows the image otherwise than its pixels lie."""
+    return _orientation(image) != 1
+
+
 def turned_size(image: Image.Image) -> tuple[int, int]:
     """Width and height as the EXIF orientation shows the image."""
     # Orientations 5 to 8 lay the image on its side.
@@ -113,15 +115,36 @@ def _orientation(image: Image.Image) -> int:
 
 
 def open_mask(path: Path) -> NDArray[np.uint8]:
-    """A mask of class indices, uint8 [height, width]; palette or 8-bit grey.
+    """A mask of class indices, uint8 [height, width], as they were saved: a palette or grey PNG of up to 8 bits.
 
     Raises:
-        ImageError: as for `open_image`, or the file holds colours instead of class indices.
+        ImageError: as for `open_image`, or the file holds colours instead of class indices, or smears them.
     """
-    mask = _decode(path)
-    if problem := wrong_mode(mask.mode):
-        raise ImageError(f"{path}: {problem}", kind="wrong_mode")
-    return np.asarray(mask, dtype=np.uint8)
+    with opened(path) as image:
+        if problem := wrong_mask(str(image.format), image.mode):
+            raise ImageError(f"{path}: {problem}", kind="wrong_mode")
+        step = grey_step(image)
+        image.load()
+    return np.asarray(image if image.mode != "1" else image.convert("L"), dtype=np.uint8) // np.uint8(step)
+
+
+def grey_step(image: Image.Image) -> int:
+    """By how much Pillow multiplies the values of a mask: it stretches grey of under 8 bits to 0..255.
+
+    To be asked before the pixels are loaded.
+    """
+    return _GREY_STEPS.get(_raw_mode(image), 1)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it has 16 bits per channel; to be asked before the pixels are loaded."""
+    return _raw_mode(image).endswith(";16B")
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of a PNG are stored, in Pillow's words; "" of other formats."""
+    tiles = getattr(image, "tile", None)
+    return str(tiles[0][3]) if image.format == "PNG" and tiles else ""
 
 
 def _decode(path: Path) -> Image.Image:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,40 +12,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.config.sections import IGNORE_INDEX, Config, DataConfig
-from onehead_cli.config.yaml_text import parse_yaml
-from onehead_cli.data.checks import unknown_label, wrong_mask_size, wrong_mode
+from onehead_cli.data.checks import unknown_label, wrong_mask, wrong_mask_size
+from onehead_cli.data.class_names import read_class_names
+from onehead_cli.data.folders import entries, images_in, unused_masks
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
-from onehead_cli.data.images import images_in, open_mask
+from onehead_cli.data.images import open_mask
 from onehead_cli.data.layout import CLASSES_FILE, DATASET_FOLDERS, IMAGE_FOLDER, MASK_FOLDER, VOC_CLASSES
+from onehead_cli.data.passed_over import in_words
 from onehead_cli.errors import DataError
-from onehead_cli.files.json_files import is_one_line
 
 if TYPE_CHECKING:
     from onehead_cli.data.scan.probe import Facts
 
 _TASK = "seg"
 
+#: The share of void from which on it may be a class that was written so. VOC's outlines have a twentieth.
+_COMMON = 0.1
+#: Of files that may be meant for the mask of an image of the same stem.
+_MASK_SUFFIXES = (".png", ".bmp")
+
 
 @dataclass(frozen=True)
 class MaskFoldersListing(Listing):
-    """masks: one per image, whether it is there or not. ignore_index: what the masks have for void."""
+    """masks: one per image, whether it is there or not.
+
+    ignore_index: what the masks have for void.
+    twins: a file that takes the place of an image or its mask as well as it does, by image.
+    """
 
     masks: list[Path]
     ignore_index: int = IGNORE_INDEX
+    twins: Mapping[Path, Path] = field(default_factory=dict)
 
     unit: ClassVar[str] = "pixels"
 
     def without(self, skip: Collection[Path]) -> MaskFoldersListing:
         kept = [pair for pair in zip(self.images, self.masks, strict=True) if pair[0] not in skip]
-        return MaskFoldersListing(
-            self.classes, [image for image, _ in kept], [mask for _, mask in kept], self.ignore_index
-        )
+        return replace(self, images=[image for image, _ in kept], masks=[mask for _, mask in kept])
 
     def label_file(self, index: int) -> Path:
         return self.masks[index]
 
     def faults(self, index: int, size: tuple[int, int] | None, facts: Callable[[Path], Facts]) -> Iterator[Fault]:
-        mask = self.masks[index]
+        image, mask = self.images[index], self.masks[index]
+        if twin := self.twins.get(image):
+            if twin.parent == image.parent:
+                yield Fault("two_images_of_a_mask", f"{twin.name} has the same mask, {mask.name}; rename one", image)
+            else:
+                yield Fault("two_masks_of_an_image", f"{twin.name} is a mask of {image.name} too; remove one", mask)
         found = self._fault(facts(mask), size)
         if found is not None:
             yield Fault(*found, mask)
@@ -54,7 +68,7 @@ class MaskFoldersListing(Listing):
         """(kind, reason)"""
         if facts.kind is not None:
             return f"mask_{facts.kind}", f"mask: {facts.reason}"
-        if reason := wrong_mode(facts.mode):
+        if reason := wrong_mask(facts.format, facts.mode):
             return "mask_wrong_mode", reason
         if size and (reason := wrong_mask_size((facts.width, facts.height), size)):
             return "mask_wrong_size", reason
@@ -67,6 +81,13 @@ class MaskFoldersListing(Listing):
         if None in labels:
             return None
         return {label for found in labels for label in found or () if label != self.ignore_index}
+
+    def doubts(self, facts: Callable[[Path], Facts]) -> Iterator[Fault]:
+        pixels = Counter[int]()
+        for mask in self.masks:
+            pixels.update(facts(mask).labels or {})
+        if found := doubtful_labels(pixels, self.classes, self.ignore_index):
+            yield Fault(*found, self.masks[0].parent)
 
     def contents(self, index: int, size: tuple[int, int]) -> Contents:
         pixels = np.bincount(self.mask(index, size).ravel())
@@ -129,40 +150,85 @@ class MaskFolders(Format):
                 raise DataError(missing(folder, "folder", _TASK))
         if images.resolve() == masks.resolve():
             raise DataError(f"{images}: images and masks need two folders")
-        found = images_in(images)
+        found, beside = images_in(images)
         if not found:
-            raise DataError(f"{images}: no image in it")
+            counts = in_words(beside.counts)
+            raise DataError(f"{images}: no image in it{f', only {counts}' if counts else ''}")
         labels = [masks / f"{path.stem}.png" for path in found]
-        return MaskFoldersListing(classes, found, labels, config.data.ignore_index)
+        there = entries(masks)
+        twins = dict([*_second_masks(found, labels, there), *_images_of_one_mask(found, labels)])
+        passed = (beside, unused_masks(masks, there, labels))
+        return MaskFoldersListing(classes, found, labels, config.data.ignore_index, twins, passed_over=passed)
 
 
 MASK_FOLDERS = MaskFolders()
 
 
 def read_mask_classes(data: DataConfig) -> list[str]:
-    """The names in `data.seg_classes` (a list, or a mapping from index to name), else the 21 VOC names.
+    """The names in `data.seg_classes`, else the 21 VOC names; see `read_class_names`.
 
     Raises:
-        DataError: the file was named but is missing, or is not such a list or mapping.
+        DataError: the file was named but is missing, or holds something else.
     """
     path = data.seg_classes or _root(data) / CLASSES_FILE
     if not path.is_file():
         if data.seg_classes is not None:
             raise DataError(f"{path}: no such file of class names (data.seg_classes)")
         return list(VOC_CLASSES)
-    try:
-        names = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:  # not UTF-8 is one too
-        raise DataError(f"{path}: not valid YAML") from None
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and is_one_line(n) for n in names):
-        raise DataError(f"{path}: expected a list of class names, background first")
-    if len(names) > IGNORE_INDEX or len(set(names)) != len(names):
-        raise DataError(f"{path}: expected at most {IGNORE_INDEX} different names")
-    return names
+    return read_class_names(path)
+
+
+def _second_masks(images: Sequence[Path], masks: Sequence[Path], there: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """(image, its second mask)"""
+    found = defaultdict[str, list[Path]](list)
+    for path in there:
+        if path.suffix.lower() in _MASK_SUFFIXES:
+            found[path.stem].append(path)
+    for image, mask in zip(images, masks, strict=True):
+        if mask in found[image.stem] and len(found[image.stem]) > 1:
+            yield image, next(path for path in found[image.stem] if path != mask)
+
+
+def _images_of_one_mask(images: Sequence[Path], masks: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """(image, another of the same mask); where the file system takes a.png and A.png for one file, of both."""
+    groups = defaultdict[str, list[tuple[Path, Path]]](list)
+    for image, mask in zip(images, masks, strict=True):
+        groups[mask.name.casefold()].append((image, mask))
+    for group in groups.values():
+        for image, mask in group if len(group) > 1 else ():
+            others = (other for other, its in group if other != image and (its == mask or _is_one_file(its, mask)))
+            if (twin := next(others, None)) is not None:
+                yield image, twin
+
+
+def _is_one_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def doubtful_labels(pixels: Mapping[int, int], classes: Sequence[str], ignore_index: int) -> tuple[str, str] | None:
+    """Where the masks of a whole split hardly mean what they say: (kind, reason).
+
+    Args:
+        pixels: with each value.
+        ignore_index: of pixels that belong to no class.
+    """
+    void, every = pixels.get(ignore_index, 0), sum(pixels.values())
+    found = {label: count for label, count in pixels.items() if label != ignore_index and count}
+    absent = [i for i in range(len(classes)) if i not in found and i != ignore_index]
+    meant = ""
+    if void and absent:
+        meant = (
+            f"; {void / every:.1%} of the pixels are {ignore_index}, which data.ignore_index leaves out: where that "
+            f"stands for {classes[absent[0]]}, write {absent[0]} instead, or set data.ignore_index"
+        )
+    if every and not found:
+        return "no_labels", f"no pixel has a class{meant}"
+    if len(found) == 1:
+        [only] = found
+        return "one_label", f"every pixel with a class is {classes[only]}, so there is nothing to learn{meant}"
+    if meant and void > _COMMON * every:
+        return "absent_label", f"no pixel is {classes[absent[0]]}{meant}"
+    return None
 
 
 def _root(data: DataConfig) -> Path:

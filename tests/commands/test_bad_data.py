@@ -14,9 +14,11 @@ from PIL import Image
 from tiny import SMALL, TINY
 
 from onehead_cli.app import run
-from onehead_cli.config.sections import DataConfig
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_image
+from onehead_cli.data.listings import Listings
 
 CLS, SEG, DET = "imagenette-160", "mini_voc_seg", "mini_coco_det"
 
@@ -384,13 +386,24 @@ def test_fault_27_missing_mask(data, check):
     assert "SegmentationClass/b.png: mask: no such file" in err[0]
 
 
-def test_fault_29_empty_class_folder(data, check):
-    """Class folders without an image are an error that names them."""
+def test_fault_29_empty_class_folder(data, check, tmp_path, capsys):
+    """A class folder without an image is a class without an example, in train as well as in val, and a note says so; a
+    split without any image is an error."""
     (data / CLS / "train" / "cow").mkdir()
     (data / CLS / "train" / "dog").mkdir()
+    code, document, err = check()
+    wanted = ["cls train: no example of cow, dog", "cls val: no example of cow, dog"]
+    assert code == 0 and [note.partition(";")[0] for note in document["notes"]] == wanted
+    assert [line.partition(";")[0] for line in err[:2]] == wanted
+    where = ["--data", str(data), "--output", str(tmp_path / "out"), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "cls", *where]) == 0
+    architecture = load_checkpoint(tmp_path / "out" / "cls_best.pth").architecture
+    assert architecture.classes["cls"] == ["ant", "bee", "cow", "dog"]
+    capsys.readouterr()
+    for path in (data / CLS / "val").rglob("*.jpg"):
+        path.rename(path.with_suffix(".gif"))
     code, _, err = check()
-    assert code == 1 and len(err) == 1
-    assert "train/cow" in err[0] and "train/dog" in err[0] and "class folder without an image" in err[0]
+    assert code == 1 and len(err) == 1 and "val: no image in its class folders, only 3 .gif" in err[-1]
 
 
 def rename_class(root, task, split):
@@ -403,7 +416,7 @@ def rename_class(root, task, split):
 @pytest.mark.parametrize("task", ["cls", "det"])
 @pytest.mark.parametrize("command", ["check", "train-teacher", "train-unified"])
 def test_fault_30_class_names_that_differ(data, tmp_path, capsys, task, command):
-    """Class names that differ between splits, or from a checkpoint's, are an error that shows both lists."""
+    """A class of a split that train, or a checkpoint, does not have is an error that shows both lists."""
     rename_class(data, task, "val")
     if command == "check":
         args = ["prepare-data", "--check", str(data)]
@@ -414,6 +427,21 @@ def test_fault_30_class_names_that_differ(data, tmp_path, capsys, task, command)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 1
     assert f"{task} classes of the split val differ: it has ant, wasp; expected ant, bee" in errors[0]
+
+
+def test_labels_of_a_split_with_fewer_class_folders_go_by_their_names(data, check, tmp_path):
+    """And so they do against a checkpoint that knows more classes than any split that is evaluated."""
+    shutil.rmtree(data / CLS / "val" / "ant")
+    code, document, _ = check()
+    assert code == 0 and [n.partition(";")[0] for n in document["notes"]] == ["cls val: no example of ant"]
+    listings = Listings(Config(data=DataConfig(root=data)))
+    assert listings.get("cls", "train").classes == ["ant", "bee"]
+    val = listings.get("cls", "val")
+    assert val.classes == ["ant", "bee"] and val.labels == [1]
+    where = ["--data", str(data), "--output", str(tmp_path / "out")]
+    assert run(["train-teacher", "--task", "cls", *where, "--epochs", "1", *SMALL]) == 0
+    evaluate = ["evaluate", *where, "--task", "cls", "--split", "val", "--quiet"]
+    assert run([*evaluate, "--checkpoint", str(tmp_path / "out" / "cls_best.pth")]) == 0
 
 
 @pytest.mark.parametrize("task", ["cls", "seg", "det"])

@@ -114,7 +114,7 @@ def test_area_that_is_no_number_is_worked_out(tmp_path):
     assert data.listing.annotations[0]["area"] == 32
 
 
-@pytest.mark.parametrize("names", ["0: background\nb: x\n", "a\n", "[a, 3]", "[a, a]", "{0: a, 2: b}"])
+@pytest.mark.parametrize("names", ["0: background\nb: x\n", "a\n", "[a, [b]]", "[a, a]", "{0: a, 2: b}"])
 def test_a_classes_file_that_is_no_list_of_names(tmp_path, names):
     (tmp_path / "classes.yaml").write_text(names)
     with pytest.raises(DataError, match=r"classes\.yaml"):

@@ -107,11 +107,14 @@ def test_bad_files_are_found_by_its_format(onehead, folder, tmp_path):
     place = tmp_path / "data" / "depth" / "train"
     (place / "depth" / "train-0.png").unlink()
     Image.new("L", (60, 40)).save(place / "depth" / "train-1.png")
+    Image.new("L", (60, 40)).save(place / "depth" / "spare.png")
+    (place / "images" / "train-0.tif").touch()
     (tmp_path / "four.yaml").write_text("data: {tasks: [cls, seg, det, depth], root: data}\n")
     [shown] = onehead(["prepare-data", "--check", "four.yaml", "--json"], code=1, folder=tmp_path)
     document = json.loads(shown)
     kinds = {Path(problem["path"]).name: problem["kind"] for problem in document["problems"]}
     assert kinds == {"train-0.png": "depth_missing", "train-1.png": "depth_wrong_mode"}
+    assert document["passed_over"]["depth"]["train"] == {".tif": 1, "mask without an image": 1}
 
 
 def test_every_command_knows_four_tasks(onehead, trained):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from onehead_cli.config.fields import Section, field
 from onehead_cli.config.sections import Config
 from onehead_cli.data.checks import wrong_mask_size
+from onehead_cli.data.folders import entries, images_in, unused_masks
 from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
-from onehead_cli.data.images import images_in, opened
+from onehead_cli.data.images import opened
+from onehead_cli.data.passed_over import in_words
 from onehead_cli.errors import DataError
 
 MILLIMETRES = 1000.0
@@ -46,7 +48,7 @@ class DepthListing(Listing):
 
     def without(self, skip: Collection[Path]) -> DepthListing:
         kept = [pair for pair in zip(self.images, self.depths, strict=True) if pair[0] not in skip]
-        return DepthListing([], [image for image, _ in kept], [depth for _, depth in kept], self.near, self.far)
+        return replace(self, images=[image for image, _ in kept], depths=[depth for _, depth in kept])
 
     def label_file(self, index: int) -> Path:
         return self.depths[index]
@@ -100,10 +102,13 @@ class DepthFolders(Format):
         for folder in (images, depths):
             if not folder.is_dir():
                 raise DataError(missing(folder, "folder", "depth"))
-        found = images_in(images)
+        found, beside = images_in(images)
         if not found:
-            raise DataError(f"{images}: no image in it")
-        return DepthListing([], found, [depths / f"{path.stem}.png" for path in found], *limits(config))
+            counts = in_words(beside.counts)
+            raise DataError(f"{images}: no image in it{f', only {counts}' if counts else ''}")
+        files = [depths / f"{path.stem}.png" for path in found]
+        passed = (beside, unused_masks(depths, entries(depths), files))
+        return DepthListing([], found, files, *limits(config), passed_over=passed)
 
 
 DEPTH_FOLDERS = DepthFolders()

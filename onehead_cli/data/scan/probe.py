@@ -8,15 +8,18 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from onehead_cli.data.images import ImageError, opened, turned_size
+import numpy as np
+from PIL import Image
+
+from onehead_cli.data.checks import MASK_MODES
+from onehead_cli.data.images import ImageError, grey_step, is_deep, is_turned, opened, turned_size
 from onehead_cli.files.atomic import write_atomically
 
 #: Of the cache file; another number and it is made anew.
-_FORMAT = 1
+_FORMAT = 2
 
-#: Pillow's modes of a map of labels, a byte per pixel.
-LABELLED_MODES = ("P", "L")
 #: The last bytes of a whole JPEG and a whole PNG.
 _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 
@@ -27,9 +30,11 @@ class Facts:
 
     kind, reason: what is wrong with the file itself; None where it can be read.
     width, height: turned as the EXIF orientation says.
-    mode: Pillow's.
+    turned: whether that shows it otherwise than its pixels lie.
+    format, mode: Pillow's.
     decoded: all of it was read; else the header and the file's end only.
-    labels: the values of a decoded palette or grey file's pixels.
+    labels: of a decoded mask: how many pixels have each value.
+    deepest: of a decoded image of 16 bits per channel: the largest value of a colour.
     sha256: of the file, once it was asked for.
     """
 
@@ -37,9 +42,12 @@ class Facts:
     reason: str | None = None
     width: int = 0
     height: int = 0
+    turned: bool = False
+    format: str = ""
     mode: str = ""
     decoded: bool = False
-    labels: list[int] | None = None
+    labels: dict[int, int] | None = None
+    deepest: int | None = None
     sha256: str | None = None
 
 
@@ -49,24 +57,37 @@ def probe(path: Path, *, decode: bool, is_mask: bool) -> Facts:
         decode = decode or not _ends_whole(path)
         with opened(path) as image:
             coarse = image.format in ("JPEG", "MPO") and not is_mask
+            step, deep = grey_step(image), is_deep(image)
             if decode and not coarse:
                 # First of all: what goes wrong in a PNG is lost where Pillow decodes it in search of its orientation.
                 image.load()
             # Without its pixels, a PNG shows no more than the orientation in front of them. Masks are not turned.
             upright = is_mask or (not decode and image.format == "PNG" and "exif" not in image.info)
             size = image.size if upright else turned_size(image)
-            facts = Facts(None, None, *size, image.mode, decode)
+            turned = not upright and is_turned(image)
+            facts = Facts(None, None, *size, turned, str(image.format), image.mode, decode)
             if decode and coarse:
                 # An eighth of the side reads every byte of a JPEG too, in half the time.
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()
-            if decode and is_mask and image.mode in LABELLED_MODES:
-                facts.labels = [value for value, count in enumerate(image.histogram()[:256]) if count]
+            if decode and is_mask and image.mode in MASK_MODES:
+                facts.labels = {value // step: count for value, count in enumerate(image.histogram()[:256]) if count}
+            if decode and deep and not is_mask:
+                facts.deepest = _deepest(image)
             return facts
     except ImageError as error:
         return Facts(error.kind, str(error).removeprefix(f"{path}: "), decoded=decode)
     except (OSError, ValueError) as error:
         return Facts("missing" if isinstance(error, FileNotFoundError) else "damaged", str(error), decoded=decode)
+
+
+def _deepest(image: Image.Image) -> int:
+    """The largest value of a colour in an image of 16 bits per channel; of several channels Pillow keeps the high
+    bytes."""
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())
+    colours = [band for band in image.getbands() if band != "A"]
+    return int(max(np.asarray(image.getchannel(band)).max() for band in colours)) << 8
 
 
 def _ends_whole(path: Path) -> bool:
@@ -86,7 +107,7 @@ class ProbeCache:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] == _FORMAT:
                 self._entries = {
-                    name: (int(size), int(time), Facts(**facts))
+                    name: (int(size), int(time), _facts(facts))
                     for name, (size, time, facts) in document["files"].items()
                 }
 
@@ -112,3 +133,11 @@ class ProbeCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, lambda file: file.write(text))
         self._changed = False
+
+
+def _facts(stored: dict[str, Any]) -> Facts:
+    """As they were before JSON made text of the labels."""
+    facts = Facts(**stored)
+    if facts.labels is not None:
+        facts.labels = {int(value): int(count) for value, count in facts.labels.items()}
+    return facts

@@ -13,15 +13,22 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TypeVar
 
+from onehead_cli.data.checks import MASK_MODES
+from onehead_cli.data.folders import total
 from onehead_cli.data.format import Listing, describe_difference
-from onehead_cli.data.scan.probe import LABELLED_MODES, Facts, ProbeCache, probe
+from onehead_cli.data.nearest import Nearest
+from onehead_cli.data.passed_over import in_words
+from onehead_cli.data.scan.probe import Facts, ProbeCache, probe
 from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
+from onehead_cli.wording import how_many
 
 #: With more images than this only headers are read, unless `deep`.
 MANY = 20_000
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
+#: Images of 16 bits that stay under this hold 12 bits or fewer, which are nearly black as 16.
+_DARK = 1 << 12
 
 Part = tuple[str, str]
 
@@ -54,11 +61,16 @@ class Scan:
     """What was found.
 
     images: listed, by task and split. headers_only: nothing was decoded but what looked wrong.
-    warnings: boxes that were dropped or clipped. notes: classes without an example.
+    passed_over: what else lies in their folders, by task, split and kind.
+    turned: images that EXIF shows otherwise than their pixels lie, by task and split.
+    warnings: boxes that were dropped or clipped; folders of which most is passed over.
+    notes: classes without an example; what is passed over; turned images.
     doubts: what can be used and is hardly meant; see `Listing.doubts`.
     """
 
     images: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    passed_over: dict[str, dict[str, dict[str, int]]] = field(default_factory=lambda: defaultdict(dict))
+    turned: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[Problem] = field(default_factory=list)
     doubts: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -92,6 +104,7 @@ def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = Fal
     scan = Scan()
     for (task, split), listing in listings.items():
         scan.images[task][split] = len(listing.images)
+        scan.passed_over[task][split] = total(listing.passed_over)
     scan.problems += _other_classes(listings)
     decode = deep or sum(len(listing.images) for listing in listings.values()) <= MANY
     scan.headers_only = not decode
@@ -105,8 +118,12 @@ def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = Fal
         kept = listing.without(scan.bad) if scan.bad else listing
         scan.warnings += kept.warnings
         scan.notes += _absent_classes(part, kept, files)
+        facts = [files.facts[path] for path in kept.images]
+        scan.turned[part[0]][part[1]] = sum(each.turned for each in facts)
         for doubt in kept.doubts(files.facts.__getitem__) if kept.images else ():
             scan.doubts.append(Problem(*part, doubt.kind, doubt.reason, doubt.path))
+        scan.doubts += _dark_images(part, facts)
+    scan.notes += _counted(scan)
     scan.seconds = time.perf_counter() - began
     return scan
 
@@ -120,15 +137,16 @@ class _Files:
         self.reporter = reporter
         self.stats: dict[Path, os.stat_result] = {}
         self.facts: dict[Path, Facts] = {}
+        self.nearest = Nearest()
 
     def read(self, listings: Mapping[Part, Listing]) -> None:
         unread: dict[Path, bool] = {}
         for listing in listings.values():
-            for path in listing.images:
-                if path not in listing.outside and not self._remembered(path, is_mask=False):
+            for index, path in enumerate(listing.images):
+                if path not in listing.outside and not self._remembered(path, listing.home(index), is_mask=False):
                     unread.setdefault(path, False)
             for path in filter(None, map(listing.label_file, range(len(listing.images)))):
-                if not self._remembered(path, is_mask=True):
+                if not self._remembered(path, path.parent, is_mask=True):
                     unread[path] = True
 
         def look(path: Path) -> Facts:
@@ -149,11 +167,13 @@ class _Files:
             self.facts[path].sha256 = digest
             self.cache.put(path, self.stats[path], self.facts[path])
 
-    def _remembered(self, path: Path, *, is_mask: bool) -> bool:
+    def _remembered(self, path: Path, home: Path, *, is_mask: bool) -> bool:
+        """Whether the file need not be read. Args: home: the folder that its name is relative to."""
         try:
             stat = path.stat()
         except FileNotFoundError:
-            self.facts[path] = Facts("missing", "no such file")
+            what = "a link to nothing" if path.is_symlink() else f"no such file{self.nearest.hint(path, home)}"
+            self.facts[path] = Facts("missing", what)
             return True
         except (OSError, ValueError) as error:
             self.facts[path] = Facts("damaged", f"cannot be opened ({error})")
@@ -165,7 +185,7 @@ class _Files:
         known = self.cache.get(path, stat)
         if known is None or (self.decode and not known.decoded):
             return False
-        if is_mask and self.decode and known.mode in LABELLED_MODES and known.labels is None:
+        if is_mask and self.decode and known.mode in MASK_MODES and known.labels is None:
             return False  # known as an image
         self.facts[path] = known
         return True
@@ -190,7 +210,8 @@ def _no_bar(done: int, detail: str) -> None:
 def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]:
     for index, image in enumerate(listing.images):
         if image in listing.outside:
-            yield Problem(*part, "outside_folder", "file_name leaves the folder of the images", image, image)
+            hint = files.nearest.hint(image, listing.home(index))
+            yield Problem(*part, "outside_folder", f"file_name leaves the folder of the images{hint}", image, image)
             continue
         facts = files.facts[image]
         if facts.kind is not None:
@@ -237,3 +258,24 @@ def _absent_classes(part: Part, listing: Listing, files: _Files) -> list[str]:
         return []
     names = ", ".join(absent)
     return [f"{part[0]} {part[1]}: no example of {names}; a class without one is left out of the mean score"]
+
+
+def _dark_images(part: Part, facts: Sequence[Facts]) -> Iterator[Problem]:
+    """Where all images of 16 bits stay in the lowest sixteenth, as those of a camera or scanner of 12 bits do."""
+    deepest = [each.deepest for each in facts if each.deepest is not None]
+    if deepest and max(deepest) < _DARK:
+        reason = (
+            f"{how_many(len(deepest), 'image')} of 16 bits, and no value in them is above {max(deepest)} of 65535: "
+            "they are read as nearly black; stretch them to 16 bits, or save 8"
+        )
+        yield Problem(*part, "nearly_black", reason)
+
+
+def _counted(scan: Scan) -> Iterator[str]:
+    """Notes of what is passed over and of what EXIF turns."""
+    for task, splits in scan.images.items():
+        for split, images in splits.items():
+            if words := in_words(scan.passed_over[task][split]):
+                yield f"{task} {split}: {words} passed over"
+            if turned := scan.turned[task][split]:
+                yield f"{task} {split}: {turned} of {how_many(images, 'image')} turned by EXIF"

@@ -125,7 +125,7 @@ def test_a_decoded_mask_gives_its_labels(tmp_path):
     image.putpalette([0, 0, 0] * 256)
     image.save(tmp_path / "x.png")
     facts = probe(tmp_path / "x.png", decode=True, is_mask=True)
-    assert facts.mode == "P" and facts.labels == [0, 7, 255] and (facts.width, facts.height) == (9, 8)
+    assert facts.mode == "P" and facts.labels == {0: 54, 7: 9, 255: 9} and (facts.width, facts.height) == (9, 8)
     assert probe(tmp_path / "x.png", decode=False, is_mask=True).labels is None
 
 
