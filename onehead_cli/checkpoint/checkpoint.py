@@ -68,7 +68,8 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            raise CheckpointError(f"weights of '{self.name}' do not fit its architecture: {error}") from None
+            problem = " ".join(str(error).split())  # a key per line
+            raise CheckpointError(f"weights of '{self.name}' do not fit its architecture: {problem}") from None
         return model.eval()
 
     def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
