@@ -102,7 +102,7 @@ def run(args: list[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}", 1)
     except UnicodeEncodeError as error:
-        if error.encoding != sys.getfilesystemencoding():
+        if not error.encoding == sys.getfilesystemencoding() != "utf-8":
             raise
         return _fail(
             f"{error.object}: no such name in the encoding of this locale ({error.encoding}); set PYTHONUTF8=1", 1

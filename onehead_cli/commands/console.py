@@ -107,7 +107,7 @@ class Console:
             self._bars = None
 
     def result(self, document: Mapping[str, Any], *tables: Table | str) -> None:
-        """The command's result on stdout: the document with --json, else the tables and the lines of each text."""
+        """The command's result on stdout: the document with --json, else the tables and lines."""
         if self.silent:
             return
         if self.as_json:
@@ -115,8 +115,7 @@ class Console:
             return
         for table in tables:
             if isinstance(table, str):
-                for line in table.split("\n"):
-                    self._out.print(shown(line), markup=False, soft_wrap=True)
+                self._out.print(shown(table), markup=False, soft_wrap=True)
             else:
                 self._out.print(table)
 

@@ -11,7 +11,7 @@ from onehead_cli.commands import options as o
 from onehead_cli.commands.console import table
 from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.runtime.launch import refuse_several
-from onehead_cli.wording import how_many, shown
+from onehead_cli.wording import how_many
 
 #: Records in the table.
 _SHOWN = 20
@@ -86,7 +86,7 @@ def predict(
     call.console.result(
         document,
         table(title, header, rows, left=len(header)),
-        f"{how_many(run.images - run.failed, 'image')}: {shown(str(run.predictions))}",
+        f"{how_many(run.images - run.failed, 'image')}: {run.predictions}",
     )
     if run.failed:
         raise DataError(f"{run.failed} of {run.images} images failed")
