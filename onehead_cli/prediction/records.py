@@ -84,9 +84,9 @@ class Records:
             left = memoryview(line)
             while left:
                 left = left[self._file.write(left) :]
-        except OSError:
+        except OSError as error:
             self._file.truncate(self._size)
-            raise
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
         self._size, self._end = self._size + len(line), b""
         self._count(image)
 

@@ -56,8 +56,10 @@ class Output:
 class _Guarded(io.RawIOBase):
     """Passes bytes on until that fails, and drops them from then on. error: with which it failed."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # it would close the raw one with itself
+        below: Any = stream.buffer
+        self._raw: io.RawIOBase = getattr(below, "raw", below)  # with `python -u` there is no buffer in between
         self.error: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -87,8 +89,7 @@ def _guard(name: str) -> _Guarded | None:
     stream: TextIO | None = getattr(sys, name)
     if not isinstance(stream, io.TextIOWrapper):
         return None
-    below: Any = stream.buffer
-    guarded = _Guarded(getattr(below, "raw", below))  # with `python -u` there is no buffer in between
+    guarded = _Guarded(stream)
     over = io.TextIOWrapper(
         io.BufferedWriter(guarded),
         encoding=stream.encoding,
