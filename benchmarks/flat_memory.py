@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from onehead_cli import engine
 from onehead_cli.commands.console import Console
 from onehead_cli.data.prepare.settings import Synthetic
+from onehead_cli.events import SILENT
 from onehead_cli.prediction.image_paths import find_images
 
 PICTURE_SIZE = 64
@@ -92,7 +93,7 @@ def main(options: Options) -> int:
 def _link_pictures(data: Path, folder: Path, count: int) -> Path:
     """A folder of `count` hard links to the pictures below `data`, in turn."""
     folder.mkdir()
-    pictures = find_images([str(data)], skip=folder, warn=print)
+    pictures = find_images([str(data)], skip=folder, reporter=SILENT).paths
     for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
         os.link(picture, folder / f"{number:06d}{picture.suffix}")
     return folder

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
-import io
-import os
 import sys
 from typing import Annotated, Any
 
@@ -19,8 +16,11 @@ from onehead_cli.commands.profile import profile
 from onehead_cli.commands.train_teacher import train_teacher
 from onehead_cli.commands.train_unified import train_unified
 from onehead_cli.errors import OneheadError
+from onehead_cli.files.atomic import DISK_ERRORS
 from onehead_cli.runtime import launch
 from onehead_cli.runtime.signals import SIGNALS, leave_on_signals
+from onehead_cli.runtime.streams import Output, accept_any_text
+from onehead_cli.wording import shown
 
 app = typer.Typer(
     name="onehead",
@@ -45,8 +45,6 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 _OUT_OF_MEMORY = "out of memory: lower --batch-size or --image-size"
 #: How torch says it of the GPU and of the CPU, and how cuBLAS and cuDNN do.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-#: A full disk, a quota, a file too large, a disk that fails.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def _show_version(wanted: bool) -> None:
@@ -70,14 +68,16 @@ def _root(
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (`args` defaults to sys.argv)."""
     leave_on_signals()
-    # A name that the terminal has no signs for (a code page of Windows) must not end a run.
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
-    sys.exit(run(args))
+    output = Output()
+    code = run(args)
+    if (problem := output.problem()) and code == 0:
+        code = _fail(f"stdout: cannot be written ({problem})", 1)
+    sys.exit(code)
 
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    accept_any_text()
     try:
         code = typer.main.get_command(app).main(args, prog_name="onehead", standalone_mode=False)
         sys.stdout.flush()
@@ -85,7 +85,7 @@ def run(args: list[str] | None = None) -> int:
     except OneheadError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:
-        return _fail(_explain_usage(error), 2)
+        return _fail(" ".join(_explain_usage(error).split()), 2)
     except typer.Exit as done:
         return int(done.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -95,14 +95,18 @@ def run(args: list[str] | None = None) -> int:
         if stopped.code not in names:
             raise
         return _fail(f"stopped by {names[stopped.code]}", stopped.code)
-    except BrokenPipeError:
-        # The reader of our output left (`| head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno in DISK_ERRORS:
+            return _fail(f"{error.filename or 'output'}: cannot be written ({error.strerror})", 1)
+        if error.filename is None:
             raise
-        return _fail(f"{error.filename or 'output'}: cannot be written ({error.strerror})", 1)
+        return _fail(f"{error.filename}: {error.strerror}", 1)
+    except UnicodeEncodeError as error:
+        if not error.encoding == sys.getfilesystemencoding() != "utf-8":
+            raise
+        return _fail(
+            f"{error.object}: no such name in the encoding of this locale ({error.encoding}); set PYTHONUTF8=1", 1
+        )
     except MemoryError:
         return _fail(_OUT_OF_MEMORY, 1)
     except RuntimeError as error:  # torch has no types for these
@@ -119,9 +123,8 @@ def run(args: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    # One line, whatever a library put into its message.
     if launch.speaks():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {shown(message)}", file=sys.stderr)
     return code
 
 

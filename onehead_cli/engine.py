@@ -319,18 +319,19 @@ def predict(
     from onehead_cli.prediction.image_paths import FOLDER, find_images
 
     # A path that is mistyped is said before torch is waited for.
-    paths = find_images(_listed(images), skip=config.output / FOLDER, warn=reporter.warn)
+    found = find_images(_listed(images), skip=config.output / FOLDER, reporter=reporter)
 
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.prediction.predict import PredictRun
 
     return PredictRun(
-        paths,
+        found.paths,
         config,
         checkpoint=_path(checkpoint) or find_student(config.output, reporter),
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
+        passed_over=found.passed_over,
         reporter=reporter,
     )
 

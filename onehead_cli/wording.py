@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def how_many(number: int, noun: str, plural: str | None = None) -> str:
     """A number and its noun, as "1 image" and "3 images"."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def shown(text: str) -> str:
+    """Text as it may reach a terminal, on one line: a control character of a name is written as \\n, \\t or \\x1b.
+
+    So are a line separator, what turns the direction of writing, and a byte of a name that is not UTF-8 (\\xe9).
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_shown_character, text))
+
+
+def escaped(character: str) -> str:
+    """A character as \\n, \\xe9, \\u2013 or \\U0001f600; half of one that stands for a byte of a name as that byte."""
+    if "\udc80" <= character <= "\udcff":  # how Python writes a byte of a name that is not UTF-8
+        character = chr(ord(character) - 0xDC00)
+    return _SHORT.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+_SHORT = {chr(code): f"\\x{code:02x}" for code in (*range(32), 127)} | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+#: Of Unicode's classes: control characters, halves of characters, separators of lines and of paragraphs.
+_NEVER = ("Cc", "Cs", "Zl", "Zp")
+#: They turn the direction of writing, so that a name shows what it is not.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _shown_character(character: str) -> str:
+    unseen = unicodedata.category(character) in _NEVER or character in _TURNING
+    return escaped(character) if unseen else character
 
 
 #: Class folder -> readable name.

@@ -133,6 +133,6 @@ def _show_config(config: Config, console: Console) -> None:
     lines = []
     for field in fields:
         details = [field.type, *([] if field.unit == "-" else [field.unit]), f"default {field.default}"]
-        lines.append(f"{field.key} = {field.value}  ({', '.join(details)})\n    {field.meaning}")
+        lines += [f"{field.key} = {field.value}  ({', '.join(details)})", f"    {field.meaning}"]
     document = {"command": "show-config", "fields": [dataclasses.asdict(field) for field in fields]}
-    console.result(document, "\n".join(lines))
+    console.result(document, *lines)

@@ -41,6 +41,6 @@ def plan_data(settings: Plan, console: Console) -> None:
     console.result(
         document,
         table("Downloads", ["Dataset", "What", "Size", "In the cache"], rows, left=2),
-        "\n".join(f"{part.dataset} {part.what}: {part.url}" for part in plan.parts),
+        *(f"{part.dataset} {part.what}: {part.url}" for part in plan.parts),
         f"To fetch: about {decimal(plan.missing_bytes)}, into {settings.cache}; nothing was written",
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from onehead_cli.commands import options as o
 from onehead_cli.commands.console import table
-from onehead_cli.errors import DataError
+from onehead_cli.errors import ConfigError, DataError
 from onehead_cli.runtime.launch import refuse_several
 from onehead_cli.wording import how_many
 
@@ -23,7 +23,11 @@ def predict(
     *,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Images, folders (with all below them) and quoted patterns ('*.jpg')."),
+        typer.Argument(
+            metavar="PATH",
+            help="Images, folders (with all below them), quoted patterns ('*.jpg'), and - for a list of such on stdin, "
+            "one per line or with a NUL after each.",
+        ),
     ],
     checkpoint: o.Checkpoint = None,
     score_threshold: Annotated[
@@ -38,21 +42,22 @@ def predict(
     """Find class, mask and boxes of images in one forward pass.
 
     Written into the folder predictions in the output folder, with one line per image in predictions.jsonl; boxes and
-    sizes there are in pixels of the image turned as its EXIF orientation says. An image that cannot be read is
-    reported, the others are done, and the exit code is 1.
+    sizes there are in pixels of the image turned as its EXIF orientation says. What earlier runs wrote there of other
+    images stays. An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
     from onehead_cli import engine
 
     run = engine.predict(
         call.config,
-        images=images,
+        images=_with_list(images),
         checkpoint=checkpoint,
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
         reporter=call.console,
     )
+    from onehead_cli.prediction.names import in_json, short_names
     from onehead_cli.tasks.task import all_tasks
 
     first = list[dict[str, Any]]()
@@ -63,16 +68,19 @@ def predict(
         "command": "predict",
         "pictures": run.images,
         "failed": run.failed,
-        "checkpoint": str(run.checkpoint),
-        "folder": str(run.folder),
-        "predictions": str(run.predictions),
+        "turned": run.turned,
+        "passed_over": run.passed_over,
+        "checkpoint": in_json(run.checkpoint),
+        "checkpoint_sha256": run.sha256,
+        "folder": in_json(run.folder),
+        "predictions": in_json(run.predictions),
     }
     tasks = all_tasks(run.tasks)
     title = "Predictions" if len(first) == run.images else f"The first {len(first)} predictions"
     rows = [
-        [Path(record["file"]).name, *(task.record_cell(record) or "–" for task in tasks)]
-        for record in first
-        if "error" not in record
+        [name, *(task.record_cell(record) or "–" for task in tasks)]
+        for name, record in zip(short_names(run.paths), first, strict=False)
+        if "width" in record
     ]
     header = ["Image", *(task.record_column for task in tasks)]
     call.console.result(
@@ -82,3 +90,15 @@ def predict(
     )
     if run.failed:
         raise DataError(f"{run.failed} of {run.images} images failed")
+
+
+def _with_list(images: list[str]) -> list[str]:
+    """The arguments, the first "-" replaced by the paths that stdin lists."""
+    if "-" not in images:
+        return images
+    from onehead_cli.prediction.image_paths import listed_paths
+
+    if sys.stdin is None:
+        raise ConfigError("a list of paths was to come on stdin, which is closed")
+    place = images.index("-")
+    return [*images[:place], *listed_paths(sys.stdin.buffer.read()), *(i for i in images[place:] if i != "-")]

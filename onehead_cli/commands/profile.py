@@ -65,7 +65,7 @@ def _describe_a_network(keys: Collection[str]) -> bool:
 
 
 def _show(result: ProfileResult, console: Console) -> None:
-    tables = [_totals(result), _conditions(result), _stages(result)]
+    tables = [_totals(result), *_conditions(result), _stages(result)]
     if result.teachers is not None:
         tables.append(_teachers(result))
     tables.append(_limits(result))
@@ -138,12 +138,12 @@ def _totals(result: ProfileResult) -> Any:
 _SCOPES = {"process": "whole process", "cuda": "tensors on the GPU"}
 
 
-def _conditions(result: ProfileResult) -> str:
+def _conditions(result: ProfileResult) -> tuple[str, str]:
     c = result.conditions
     threads = f", {how_many(c.threads, 'thread')}" if c.device == "cpu" else ""
     return (
-        f"Counts are of one image. Latency and memory: {c.device} ({c.processor}),\n"
-        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up."
+        f"Counts are of one image. Latency and memory: {c.device} ({c.processor}),",
+        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up.",
     )
 
 

@@ -208,6 +208,8 @@ def _json(value: Any) -> str:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+        # A byte of a path that is not UTF-8 becomes \udce9, which in JSON stands for what Python reads such a path as.
+        content = text.encode("utf-8", "backslashreplace")
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise OneheadError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onehead_cli.errors import OneheadError
+
+#: A full disk, a quota, a file too large, a disk that fails: the next file would meet the same.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
@@ -32,6 +36,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: P
             path.replace(keep)
         temporary.replace(path)
         _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, kind: str) -> None:
+    """Replace a file in one step, so that nobody sees it half-written, however the process ends.
+
+    Unlike `write_atomically` it does not wait for the disk, and the name of the file may be as long as any.
+
+    Args:
+        kind: the first word of the temporary file's name, by which `remove_leftovers` finds it.
+
+    Raises:
+        OSError: the file cannot be written, or may not be; the old one is as it was.
+    """
+    if path.exists() and not os.access(path, os.W_OK):  # to replace it, the right to write it is not needed
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    temporary = path.with_name(f".{kind}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

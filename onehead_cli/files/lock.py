@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from onehead_cli.errors import DataError
 
 #: In a folder that `locked` holds; a killed run leaves it.
 LOCK_FILE = ".onehead.lock"
+#: Seconds until a lock that is waited for is tried again.
+_PAUSE = 0.1
 
 
 class HeldError(Exception):
@@ -53,19 +56,22 @@ def take_lock(path: Path) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
     """Hold a folder against other runs of this program, by a hidden file in it that goes with the lock.
 
     Gives False where it cannot be locked, or where no file can be made in it: then nothing is held.
 
+    Args:
+        waiting: called once where another process holds the folder, with its number; then its end is waited for.
+
     Raises:
-        DataError: another run holds it.
+        DataError: another run holds it, which is not waited for; or this process does, which would wait for itself.
     """
     path = folder / LOCK_FILE
     with contextlib.ExitStack() as stack:
         left, held = path.exists(), True  # left: by a killed run, or another run is at work
         try:
-            stack.enter_context(take_lock(path))
+            stack.enter_context(take_lock(path) if waiting is None else _wait_for_lock(path, waiting))
         except HeldError:
             raise DataError(f"{folder}: another run is at work in it; wait for its end") from None
         except (NoLocksError, OSError):
@@ -77,6 +83,20 @@ def locked(folder: Path) -> Iterator[bool]:
             if held or not left:
                 with contextlib.suppress(OSError):  # Windows deletes no open file
                     path.unlink()
+
+
+def _wait_for_lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
+    said = False
+    while True:
+        try:
+            return take_lock(path)
+        except HeldError as error:
+            if error.process == str(os.getpid()):
+                raise
+            if not said:
+                waiting(error.process)
+                said = True
+        time.sleep(_PAUSE)
 
 
 def _sign(descriptor: int) -> None:

@@ -1,18 +1,17 @@
 """Images without labels: one forward pass per batch, then an overlay, a mask and a line of JSON per image.
 
 Everything is written as soon as it is known, so that memory does not grow with the number of images and an interrupted
-run keeps what it has done. The records of an earlier run in the folder are replaced once an image has been read, so
-that a run that can read none leaves them as they are.
+run keeps what it has done. The records of these images by an earlier run are replaced once one image has been read, so
+that a run that can read none leaves them as they are; those of other images stay.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 
@@ -21,22 +20,30 @@ from onehead_cli.config.sections import Config
 from onehead_cli.data.images import open_image
 from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.events import Reporter
+from onehead_cli.files.atomic import DISK_ERRORS, write_whole
+from onehead_cli.files.checksum import sha256_of
 from onehead_cli.network.closed_form import image_task
-from onehead_cli.prediction.image_paths import FOLDER, output_names
+from onehead_cli.prediction import records
+from onehead_cli.prediction.image_paths import FOLDER
+from onehead_cli.prediction.names import Places, in_json, of_json, output_names
 from onehead_cli.prediction.predictor import Prediction, Predictor
 from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
+from onehead_cli.wording import how_many
 
-RECORDS = "predictions.jsonl"
+_ORIENTATION = 0x0112
 
 
 class PredictRun:
     """Predicts images as it is iterated over: a record per image, as it also stands in the file `predictions`.
 
-    An image that cannot be read is warned about, and its record has an "error".
+    The record of an image that cannot be read, or of which a file cannot be written, has an "error", and it is warned
+    about.
 
-    images: how many were asked for. failed: how many could not be read, so far. tasks: that the network does.
-    folder: where overlays, masks and records are written.
+    paths: of the images that were asked for. failed: how many have an error, so far. turned: how many were turned as
+    their EXIF orientation says, so far. passed_over: what lay among them, by kind. tasks: that the network does.
+    folder: where overlays, masks and records are written. sha256: of the checkpoint's file; its first 12 digits are in
+    each record.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class PredictRun:
         overlays: bool,
         masks: bool,
         reporter: Reporter,
+        passed_over: Mapping[str, int] | None = None,
     ) -> None:
         """Args:
         paths: of the images, as `find_images` gives them.
@@ -60,64 +68,78 @@ class PredictRun:
         """
         self.checkpoint = checkpoint
         self.folder = config.output / FOLDER
-        self.predictions = self.folder / RECORDS
-        self.images = len(paths)
-        self.failed = 0
+        self.predictions = self.folder / records.FILE
+        self.paths = paths
+        self.passed_over = passed_over or {}
+        self.failed = self.turned = 0
         network = load_checkpoint(checkpoint)
+        self.sha256 = sha256_of(checkpoint)
         self.tasks = network.architecture.tasks
-        self._paths = paths
         self._batch_size = config.evaluation.batch_size
         self._predictor = Predictor(network, config, score_threshold=score_threshold)
         self._overlays, self._masks = overlays, masks
         self._reporter = reporter
+        self._places = Places(self.folder)
+
+    @property
+    def images(self) -> int:
+        return len(self.paths)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Raises: OneheadError: no image can be read, or a file cannot be written."""
+        """Raises: OneheadError: no image can be read, or nothing can be written into the folder."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            task = image_task(self.tasks)
-            if task is not None:
-                count = len(self._predictor.classes[task])
-                self._reporter.note(f"class: always the likeliest of the {count} that this network knows")
-            with self._reporter.track("predict", self.images) as advance:
-                for done, record in enumerate(self._written(), start=1):
-                    yield record
-                    advance(done, Path(record["file"]).name)
+            with records.hold_records(self.folder, self._reporter) as written:
+                yield from self._go_on(written)
         except OSError as error:
             where = error.filename or self.folder
             raise OneheadError(
                 f"{where}: cannot be written ({error.strerror or error}); choose another folder with --output"
             ) from None
-        if self.failed == self.images:
+
+    def _go_on(self, written: records.Records) -> Iterator[dict[str, Any]]:
+        task = image_task(self.tasks)
+        if task is not None:
+            count = len(self._predictor.classes[task])
+            self._reporter.note(f"class: always the likeliest of the {count} that this network knows")
+        waiting: list[tuple[Path, dict[str, Any]]] | None = []  # None once an image has been read
+        with self._reporter.track("predict", self.images) as advance:
+            for done, (path, record) in enumerate(self._records(written), start=1):
+                if "error" in record:
+                    self.failed += 1
+                    self._reporter.warn(f"{path}: {record['error']}")
+                if waiting is None:
+                    written.add(self._places.of(path), record)
+                else:
+                    waiting.append((path, record))
+                    if "width" in record:
+                        for each, its_record in waiting:
+                            written.add(self._places.of(each), its_record)
+                        waiting = None
+                yield record
+                advance(done, path.name)
+        if self.turned:
+            self._reporter.note(f"turned as the EXIF orientation says: {how_many(self.turned, 'image')}")
+        if waiting is not None:
             kept = f"; {self.predictions} is that of an earlier run" if self.predictions.is_file() else ""
             raise DataError(f"none of the images can be read: {self.failed} of {self.images} failed{kept}")
 
-    def _written(self) -> Iterator[dict[str, Any]]:
-        """The records, each in the file before it is given; the file begins with the first image that can be read."""
-        file: TextIO | None = None
-        waiting: list[str] = []
-        with ExitStack() as closing:
-            for record in self._records():
-                if "error" in record:
-                    self.failed += 1
-                    self._reporter.warn(f"{record['file']}: {record['error']}")
-                elif file is None:
-                    file = closing.enter_context(self.predictions.open("w", encoding="utf-8", newline="\n"))
-                waiting.append(json.dumps(record, allow_nan=False) + "\n")
-                if file is not None:
-                    file.writelines(waiting)
-                    file.flush()
-                    waiting.clear()
-                yield record
-
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def _records(self, written: records.Records) -> Iterator[tuple[Path, dict[str, Any]]]:
         kinds = [kind for task in self.tasks for kind in get_task(task).files]
-        jobs = iter(zip(self._paths, output_names(self._paths, self.folder, kinds), strict=True))
+        names = output_names(self.paths, self.folder, kinds, written.earlier)
+        jobs = iter(zip(self.paths, names, strict=True))
         while batch := list(islice(jobs, self._batch_size)):
-            yield from self._batch(batch)
+            for (path, name), found in zip(batch, self._batch(batch), strict=True):
+                earlier = written.earlier.get(self._places.of(path))
+                record = {**self._places.for_record(path), "checkpoint": self.sha256[:12], **found}
+                if earlier is not None:
+                    # Else they would pass for files of the user's own.
+                    unwritten = earlier.files - set(map(of_json, records.written_files(record)))
+                    if left := sorted(in_json(file) for file in unwritten if (self.folder / file).is_file()):
+                        record["earlier"] = {"name": in_json(name), "files": left}
+                yield path, record
 
     def _batch(self, batch: Sequence[tuple[Path, str]]) -> Iterator[dict[str, Any]]:
-        """The records of (image, name of its outputs), in order."""
+        """What the records say of (image, name of its outputs), in order."""
         inputs, fits, drawings = [], [], []
         errors: dict[Path, str] = {}
         for path, _ in batch:
@@ -126,6 +148,7 @@ class PredictRun:
             except DataError as error:
                 errors[path] = str(error).removeprefix(f"{path}: ")
                 continue
+            self.turned += _is_turned(image)
             fitted, fit = self._predictor.fit(image)
             inputs.append(fitted)
             fits.append(fit)
@@ -133,25 +156,43 @@ class PredictRun:
             drawings.append(drawing_copy(image) if self._overlays else None)
         predictions = zip(self._predictor.predict(inputs, fits) if inputs else (), drawings, strict=True)
         for path, name in batch:
-            if path in errors:
-                yield {"file": str(path), "error": errors[path]}
-            else:
-                yield {"file": str(path), **self._write(name, *next(predictions))}
+            yield {"error": errors[path]} if path in errors else self._write(name, *next(predictions))
 
     def _write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:
-        """Write the files of a prediction; its record."""
+        """Write the files of a prediction; its record, with an error where one of them cannot be written."""
         record: dict[str, Any] = {"width": prediction.width, "height": prediction.height}
-        if drawing is not None:
-            record["overlay"] = f"{name}.png"
-            prediction.draw(drawing).save(self.folder / record["overlay"], compress_level=4)
+        errors = []
+
+        def write(file: str, image: Image.Image, **options: Any) -> str | None:
+            try:
+                _write_png(self.folder / file, image, **options)
+            except OSError as error:
+                if error.errno in DISK_ERRORS:
+                    raise
+                errors.append(f"{self.folder / file}: cannot be written ({error.strerror})")
+                return None
+            return in_json(file)
+
+        if drawing is not None and (overlay := write(f"{name}.png", prediction.draw(drawing), compress_level=4)):
+            record["overlay"] = overlay
 
         def save(kind: str, image: Image.Image) -> str | None:
-            if not self._masks:
-                return None
-            file = f"{name}_{kind}.png"
-            image.save(self.folder / file)
-            return file
+            return write(f"{name}_{kind}.png", image) if self._masks else None
 
         for found in prediction.found.values():
             record |= found.record(save)
-        return record
+        return {**record, "error": "; ".join(errors)} if errors else record
+
+
+def _write_png(path: Path, image: Image.Image, **options: Any) -> None:
+    content = io.BytesIO()
+    image.save(content, "PNG", **options)
+    write_whole(path, content.getbuffer(), kind=records.TEMPORARY)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether `open_image` turned it; what it gives still has the metadata of the file."""
+    try:
+        return image.getexif().get(_ORIENTATION) in range(2, 9)
+    except Exception:  # damaged metadata raises whatever the parser stumbles over
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -51,9 +52,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
     """Leave through every `finally`, so that nothing half-written stays; `app.run` says which signal it was."""
     if _in_import(frame):
         # Whoever imports may swallow an exception and go on with half a module: numpy and torch do.
-        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        show_cursor = "\x1b[?25h" if sys.stderr is not None and sys.stderr.isatty() else ""
         line = f"error: stopped by {signal.Signals(number).name}\n" if speaks() else ""
-        os.write(2, f"{show_cursor}{line}".encode())
+        with contextlib.suppress(OSError):  # stderr is closed, or its reader left
+            os.write(2, f"{show_cursor}{line}".encode())
         os._exit(128 + number)
     raise SystemExit(128 + number)
 

@@ -195,3 +195,21 @@ def test_a_reader_that_leaves_does_no_harm(tiny_data, trained):
     command = f"{sys.executable} -m onehead_cli train-unified --show-config | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stdout.startswith("seed = ") and "Traceback" not in result.stderr and "Exception" not in result.stderr
+
+
+def test_folders_of_any_name(tiny_data, trained, tmp_path, capsys):
+    """Not UTF-8, and with characters that a terminal would obey."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9\n\x1b[31m")
+    data, output = folder / "data", folder / "out"
+    shutil.copytree(tiny_data / "imagenette-160", data / "imagenette-160")
+    output.mkdir()
+    shutil.copy(trained / "cls_best.pth", output)
+    checkpoint = ["--checkpoint", str(output / "cls_best.pth"), "--output", str(output)]
+    where = ["--data", str(data), "--task", "cls", "--split", "val"]
+    assert run(["evaluate", *where, *checkpoint]) == 0
+    shown = "".join(capsys.readouterr())
+    assert "\x1b" not in shown and f"{tmp_path}/caf\\xe9\\n\\x1b[31m/out/evaluate.json" in shown
+    report = json.loads((output / "evaluate.json").read_bytes().decode("utf-8"))
+    assert report["checkpoint"].encode("utf-8", "surrogateescape") == os.fsencode(output / "cls_best.pth")
+    assert run(["prepare-data", "--preview", "--data", str(data)]) in (0, 1)
+    assert "\x1b" not in "".join(capsys.readouterr())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
@@ -19,9 +20,11 @@ from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_
 from onehead_cli.config.load import load_config
 from onehead_cli.data.layout import voc_palette
 from onehead_cli.errors import ConfigError
+from onehead_cli.events import Silent
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.prediction import predict as prediction
-from onehead_cli.prediction.image_paths import find_images, output_names
+from onehead_cli.prediction.image_paths import find_images
+from onehead_cli.prediction.names import output_names
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
 
@@ -240,7 +243,7 @@ def test_fault_54_bad_files_are_named_and_the_rest_is_done(
     order = [tmp_path / "in" / name for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.png", "f.jpg", "z.jpg")]
     assert [record["file"] for record in records] == list(map(str, order))
     assert [record["file"] for record in records if "error" in record] == list(map(str, bad))
-    assert all(set(record) == {"file", "error"} for record in records if "error" in record)
+    assert all(set(record) == {"file", "checkpoint", "error"} for record in records if "error" in record)
     made = {path.name for path in (tmp_path / "out/predictions").iterdir()}
     expected = {f"{path.stem}{kind}.png" for path in good for kind in ("", "_mask")}
     assert made == expected | {"predictions.jsonl"}
@@ -337,11 +340,15 @@ def test_find_images(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     warnings: list[str] = []
 
+    class Warned(Silent):
+        def warn(self, message: str) -> None:
+            warnings.append(message)
+
     def find(*arguments: str) -> list[str]:
         found = find_images(
-            [str(tmp_path / a) for a in arguments], skip=tmp_path / "out/predictions", warn=warnings.append
+            [str(tmp_path / a) for a in arguments], skip=tmp_path / "out/predictions", reporter=Warned()
         )
-        return [path.relative_to(tmp_path).as_posix() for path in found]
+        return [path.relative_to(tmp_path).as_posix() for path in found.paths]
 
     assert find("") == ["a.png", "b.JPG", "odd[1].bmp", "sub/c.webp"]
     assert find("sub", "a.png", "") == ["sub/c.webp", "a.png", "b.JPG", "odd[1].bmp"]
@@ -376,7 +383,10 @@ def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytes
         "command": "predict",
         "pictures": 2,
         "failed": 1,
+        "turned": 0,
+        "passed_over": {},
         "checkpoint": str(checkpoint),
+        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "folder": str(folder),
         "predictions": str(folder / "predictions.jsonl"),
     }
@@ -400,7 +410,7 @@ def test_a_teacher_gives_its_own_task(task: str, tmp_path: Path, capsys: pytest.
     assert _predict(_image(tmp_path / "a.png"), checkpoint=teacher, output=tmp_path) == 0
     (record,) = _records(tmp_path)
     own = {"cls": "class", "seg": "mask", "det": "boxes"}[task]
-    assert set(record) == {"file", "width", "height", "overlay", own}
+    assert set(record) == {"file", "checkpoint", "width", "height", "overlay", own}
     assert ("class: " in capsys.readouterr().err) == (task == "cls")
 
 
