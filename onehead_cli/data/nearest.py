@@ -61,7 +61,7 @@ class Nearest:
         for wanted in _spellings(name):
             found = self._folder(home / wanted.parent).near(wanted.name)
             if found is not None:
-                return found
+                return None if found == path else found  # a link that leads out is there itself
         below = [folder / path.name for folder in self._folder(home).folders[:_MOST_FOLDERS]]
         inside = [found for found in below if found.is_file()]
         return inside[0] if len(inside) == 1 else None

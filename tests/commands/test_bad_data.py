@@ -202,6 +202,7 @@ def test_fault_08_file_name_that_leaves_its_folder(data, check, tmp_path, name):
     code, document, err = check()
     assert code == 1 and [p["kind"] for p in document["problems"]] == ["outside_folder"]
     assert len(err) == 1 and "file_name leaves the folder" in err[0]
+    assert ("there is a.jpg" in err[0] or "train/a.jpg" in err[0]) == name.startswith("/")
     code, document, _ = check("--skip-bad")
     assert code == 0 and document["bad"]["det"] == {"train": 1, "val": 0}
 
