@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import sys
 from typing import Annotated, Any
@@ -102,11 +103,10 @@ def run(args: list[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}", 1)
     except UnicodeEncodeError as error:
-        if not error.encoding == sys.getfilesystemencoding() != "utf-8":
+        encoding = codecs.lookup(sys.getfilesystemencoding()).name
+        if encoding == "utf-8" or codecs.lookup(error.encoding).name != encoding:
             raise
-        return _fail(
-            f"{error.object}: no such name in the encoding of this locale ({error.encoding}); set PYTHONUTF8=1", 1
-        )
+        return _fail(f"{error.object}: no name in the encoding of this locale ({encoding}); set PYTHONUTF8=1", 1)
     except MemoryError:
         return _fail(_OUT_OF_MEMORY, 1)
     except RuntimeError as error:  # torch has no types for these

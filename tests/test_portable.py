@@ -92,7 +92,7 @@ def test_what_a_terminal_has_no_signs_for_does_not_end_a_command(tmp_path):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=tmp_path, env=environment)
         assert result.returncode == 0, result.stderr.decode()
-        assert result.stdout.split()[-1] == b"?"
+        assert result.stdout.split()[-1] == b"-"
 
 
 @pytest.mark.parametrize(

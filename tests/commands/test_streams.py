@@ -111,6 +111,12 @@ def test_a_reader_that_leaves_does_not_hide_a_failure(image, tmp_path):
             "error: no such file or folder: gone\\xe9\\u20ac\\n\n",
         ),
         (
+            "cd $(mktemp -d); touch a.jpg; echo output: é >c.yaml; export PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 LC_ALL=C; "
+            "onehead predict a.jpg --config c.yaml",
+            1,
+            "error: \\xe9: no name in the encoding of this locale (ascii); set PYTHONUTF8=1\n",
+        ),
+        (
             "PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 LC_ALL=C onehead evaluate --output $'\\xe9' --show-config | head -n 1",
             0,
             "",
