@@ -103,7 +103,7 @@ def test_version(capsys):
     [
         (["train-unifed"], ["'train-unifed'", "did you mean 'train-unified'"]),
         (["train-unified", "--lambda-destill", "1"], ["did you mean '--lambda-distill'"]),
-        (["evaluate", "--zzz"], ["no such option '--zzz'", "did you mean '--"]),
+        (["evaluate", "--zzz"], ["no such option '--zzz'; see onehead evaluate --help"]),
         (["train-teacher"], ["--task"]),
         (["train-teacher", "--task", "pose"], ["pose"]),
         (["train-unified", "--epochs", "many"], ["--epochs", "integer"]),
