@@ -35,7 +35,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from common import (
     data_hashes,
     frequent_map,
@@ -55,6 +54,7 @@ from onehead_cli.checkpoint.networks import best_path, last_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
+from onehead_cli.config.yaml_text import read_yaml
 from onehead_cli.errors import ConfigError, OneheadError
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.task import get_task
@@ -117,10 +117,10 @@ class Plan:
 def read_plan(path: Path) -> Plan:
     """Raises: ConfigError: the YAML is no plan, recipes share a name, or one is compared with what is not there."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
         recipes = [Recipe.read(run) for run in raw["runs"]]
         base = path.parent / str(raw["base"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not a plan of runs, see benchmarks/ablation.py ({' '.join(str(error).split())})"
         ) from None

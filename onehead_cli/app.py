@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import sys
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from onehead_cli import __version__
 from onehead_cli.commands.evaluate import evaluate
+from onehead_cli.commands.flags import joined_lists
 from onehead_cli.commands.predict import predict
 from onehead_cli.commands.prepare_data import prepare_data
 from onehead_cli.commands.profile import profile
@@ -21,6 +21,7 @@ from onehead_cli.files.atomic import DISK_ERRORS
 from onehead_cli.runtime import launch
 from onehead_cli.runtime.signals import SIGNALS, leave_on_signals
 from onehead_cli.runtime.streams import Output, accept_any_text
+from onehead_cli.suggestion import did_you_mean
 from onehead_cli.wording import shown
 
 app = typer.Typer(
@@ -80,7 +81,8 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     accept_any_text()
     try:
-        code = typer.main.get_command(app).main(args, prog_name="onehead", standalone_mode=False)
+        arguments = joined_lists(sys.argv[1:] if args is None else args)
+        code = typer.main.get_command(app).main(arguments, prog_name="onehead", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except OneheadError as error:
@@ -129,16 +131,17 @@ def _fail(message: str, code: int) -> int:
 
 
 def _explain_usage(error: Any) -> str:
-    """click's message and, for an unknown option or command, the nearest known one."""
-    context, known, unknown = getattr(error, "ctx", None), [], None
-    if getattr(error, "option_name", None) and str(error.message).startswith("No such option"):
-        unknown = error.option_name
-        known = [name for param in context.command.params for name in param.opts] if context else []
-    elif context is not None and str(error.message).startswith("No such command"):
-        unknown = str(error.message).split("'")[1]
-        known = list(getattr(context.command, "commands", {}))
-    if unknown is None or not known:
-        return str(error.format_message())
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.0)[0]
-    what = "option" if unknown.startswith("-") else "command"
-    return f"no such {what} '{unknown}'; did you mean '{near}'?"
+    """click's message and, for an unknown option, command or choice, the nearest known one."""
+    context, message = getattr(error, "ctx", None), str(error.format_message())
+    if context is None:
+        return message
+    unknown = getattr(error, "option_name", None) or message.partition("'")[2].partition("'")[0]
+    if str(error.message).startswith("No such option"):
+        what, known = "option", [name for param in context.command.params for name in param.opts]
+    elif str(error.message).startswith("No such command"):
+        what, known = "command", list(getattr(context.command, "commands", {}))
+    else:
+        given, _, choices = str(error.message).partition(" is not one of ")
+        found = did_you_mean(given.rpartition(" ")[2].strip("'"), choices.rstrip(".").replace("'", "").split(", "))
+        return message.replace("Value error, ", "").rstrip(".") + (found if choices else "")
+    return f"no such {what} '{unknown}'{did_you_mean(unknown, known) or f'; see {context.command_path} --help'}"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
 import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
+
+from onehead_cli.fonts import Font, can_write, one_line
+from onehead_cli.wording import how_many, readable
 
 Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont
 #: x1 y1 x2 y2 in pixels of the drawing.
 Rect = tuple[float, float, float, float]
 
 DARK, LIGHT, GREY = (22, 24, 29), (245, 246, 248), (150, 155, 165)
 
 _TINT = 0.45
+#: Classes that the warning of `numbers_for_names` names.
+_NAMED = 5
 #: Told apart on dark and on bright images; more classes get colours of other hues.
 _COLOURS = bytes.fromhex(
     "ff4d4d 3cb4ff ffd21f 3ddc72 ff8c2e c77dff 19e0d2 ff5fc4 b4f03c 5b7cff e6a8ff f7c59f "
@@ -24,10 +29,30 @@ _COLOURS = bytes.fromhex(
 )
 
 
-def load_font(size: float) -> Font:
-    font = ImageFont.load_default(size=size)
-    assert isinstance(font, Font)
-    return font
+def class_text(name: str, number: int) -> str:
+    """What a class is called in a drawing: its readable name, or "#3" where no font here can write it."""
+    return readable(name) if can_write(readable(name)) else f"#{number}"
+
+
+def numbers_for_names(classes: Mapping[str, Sequence[str]]) -> str | None:
+    """The warning that names the classes of which drawings show the numbers; None where there are none.
+
+    Args:
+        classes: names by task, in the order of their numbers.
+    """
+    found = [
+        f"#{number} of {task} is '{readable(name)}'"
+        for task, names in classes.items()
+        for number, name in enumerate(names)
+        if not can_write(readable(name))
+    ]
+    if not found:
+        return None
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (
+        f"no font here can write {how_many(len(found), 'class name')}, so the drawings show numbers: "
+        f"{', '.join(found[:_NAMED])}{more}; install a font of that script, such as Noto Sans"
+    )
 
 
 def class_colours(names: Iterable[str]) -> dict[str, Colour]:
@@ -85,11 +110,11 @@ def draw_boxes(
         if not text:
             continue
         shown = shortened(text, font, area[2] - area[0] - font.size)
-        size = font.getlength(shown) + font.size * 0.6, font.size * 1.3
+        size = font.length(shown) + font.size * 0.6, font.size * 1.3
         place = place_label(rect, size, area, taken)
         taken.append(place)
         draw.rectangle(place, fill=colour)
-        draw.text(_centre(place), shown, font=font, fill=_contrast(colour), anchor="mm")
+        font.write(draw, _centre(place), shown, fill=_contrast(colour), align="middle")
 
 
 def _draw_dashes(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], colour: Colour, thick: int) -> None:
@@ -145,7 +170,7 @@ def legend_rows(entries: Sequence[tuple[str, str]], font: Font, width: int) -> l
     margin, x = font.size * 0.6, float(width)
     for name, text in entries:
         shown = shortened(text, font, width - font.size * 2.4)
-        length = font.size * 1.2 + font.getlength(shown)
+        length = font.size * 1.2 + font.length(shown)
         if x + length > width - margin:
             rows.append([])
             x = margin
@@ -167,32 +192,34 @@ def draw_legend(
     for x, name, text in entries:
         swatch = (x, y + (line - side) / 2, x + side, y + (line + side) / 2)
         draw.rectangle(swatch, fill=colours[name])
-        draw.text((x + side * 1.5, y + line / 2), text, font=font, fill=LIGHT, anchor="lm")
+        font.write(draw, (x + side * 1.5, y + line / 2), text, fill=LIGHT)
 
 
 def shortened(text: str, font: Font, width: float) -> str:
     """The text in one line, or as much of its beginning as fits, with an ellipsis."""
-    text = "".join(c if c.isprintable() else " " for c in text)  # a line break cannot be measured
-    if font.getlength(text) <= width:
+    text = one_line(text)
+    if font.length(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    # The longest beginning that fits is searched by halves: a name may have thousands of letters.
+    fits = bisect.bisect_right(range(1, len(text)), width, key=lambda end: font.length(text[:end] + "…"))
+    return text[:fits] + "…"
 
 
-def wrapped(text: str, font: Font, width: float) -> list[str]:
-    """The text in lines that fit, broken between words where it can be."""
+def wrapped(text: str, font: Font, width: float, *, most: int | None = None) -> list[str]:
+    """The text in lines that fit, broken between words where it can be; most: lines, of which the last is cut."""
     lines = [""]
-    for word in shortened(text, font, float("inf")).split():
+    for word in one_line(text).split():
         joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= width:
+        if font.length(joined) <= width:
             lines[-1] = joined
             continue
         lines += [""] if lines[-1] else []
         for letter in word:
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+            if lines[-1] and font.length(lines[-1] + letter) > width:
                 lines.append("")
             lines[-1] += letter
+    if most is not None and len(lines) > most:
+        lines = [*lines[: most - 1], shortened(" ".join(lines[most - 1 :]), font, width)]
     return lines
 
 

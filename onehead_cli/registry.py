@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from onehead_cli.errors import ConfigError
+from onehead_cli.suggestion import did_you_mean
 
 TASK_GROUP, FORMAT_GROUP = "onehead.tasks", "onehead.formats"
 
@@ -75,7 +76,8 @@ def load_format(name: str) -> Any:
 
 def _load(name: str, group: str) -> Any:
     if name not in TASKS:
-        raise ConfigError(f"no task '{name}'; there are {', '.join(TASKS)}: install the package that brings it")
+        meant = did_you_mean(name, TASKS) or "; install the package that brings it"
+        raise ConfigError(f"no task '{name}' among {', '.join(TASKS)}{meant}")
     entry = _entries()[name].get(group)
     if entry is None:
         raise ConfigError(f"task '{name}': its package has no entry point of this name in the group {group}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onehead_cli.commands import options as o
 from onehead_cli.commands.console import Console, number, table
+from onehead_cli.config.sections import Config
+from onehead_cli.data.format import get_format
+from onehead_cli.data.layout import SPLITS
 from onehead_cli.errors import ConfigError
 from onehead_cli.runtime.launch import is_main
+from onehead_cli.suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.compare import EvaluateResult
@@ -36,6 +41,7 @@ def evaluate(
     splits = [name.strip() for name in split.split(",")]
     if not all(splits) or len(set(splits)) != len(splits):
         raise ConfigError(f"--split {split}: give different names, such as val,test")
+    _refuse_misspelt(splits, call.config)
     from onehead_cli import engine
     from onehead_cli.evaluation.drop_check import exit_code
 
@@ -50,6 +56,19 @@ def evaluate(
     if is_main():
         _show(result, call.console)
     raise typer.Exit(exit_code(result.drops, complete=result.complete, strict=strict))
+
+
+def _refuse_misspelt(splits: Sequence[str], config: Config) -> None:
+    """Raises: ConfigError: a split is not there, and one of nearly that name is."""
+
+    def is_there(split: str) -> bool:
+        return any(get_format(task).is_there(config, split) for task in config.data.tasks)
+
+    usual = dict.fromkeys((config.data.train_split, config.data.val_split, *SPLITS))
+    known = [name for name in usual if is_there(name)]
+    for name in splits:
+        if name not in known and (meant := did_you_mean(name, known)) and not is_there(name):
+            raise ConfigError(f"--split {name}: no such split{meant}")
 
 
 def _show(result: EvaluateResult, console: Console) -> None:

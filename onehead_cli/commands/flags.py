@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin
@@ -11,9 +11,14 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from onehead_cli.config.fields import KnownField
+from onehead_cli.config.paths import full_path
+from onehead_cli.errors import ConfigError
 
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]
+
+#: Take several values with commas between them.
+LISTS = ("--split", "--sizes", "--categories", "--set")
 
 #: Options of a command by the name of its parameter, each with its annotation and default.
 Options = Mapping[str, tuple[Any, Any]]
@@ -44,6 +49,12 @@ class Flag:
                 return kind
         return list[str] if get_origin(self.field.annotation) is dict else str
 
+    def said(self, value: Any) -> str:
+        """The flag and a value of it as they stand on the command line."""
+        if isinstance(value, bool):
+            return self.name if value else f"--no-{self.name[2:]}"
+        return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
+
     def _metavar(self) -> str | None:
         """How the help calls the value; None where Typer names the type."""
         names = [*filter(None, [self.field.metavar]), *self.field.words]
@@ -67,6 +78,18 @@ class Flag:
         return f"  [default: {text}]"
 
 
+def joined_lists(arguments: Sequence[str]) -> list[str]:
+    """The command line with `--split val, test`, which a shell takes apart, as `--split val,test`."""
+    joined: list[str] = []
+    for argument in arguments:
+        follows = len(joined) > 1 and joined[-1].endswith(",") and joined[-2] in LISTS
+        if follows and not argument.startswith("-"):
+            joined[-1] += argument
+        else:
+            joined.append(argument)
+    return joined
+
+
 def given_values(flags: Mapping[str, Flag], options: dict[str, Any]) -> dict[str, Any]:
     """Take the flags out of a command's options: the values of those that were given, by the field's key."""
     values = {flag.field.key: options.pop(parameter) for parameter, flag in flags.items()}
@@ -76,7 +99,9 @@ def given_values(flags: Mapping[str, Flag], options: dict[str, Any]) -> dict[str
 def as_command(
     command: Callable[..., None], function: Callable[..., None], flags: Mapping[str, Flag], further: Options
 ) -> Callable[..., None]:
-    """Give `command` the name and the text of `function`, and the parameters that Typer makes options of.
+    """Make a command of the name and the text of `function`, with the parameters that Typer makes options of.
+
+    It calls `command`, with `~` and `$NAME` filled in in every path.
 
     Args:
         function: its keyword-only parameters become options; what stands before them is for `command` to hand over.
@@ -84,7 +109,7 @@ def as_command(
         further: options that follow those, before --json and --quiet.
 
     Returns:
-        The command; its attribute `flags` holds the flags.
+        The new command; its attribute `flags` holds the flags.
     """
     options: dict[str, tuple[Any, Any]] = {name: (flag.annotation, None) for name, flag in flags.items()}
     options |= {**further, "as_json": (AsJson, False), "quiet": (Quiet, False)}
@@ -96,7 +121,22 @@ def as_command(
             for name, (annotation, default) in options.items()
         ),
     ]
-    command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__dict__.update(__signature__=inspect.Signature(parameters), flags=flags)
-    return command
+
+    def called(**values: Any) -> None:
+        names = {name: flags[name].name if name in flags else f"--{name.replace('_', '-')}" for name in values}
+        command(**{name: _filled_in(names[name], value) for name, value in values.items()})
+
+    called.__name__, called.__doc__, called.__module__ = function.__name__, function.__doc__, function.__module__
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    called.__dict__.update(__signature__=inspect.Signature(parameters), flags=flags)
+    return called
+
+
+def _filled_in(flag: str, value: Any) -> Any:
+    """A path with `~` and variables filled in; anything else as it is."""
+    if not isinstance(value, Path):
+        return value
+    try:
+        return Path(full_path(str(value)))
+    except ValueError as error:
+        raise ConfigError(f"{flag} {value}: {error}") from None

@@ -97,7 +97,10 @@ def configured(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None
         ) -> None:
             console = Console(quiet=quiet, as_json=as_json)
             given, assigned = given_values(flags, own), parse_assignments(assignments or [])
-            merged = load_config(config, {**assigned, **given})
+            words = {text.partition("=")[0].strip(): f"--set {text}" for text in assignments or []}
+            fields = {flag.field.key: flag for flag in flags.values()}
+            words |= {key: fields[key].said(value) for key, value in given.items()}
+            merged = load_config(config, {**assigned, **given}, given=words)
             if show_config:
                 _show_config(merged, console)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ from onehead_cli.config.fields import field_of
 from onehead_cli.data.prepare.addresses import OFFICIAL_SOURCES
 from onehead_cli.data.prepare.settings import Written
 from onehead_cli.errors import ConfigError
+from onehead_cli.suggestion import did_you_mean
 
 #: Of the classification datasets of all sources.
 _CLASSES = 10
@@ -60,8 +60,8 @@ def _parse_base_urls(assignments: Sequence[str]) -> dict[str, str]:
     for assignment in assignments:
         name, _, url = assignment.partition("=")
         if name not in OFFICIAL_SOURCES:
-            near = difflib.get_close_matches(name, OFFICIAL_SOURCES, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"--base-url {assignment}: no dataset '{name}'; did you mean '{near}'?")
+            meant = did_you_mean(name, OFFICIAL_SOURCES) or f"; there are {', '.join(OFFICIAL_SOURCES)}"
+            raise ConfigError(f"--base-url {assignment}: no dataset '{name}'{meant}")
         if not _is_address(url):
             raise ConfigError(f"--base-url {assignment}: give an address such as {name}=https://mirror.example/{name}/")
         urls[name] = url

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -17,6 +17,19 @@ class Section(BaseModel):
     """A model of settings: it cannot be changed, and a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """A list may be given as its only item, and in one text with commas where no item can have a comma."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation in (int, float):  # `no` of YAML, which would count as 0
+            raise ValueError("must be a number")
+        if get_origin(annotation) is not tuple or not isinstance(value, str | int | float):
+            return value
+        if not isinstance(value, str) or get_args(annotation)[0] is str:
+            return [value]
+        return [item.strip() for item in value.split(",")]
 
 
 def field(default: Any, description: str, *, unit: str = "-", metavar: str | None = None, **limits: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import os
 import sysconfig
@@ -14,9 +13,11 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from onehead_cli import registry
+from onehead_cli.config.explain import Origins, explain
 from onehead_cli.config.fields import fields_of, keys_of
+from onehead_cli.config.paths import full_path
 from onehead_cli.config.sections import Config
-from onehead_cli.config.yaml_text import parse_yaml
+from onehead_cli.config.yaml_text import parse_yaml, read_text
 from onehead_cli.errors import ConfigError
 
 #: Where the configs of the README are: in a clone, and where the wheel puts them.
@@ -45,27 +46,36 @@ def default_config() -> Config:
     return config_class()()
 
 
-def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    given: Mapping[str, str] | None = None,
+) -> Config:
     """Merge a YAML file and overrides (dotted key -> value; None is left out), then validate.
 
     A relative path inside the file is taken from the file's folder; one given as an override from the working folder.
+    `~` and `$NAME` are filled in, in both.
+
+    Args:
+        given: by dotted key, how an override was given, such as "--epochs 0"; errors name it.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is not accepted; the nearest known key is named.
+        ConfigError: the file cannot be read, or a key or value is not accepted; where it comes from is named, and of
+            an unknown key the nearest known one, where one is near.
     """
-    raw = _read_yaml(path) if path else {}
-    # An empty section is read as None; what is meant is its defaults.
-    raw = {key: {} if value is None else value for key, value in raw.items()}
+    text, raw = _read(path) if path else ("", {})
+    origins = Origins(path, text)
     if path:
-        _anchor_paths(raw, path.parent)
+        _fill_in_paths(raw, origins, path.parent)
     for key, value in (overrides or {}).items():
         if value is not None:
-            _set_dotted(raw, key, value)
-    _pass_over_gone(raw)
-    try:
-        return config_class().model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+            later = origins.with_given(key, (given or {}).get(key, ""))
+            piece = _set_dotted({}, key, value, origins)
+            _fill_in_paths(piece, later)
+            _set_dotted(raw, key, functools.reduce(lambda node, part: node[part], key.split("."), piece), origins)
+            origins = later
+    return _validated(raw, origins)
 
 
 def config_of(stored: Mapping[str, Any]) -> Config:
@@ -74,12 +84,15 @@ def config_of(stored: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: it holds what no version knew.
     """
-    raw = copy.deepcopy(dict(stored))
+    return _validated(copy.deepcopy(dict(stored)), Origins())
+
+
+def _validated(raw: dict[str, Any], origins: Origins) -> Config:
     _pass_over_gone(raw)
     try:
         return config_class().model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, None)) from None
+        raise ConfigError(explain(error, list(keys_of(config_class())), origins)) from None
 
 
 def is_gone(key: str, value: Any) -> bool:
@@ -110,31 +123,33 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
         try:
             parsed[key.strip()] = parse_yaml(value)
-        except ValueError:
-            raise ConfigError(f"--set {assignment}: the value is not valid YAML") from None
+        except ValueError as error:
+            raise ConfigError(f"--set {assignment}: {error}") from None
     return parsed
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a YAML file and the sections in it."""
     try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        raw = parse_yaml(text)
     except FileNotFoundError:
         own = next((folder / path.name for folder in _OWN_CONFIGS if (folder / path.name).is_file()), None)
         raise ConfigError(f"{path}: no such file" + (f"; onehead's own is {own}" if own else "")) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder, not a YAML file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not valid YAML (not UTF-8)") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
+    if not isinstance(raw, dict | None):
         raise ConfigError(f"{path}: expected sections such as 'data:' and 'student:', found {type(raw).__name__}")
-    return raw
+    # An empty section is read as None; what is meant is its defaults.
+    return text, {key: {} if value is None else value for key, value in (raw or {}).items()}
 
 
-def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+def _fill_in_paths(raw: dict[str, Any], origins: Origins, folder: Path | None = None) -> None:
+    """Fill in `~` and variables of every path; folder: what relative ones are taken from, if not the working folder."""
     for known in fields_of(config_class()):
         if Path not in known.members:
             continue
@@ -143,30 +158,20 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict) and isinstance(node.get(last), str) and node[last] not in known.words:
-            node[last] = os.path.normpath(folder / node[last])
+            try:
+                filled = full_path(node[last], folder or Path())
+            except ValueError as error:
+                raise ConfigError(f"{origins.of(known.key)}{known.key}: {error}") from None
+            node[last] = filled if folder is None else os.path.normpath(folder / filled)
 
 
-def _set_dotted(raw: dict[str, Any], key: str, value: Any) -> None:
+def _set_dotted(raw: dict[str, Any], key: str, value: Any, origins: Origins) -> dict[str, Any]:
     *parents, last = key.split(".")
     node = raw
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"{key}: '{parent}' is not a section")
-        node = child
+    for depth, parent in enumerate(parents, start=1):
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            section = ".".join(parents[:depth])
+            raise ConfigError(f"{origins.of(section)}{section} must be a section, with keys below it")
     node[last] = value
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    """One line for the first problem of a validation; an unknown key names the nearest known one."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    source = f"{path}: " if path else ""
-    if first["type"] == "extra_forbidden":
-        known = list(keys_of(config_class()))
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        # A right key in the wrong section is closer to what was meant than a similar word.
-        same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-        return f"{source}unknown key '{key}'; did you mean '{(same_name or near)[0]}'?"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{source}{key}: {message}" if key and not message.startswith(key) else f"{source}{message}"
+    return raw

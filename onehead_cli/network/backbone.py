@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from onehead_cli.errors import ConfigError
 from onehead_cli.network.depthwise import replace_depthwise
+from onehead_cli.suggestion import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,7 @@ def create_backbone(name: str, *, skip: bool = False) -> Backbone:
 
 def _create_body(name: str) -> nn.Module:
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
-        raise ConfigError(f"model.backbone: timm has no '{name}'; did you mean '{near[0]}'?")
+        raise ConfigError(f"model.backbone: timm has no '{name}'{did_you_mean(name, timm.list_models())}")
     try:
         body: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:  # each family of models refuses its own way

@@ -18,6 +18,7 @@ from PIL import Image
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import Config
 from onehead_cli.data.images import open_image
+from onehead_cli.drawing import numbers_for_names
 from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.events import Reporter
 from onehead_cli.files.atomic import DISK_ERRORS, write_whole
@@ -97,6 +98,8 @@ class PredictRun:
             ) from None
 
     def _go_on(self, written: records.Records) -> Iterator[dict[str, Any]]:
+        if self._overlays and (warning := numbers_for_names(self._predictor.classes)):
+            self._reporter.warn(warning)
         task = image_task(self.tasks)
         if task is not None:
             count = len(self._predictor.classes[task])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from onehead_cli.drawing import Colour, class_colours, load_font, shortened
+from onehead_cli.drawing import Colour, class_colours, shortened
+from onehead_cli.fonts import Font
 
 _BAR, _GAP, _MARGIN = 13, 9, 20
 _BAR_WIDTH, _VALUE_WIDTH = 360, 76
@@ -34,29 +35,29 @@ def draw_chart(rows: Sequence[str], panels: Sequence[Panel], *, splits: Mapping[
     """
     totals = [sum(values[row] for values in panels[0].values.values()) for row in range(len(rows))]
     order = sorted(sorted(range(len(rows)), key=lambda row: -totals[row])[:_MOST_ROWS])
-    bold, font, small = load_font(17), load_font(14), load_font(12)
+    bold, font, small = Font(17), Font(14), Font(12)
     names = [shortened(rows[row], font, 600) for row in order]
-    left = _MARGIN + round(max((font.getlength(name) for name in names), default=0)) + 10
+    left = _MARGIN + round(max((font.length(name) for name in names), default=0)) + 10
     panel_width = _BAR_WIDTH + _VALUE_WIDTH + _MARGIN
     group = _BAR * len(splits) + _GAP
     more = f"and {len(rows) - len(order)} more classes" if len(order) < len(rows) else ""
     top = _MARGIN + 24 * len(splits) + 40
     height = top + group * len(order) + (30 if more else 0) + _MARGIN
-    legend_width = round(22 + max(font.getlength(text) for text in splits.values()) + _MARGIN)
+    legend_width = round(22 + max(font.length(text) for text in splits.values()) + _MARGIN)
     chart = Image.new("RGB", (left + max(panel_width * len(panels), legend_width), height), "white")
     draw = ImageDraw.Draw(chart)
     colours = split_colours(list(splits))
     for place, (split, text) in enumerate(splits.items()):
         y = _MARGIN + 24 * place
         draw.rectangle((left, y, left + 14, y + 14), fill=colours[split])
-        draw.text((left + 22, y + 7), text, font=font, fill=_BLACK, anchor="lm")
+        font.write(draw, (left + 22, y + 7), text, fill=_BLACK)
     for line, name in enumerate(names):
         y = top + group * line
         draw.line((_MARGIN, y - _GAP // 2 - 1, chart.width - _MARGIN, y - _GAP // 2 - 1), fill=_PALE)
-        draw.text((left - 10, y + _BAR * len(splits) / 2), name, font=font, fill=_BLACK, anchor="rm")
+        font.write(draw, (left - 10, y + _BAR * len(splits) / 2), name, fill=_BLACK, align="right")
     for place, panel in enumerate(panels):
         x = left + panel_width * place
-        draw.text((x, top - 26), panel.title, font=bold, fill=_BLACK, anchor="lm")
+        bold.write(draw, (x, top - 26), panel.title, fill=_BLACK)
         highest = max((values[row] for values in panel.values.values() for row in order), default=0) or 1
         for line, row in enumerate(order):
             for band, split in enumerate(splits):
@@ -65,10 +66,10 @@ def draw_chart(rows: Sequence[str], panels: Sequence[Panel], *, splits: Mapping[
                 # What is not there at all has no bar; what is there has one of a pixel at least.
                 if value:
                     draw.rectangle((x, y, x + max(length, 1), y + _BAR - 2), fill=colours[split])
-                draw.text((x + length + 6, y + _BAR / 2 - 1), short_number(value), font=small, fill=_BLACK, anchor="lm")
+                small.write(draw, (x + length + 6, y + _BAR / 2 - 1), short_number(value), fill=_BLACK)
         draw.line((x, top - _GAP // 2, x, top + group * len(order) - _GAP), fill=_BLACK)
     if more:
-        draw.text((left, height - _MARGIN - 15), more, font=font, fill=_BLACK, anchor="lm")
+        font.write(draw, (left, height - _MARGIN - 15), more, fill=_BLACK)
     return chart
 
 

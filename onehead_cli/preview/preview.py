@@ -15,7 +15,7 @@ from onehead_cli.data.format import get_format
 from onehead_cli.data.images import open_image
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.split import Loading, Split
-from onehead_cli.drawing import LIGHT, class_colours
+from onehead_cli.drawing import LIGHT, class_colours, class_text, numbers_for_names
 from onehead_cli.errors import DataError
 from onehead_cli.events import Reporter
 from onehead_cli.files.json_files import SCHEMA, write_json
@@ -25,7 +25,7 @@ from onehead_cli.preview.sample_sheet import Sample, draw_sheet
 from onehead_cli.registry import TASKS, seed_of
 from onehead_cli.tasks.labels import LabelCounts
 from onehead_cli.tasks.task import get_task
-from onehead_cli.wording import how_many, readable
+from onehead_cli.wording import how_many
 
 LABELS_FILE = "labels.json"
 #: On a sheet, shared out among the splits.
@@ -50,6 +50,7 @@ def preview_data(
     loaded, missing = _load(config, listings, splits, reporter)
     tasks: dict[str, Any] = {}
     images: dict[str, Image.Image] = {}
+    classes: dict[str, list[str]] = {}
     with reporter.track("preview", sum(len(s) for found in loaded.values() for s in found.values())) as advance:
         done = 0
 
@@ -68,6 +69,9 @@ def preview_data(
                 "histogram": histogram,
                 "splits": {split: counts_document(get_task(task), each) for split, each in counts.items()},
             }
+            classes[task] = _all_classes(counts)
+    if warning := numbers_for_names(classes):
+        reporter.warn(warning)
     document = {
         "schema": SCHEMA,
         "command": "prepare-data",
@@ -120,19 +124,22 @@ def _sheet(task: str, found: Mapping[str, Split], counts: Mapping[str, LabelCoun
     chosen = _choose(counts, np.random.default_rng([seed, seed_of(task)]))
     samples = [_sample(found[split], split, index) for split, index in chosen]
     names = _all_classes(counts)
+    texts = {name: class_text(name, number) for number, name in enumerate(names)}
     drawn = {name for sample in samples for _, name, _ in sample.label.boxes}
     if drawn:
         colours = class_colours(names)
-        return draw_sheet(samples, box_colours=colours, legend={n: c for n, c in colours.items() if n in drawn})
+        legend = {name: colour for name, colour in colours.items() if name in drawn}
+        return draw_sheet(samples, texts=texts, box_colours=colours, legend=legend)
     if not any(sample.label.mask is not None for sample in samples):
-        return draw_sheet(samples)
+        return draw_sheet(samples, texts=texts)
     colours = class_colours(names[1:])  # the background is left as it is
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(names)] = [colours[name] for name in names[1:]]
     table[IGNORE_INDEX] = LIGHT
     shown = frozenset[str | None]().union(*(counts[split].shown[index] for split, index in chosen))
     legend = {name: colour for name, colour in colours.items() if name in shown}
-    return draw_sheet(samples, mask_colours=table, legend={**legend, **({_VOID: LIGHT} if None in shown else {})})
+    legend |= {_VOID: LIGHT} if None in shown else {}
+    return draw_sheet(samples, texts=texts, mask_colours=table, legend=legend)
 
 
 def _choose(counts: Mapping[str, LabelCounts], rng: np.random.Generator) -> list[tuple[str, int]]:
@@ -167,21 +174,22 @@ def _side_by_side(image: Image.Image, panel: Image.Image) -> Image.Image:
 
 def _histogram(task: str, counts: Mapping[str, LabelCounts]) -> Image.Image:
     diagram = get_task(task).histogram
-    names: list[str | None] = [*_all_classes(counts)]
+    classes = _all_classes(counts)
+    names: list[str | None] = [*classes]
     legend = {split: f"{split}: {how_many(len(counted.sizes), 'image')}" for split, counted in counts.items()}
     if diagram.has_background:
         # Beside the background no other class would have a bar to be seen.
-        background = names.pop(0)
+        del names[0]
         for split, counted in counts.items():
-            shares = [counted.amounts[name] / counted.amounts.total() for name in (background, None)]
-            legend[split] += f", of their {counted.unit} {shares[0]:.1%} {background}, {shares[1]:.1%} void"
+            ground, void = (counted.amounts[name] / counted.amounts.total() for name in (classes[0], None))
+            legend[split] += f", of their {counted.unit} {ground:.1%} {class_text(classes[0], 0)}, {void:.1%} void"
     if diagram.nothing is not None:
         names.append(None)
     images = {split: [counted.images(name) for name in names] for split, counted in counts.items()}
     amounts = {split: [counted.amounts[name] for name in names] for split, counted in counts.items()}
     units = {counted.unit for counted in counts.values()}
     panels = [Panel(title, amounts if title in units else images) for title in diagram.panels]
-    rows = [str(diagram.nothing) if name is None else readable(name) for name in names]
+    rows = [str(diagram.nothing) if name is None else class_text(name, classes.index(name)) for name in names]
     return draw_chart(rows, panels, splits=legend)
 
 

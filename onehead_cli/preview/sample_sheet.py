@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,10 @@ from onehead_cli.drawing import (
     draw_boxes,
     draw_legend,
     legend_rows,
-    load_font,
     tinted,
     wrapped,
 )
+from onehead_cli.fonts import Font
 from onehead_cli.tasks.labels import Label
 from onehead_cli.wording import readable
 
@@ -51,6 +51,7 @@ class Sample:
 def draw_sheet(
     samples: Sequence[Sample],
     *,
+    texts: Mapping[str, str] | None = None,
     box_colours: Mapping[str, Colour] | None = None,
     mask_colours: NDArray[np.uint8] | None = None,
     legend: Mapping[str, Colour] | None = None,
@@ -59,31 +60,36 @@ def draw_sheet(
     """The sheet as RGB, CELL-sized images with MARGIN between them, captions below each and the legend at the end.
 
     Args:
+        texts: what classes are called; without it, or of others, their readable names.
         box_colours: a colour for each class name of the boxes, where there are any.
         mask_colours: uint8 [256, 3], a colour for each label of the masks, where there are any.
         legend: the classes whose colours are explained below.
         columns: images in a row.
     """
-    font, small = load_font(16), load_font(13)
+
+    def called(name: str) -> str:
+        return (texts or {}).get(name, readable(name))
+
+    font, small = Font(16), Font(13)
     captions = [
-        [(line, font, LIGHT) for line in (wrapped(readable(s.label.text), font, CELL[0]) if s.label.text else [])]
+        [(line, font, LIGHT) for line in (wrapped(called(s.label.text), font, CELL[0], most=3) if s.label.text else [])]
         + [(line, small, GREY) for line in wrapped(s.source, small, CELL[0])]
         for s in samples
     ]
     width = MARGIN + columns * (CELL[0] + MARGIN)
     rows = [range(first, min(first + columns, len(samples))) for first in range(0, len(samples), columns)]
     heights = [CELL[1] + MARGIN // 2 + _LINE * max(len(captions[i]) for i in row) + MARGIN for row in rows]
-    entries = legend_rows([(name, name) for name in legend or {}], font, width)
+    entries = legend_rows([(name, called(name)) for name in legend or {}], font, width)
     canvas = Image.new("RGB", (width, MARGIN + sum(heights) + (_LINE + 6) * len(entries)), DARK)
     draw = ImageDraw.Draw(canvas)
     top = MARGIN
     for row, height in zip(rows, heights, strict=True):
         for column, index in enumerate(row):
             left = MARGIN + column * (CELL[0] + MARGIN)
-            canvas.paste(_cell(samples[index], box_colours or {}, mask_colours), (left, top))
+            canvas.paste(_cell(samples[index], box_colours or {}, mask_colours, called), (left, top))
             for line, (text, face, colour) in enumerate(captions[index]):
                 y = top + CELL[1] + MARGIN // 2 + _LINE * (line + 0.5)
-                draw.text((left, y), text, font=face, fill=colour, anchor="lm")
+                face.write(draw, (left, y), text, fill=colour)
         top += height
     for line, entry in enumerate(entries):
         draw_legend(draw, entry, legend or {}, font, top + line * (_LINE + 6) - MARGIN / 2, _LINE)
@@ -97,7 +103,12 @@ def placed(size: tuple[int, int]) -> tuple[int, int, int, int]:
     return (CELL[0] - width) // 2, (CELL[1] - height) // 2, width, height
 
 
-def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArray[np.uint8] | None) -> Image.Image:
+def _cell(
+    sample: Sample,
+    box_colours: Mapping[str, Colour],
+    mask_colours: NDArray[np.uint8] | None,
+    called: Callable[[str], str],
+) -> Image.Image:
     left, top, width, height = placed(sample.image.size)
     image = sample.image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if sample.label.mask is not None and mask_colours is not None:
@@ -114,22 +125,28 @@ def _cell(sample: Sample, box_colours: Mapping[str, Colour], mask_colours: NDArr
     draw_boxes(
         ImageDraw.Draw(cell),
         boxes,
-        [_name(index, boxes, found, sample.ignored) for index in range(len(found))],
+        [_name(index, boxes, found, sample.ignored, called) for index in range(len(found))],
         [box_colours[name] for _, name, _ in found],
         area=(0, 0, *CELL),
-        font=load_font(13),
+        font=Font(13),
         dashed=[dashed for _, _, dashed in found],
     )
     return cell
 
 
-def _name(index: int, placed_boxes: Sequence[Rect], boxes: Sequence[tuple[Rect, str, bool]], ignored: str) -> str:
+def _name(
+    index: int,
+    placed_boxes: Sequence[Rect],
+    boxes: Sequence[tuple[Rect, str, bool]],
+    ignored: str,
+    called: Callable[[str], str],
+) -> str:
     """A large box has a name, and so has the largest of each kind; more would hide a crowded image."""
     _, name, dashed = boxes[index]
     is_last = not any((other, same) == (name, dashed) for _, other, same in boxes[index + 1 :])
     if not is_last and _area(placed_boxes[index]) < _NAMED_FROM * CELL[0] * CELL[1]:
         return ""
-    return f"{name} ({ignored})" if dashed else name
+    return f"{called(name)} ({ignored})" if dashed else called(name)
 
 
 def _area(box: Rect) -> float:

@@ -14,16 +14,14 @@ from onehead_cli.drawing import (
     GREY,
     LIGHT,
     Colour,
-    Font,
     Rect,
     draw_boxes,
     draw_legend,
     legend_rows,
-    load_font,
     shortened,
     tinted,
 )
-from onehead_cli.wording import readable
+from onehead_cli.fonts import Font
 
 #: Small images are enlarged and large ones reduced until the longer side is between these.
 _MIN_SIDE, _MAX_SIDE = 640, 1280
@@ -55,7 +53,7 @@ class Canvas:
     """The drawing of one image.
 
     colours: of classes, the same in all drawings.
-    banner: class names and probabilities, best first.
+    banner: what classes are called (`drawing.class_text`) and their probabilities, best first.
     tint: uint8 [height, width] labels and uint8 [labels, 3] their colours; 0 is not tinted.
     legend: (class name, text).
     panels: further drawings beside it, at any size.
@@ -75,7 +73,7 @@ class Canvas:
             drawing: from `drawing_copy`.
             size: width and height of the original image, whose pixels labels and boxes refer to.
         """
-        font = load_font(9 + max(drawing.size) / 75)
+        font = Font(9 + max(drawing.size) / 75)
         line = round(font.size * 1.75)
         width, height = (max(side, least) for side, least in zip(drawing.size, _MIN_AREA, strict=True))
         whole = width * (1 + len(self.panels))
@@ -105,9 +103,9 @@ def _draw_banner(
 ) -> None:
     x = font.size * 0.6
     for place, (name, probability) in enumerate(likely):
-        text = shortened(f"{readable(name)} {probability:.0%}", font, width - font.size * 1.2)
-        end = x + font.getlength(text)
+        text = shortened(f"{name} {probability:.0%}", font, width - font.size * 1.2)
+        end = x + font.length(text)
         if place and (probability < _ALSO_LIKELY or end > width - font.size * 0.6):
             break
-        draw.text((x, line / 2), text, font=font, fill=GREY if place else LIGHT, anchor="lm")
+        font.write(draw, (x, line / 2), text, fill=GREY if place else LIGHT)
         x = end + font.size

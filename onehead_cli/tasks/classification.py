@@ -20,6 +20,7 @@ from onehead_cli.data.class_folders import ClassFoldersListing
 from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.split import Loading, Split
+from onehead_cli.drawing import class_text
 from onehead_cli.errors import OneheadError
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Label
@@ -129,7 +130,7 @@ class FoundClass:
         return {"class": {**top[0], "top5": top}}
 
     def paint(self, canvas: Canvas) -> None:
-        canvas.banner = self.likely()
+        canvas.banner = [(class_text(name, self.classes.index(name)), p) for name, p in self.likely()]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,12 @@ def onehead(*args, **more):
 def test_help_answers_at_once(command):
     args = ["--help"] if command is None else [command, "--help"]
     seconds = []
-    for _ in range(3):  # the machine may be busy with something else
-        began = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         result = onehead(*args)
-        seconds.append(time.perf_counter() - began)
+        after = os.times()
+        # Of the processor, not of the clock: the machine may be busy with something else.
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
         if seconds[-1] < 1:
             break
     assert result.returncode == 0 and "Usage: onehead" in result.stdout
@@ -103,7 +104,7 @@ def test_version(capsys):
     [
         (["train-unifed"], ["'train-unifed'", "did you mean 'train-unified'"]),
         (["train-unified", "--lambda-destill", "1"], ["did you mean '--lambda-distill'"]),
-        (["evaluate", "--zzz"], ["no such option '--zzz'", "did you mean '--"]),
+        (["evaluate", "--zzz"], ["no such option '--zzz'; see onehead evaluate --help"]),
         (["train-teacher"], ["--task"]),
         (["train-teacher", "--task", "pose"], ["pose"]),
         (["train-unified", "--epochs", "many"], ["--epochs", "integer"]),

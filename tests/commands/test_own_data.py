@@ -203,7 +203,12 @@ def test_a_task_that_the_data_does_not_have(two, capsys):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("[]", "at least 1"), ("[cls, cls]", "named once"), ("[cls, depth]", "'cls', 'seg' or 'det'"), ("cls", "tuple")],
+    [
+        ("[]", "at least 1"),
+        ("[cls, cls]", "named once"),
+        ("[cls, depth]", "'cls', 'seg' or 'det'"),
+        ("clss", "did you mean 'cls'"),
+    ],
 )
 def test_the_list_of_tasks_must_be_one(value, words, capsys):
     assert run(["evaluate", "--set", f"data.tasks={value}"]) == 2

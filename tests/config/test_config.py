@@ -87,7 +87,7 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     ],
 )
 def test_fault_53_bad_keys_and_values_are_one_line_that_names_them(overrides, words):
-    """A value out of range or an unknown key is one line that names it, with the nearest known key, and exit code 2."""
+    """A value out of range or an unknown key is one line that names it and a known key nearby, with exit code 2."""
     with pytest.raises(ConfigError) as error:
         load_config(None, overrides)
     assert "\n" not in str(error.value) and error.value.exit_code == 2

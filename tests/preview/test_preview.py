@@ -11,7 +11,8 @@ from PIL import Image
 
 from onehead_cli.app import run
 from onehead_cli.data.images import image_size, open_image
-from onehead_cli.drawing import LIGHT, class_colours, load_font, wrapped
+from onehead_cli.drawing import LIGHT, class_colours, wrapped
+from onehead_cli.fonts import Font
 from onehead_cli.preview.label_chart import Panel, draw_chart, short_number, split_colours
 from onehead_cli.preview.sample_sheet import CELL, COLUMNS, MARGIN, Sample, draw_sheet
 from onehead_cli.tasks.labels import Label
@@ -250,11 +251,11 @@ def test_one_thing_at_a_time(arguments, tmp_path, capsys):
 
 
 def test_long_names_are_wrapped_rather_than_cut():
-    font = load_font(16)
+    font = Font(16)
     name = "a very long class name of many words " * 4 + "x" * 200
     lines = wrapped(name, font, CELL[0])
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
-    assert all(font.getlength(line) <= CELL[0] for line in lines)
+    assert all(font.length(line) <= CELL[0] for line in lines)
     one_line = draw_sheet([Sample(Image.new("RGB", (1, 5000)), "train · a.jpg", Label("a\nb"))])
     assert draw_sheet([Sample(Image.new("RGB", (5000, 1)), "train · a.jpg", Label(name))]).height > one_line.height
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from onehead_cli.config.sections import EvaluationConfig, SizeUnit
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.split import Split
+from onehead_cli.drawing import class_text
 from onehead_cli.tasks.canvas import Boxes, Canvas
 from onehead_cli.tasks.detection.average_precision import DetectionResult, best_f1_thresholds
 from onehead_cli.tasks.detection.decode import BoxMap, Detections, decode_boxes, read_boxes
@@ -154,6 +155,8 @@ class FoundBoxes:
         }
 
     def paint(self, canvas: Canvas) -> None:
-        names = [self.classes[label] for label in self.boxes.labels]
-        texts = [f"{name} {score:.2f}" for name, score in zip(names, self.boxes.scores, strict=True)]
+        labels = self.boxes.labels.tolist()
+        names = [self.classes[label] for label in labels]
+        called = [class_text(name, label) for name, label in zip(names, labels, strict=True)]
+        texts = [f"{name} {score:.2f}" for name, score in zip(called, self.boxes.scores, strict=True)]
         canvas.boxes = Boxes(self.boxes.boxes, names, texts)

@@ -18,7 +18,7 @@ from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.split import Loading, Split
-from onehead_cli.drawing import DARK
+from onehead_cli.drawing import DARK, class_text
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 from onehead_cli.tasks.segmentation.copy_paste import Pastes
@@ -82,8 +82,10 @@ class FoundMask:
         """The classes in the mask but the background, each with the share of the image it covers; largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
         order = [int(i) for i in np.argsort(-counts, kind="stable") if i and counts[i]]
-        shares = [(self.classes[i], float(counts[i] / self.mask.size)) for i in order]
-        return [(name, f"{name} {share:.0%}" if share >= 0.005 else f"{name} <1%") for name, share in shares]
+        shares = [float(counts[i] / self.mask.size) for i in order]
+        texts = [f"{share:.0%}" if share >= 0.005 else "<1%" for share in shares]
+        names = [self.classes[i] for i in order]
+        return [(name, f"{class_text(name, i)} {t}") for name, i, t in zip(names, order, texts, strict=True)]
 
 
 class Segmentation(Task):
