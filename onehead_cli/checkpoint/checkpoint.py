@@ -220,7 +220,7 @@ class _StoredArchitecture(_Part):
     model_config = ConfigDict(extra="allow")
 
     backbone: _Name
-    classes: dict[_Name, Annotated[list[_Name], Field(min_length=1)]]
+    classes: dict[_Name, list[_Name]]  # a task without any has an empty list
     tasks: Annotated[list[_Name], Field(min_length=1)]
     skip: bool = False
 
