@@ -126,7 +126,7 @@ def run(args: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     if launch.speaks():
-        print(f"error: {shown(message)}", file=sys.stderr)
+        print(f"error: {shown(message)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -120,7 +120,7 @@ def test_fault_69_class_that_was_written_as_void(own, shares, classes, kind, wor
     if 255 not in filled(**shares):
         assert "255" not in found[0][2]
     code, said = own.train("seg")
-    assert code == 0 and said.count("warning: ") == 2 and words in said
+    assert code == 0 and said.count("SegmentationClass: ") == 2 and words in said
 
 
 @pytest.mark.parametrize(
