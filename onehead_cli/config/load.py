@@ -19,6 +19,7 @@ from onehead_cli.config.paths import full_path
 from onehead_cli.config.sections import Config
 from onehead_cli.config.yaml_text import parse_yaml, read_text
 from onehead_cli.errors import ConfigError
+from onehead_cli.wording import shown
 
 #: Where the configs of the README are: in a clone, and where the wheel puts them.
 _OWN_CONFIGS = (
@@ -92,7 +93,7 @@ def _validated(raw: dict[str, Any], origins: Origins) -> Config:
     try:
         return config_class().model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(explain(error, list(keys_of(config_class())), origins)) from None
+        raise ConfigError(shown(explain(error, list(keys_of(config_class())), origins))) from None
 
 
 def is_gone(key: str, value: Any) -> bool:
