@@ -299,7 +299,7 @@ def profile(
 def predict(
     config: Config,
     *,
-    images: Sequence[str],
+    images: Sequence[str | Path],
     checkpoint: Path | str | None = None,
     score_threshold: float | None = None,
     overlays: bool = True,
@@ -309,7 +309,7 @@ def predict(
     """Class, mask and boxes of images, written to {output}/predictions as the result is iterated over.
 
     Args:
-        images: files, folders and glob patterns.
+        images: files, folders and glob patterns; a Path is never a pattern.
         checkpoint: None for the one that `checkpoint.networks.find_student` gives.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
 
@@ -319,7 +319,7 @@ def predict(
     from onehead_cli.prediction.image_paths import FOLDER, find_images
 
     # A path that is mistyped is said before torch is waited for.
-    found = find_images(_listed(images), skip=config.output / FOLDER, reporter=reporter)
+    found = find_images([images] if isinstance(images, str) else images, skip=config.output / FOLDER, reporter=reporter)
 
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.prediction.predict import PredictRun

@@ -18,6 +18,11 @@ def shown(text: str) -> str:
     return text if text.isascii() and text.isprintable() else "".join(map(_shown_character, text))
 
 
+def is_one_line(text: str) -> bool:
+    """Whether text can stand in a message, a table or a file's name: no control characters, no lone surrogates."""
+    return not any(unicodedata.category(character) in _NEVER for character in text)
+
+
 def escaped(character: str) -> str:
     """A character as \\n, \\xe9, \\u2013 or \\U0001f600; half of one that stands for a byte of a name as that byte."""
     if "\udc80" <= character <= "\udcff":  # how Python writes a byte of a name that is not UTF-8

@@ -17,11 +17,10 @@ from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import add_checksum, has_valid_checksum
-from onehead_cli.files.json_files import is_one_line
 from onehead_cli.network.onehead import OneHead, build_model
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import Reader, Reading, all_tasks, get_task
-from onehead_cli.wording import how_many
+from onehead_cli.wording import how_many, is_one_line
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,8 +26,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Images, folders (with all below them), quoted patterns ('*.jpg'), and - for a list of such on stdin, "
-            "one per line or with a NUL after each.",
+            help="Images, folders (with all below them), quoted patterns ('*.jpg'), and - for a list of paths on "
+            "stdin, one per line or with a NUL after each.",
         ),
     ],
     checkpoint: o.Checkpoint = None,
@@ -92,10 +93,10 @@ def predict(
         raise DataError(f"{run.failed} of {run.images} images failed")
 
 
-def _with_list(images: list[str]) -> list[str]:
+def _with_list(images: list[str]) -> list[str | Path]:
     """The arguments, the first "-" replaced by the paths that stdin lists."""
     if "-" not in images:
-        return images
+        return [*images]
     from onehead_cli.prediction.image_paths import listed_paths
 
     if sys.stdin is None:

@@ -120,7 +120,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
         try:
             parsed[key.strip()] = parse_yaml(value)

@@ -5,7 +5,7 @@ A name may hold any bytes; those that cannot stand in a line of text are escaped
 
 from __future__ import annotations
 
-import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from onehead_cli.data.format import Contents, Format, Listing, missing, of_split
 from onehead_cli.data.layout import DATASET_FOLDERS
 from onehead_cli.data.passed_over import in_words
 from onehead_cli.errors import DataError
-from onehead_cli.files.json_files import is_one_line
+from onehead_cli.wording import shown
 
 if TYPE_CHECKING:
     from onehead_cli.data.scan.probe import Facts
@@ -64,7 +64,7 @@ class ClassFolders(Format):
         return self.folder(config, split).is_dir()
 
     def classes(self, config: Config, split: str) -> list[str]:
-        return [_as_text(folder.name) for folder in _class_folders(self.folder(config, split))[0]]
+        return [shown(folder.name) for folder in _class_folders(self.folder(config, split))[0]]
 
     def list(self, config: Config, split: str) -> ClassFoldersListing:
         return list_class_folders(self.folder(config, split))
@@ -90,7 +90,7 @@ def list_class_folders(folder: Path) -> ClassFoldersListing:
     if not images:
         counts = in_words(total(passed))
         raise DataError(f"{folder}: no image in its class folders{f', only {counts}' if counts else ''}")
-    return ClassFoldersListing([_as_text(place.name) for place in folders], images, labels, passed_over=passed)
+    return ClassFoldersListing([shown(place.name) for place in folders], images, labels, passed_over=passed)
 
 
 def _class_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
@@ -101,10 +101,9 @@ def _class_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
     if not found:
         counts = in_words(beside)
         raise DataError(f"{folder}: no class folders in it{f', only {counts}' if counts else ''}")
+    seen: dict[str, Path] = {}
+    for place in found:
+        first = seen.setdefault(unicodedata.normalize("NFC", shown(place.name)), place)
+        if first is not place:
+            raise DataError(f"{folder}: {first.name!a} and {place.name!a} are one class by name; rename one")
     return found, beside
-
-
-def _as_text(name: str) -> str:
-    """The name with control characters and bytes that are not UTF-8 as \\n and \\xe9."""
-    written = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode("ascii") for c in written)

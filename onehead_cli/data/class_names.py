@@ -10,7 +10,7 @@ import yaml
 
 from onehead_cli.config.sections import IGNORE_INDEX
 from onehead_cli.errors import DataError
-from onehead_cli.files.json_files import is_one_line
+from onehead_cli.wording import is_one_line
 
 #: Of files with a name per line; all others are YAML, which JSON is too.
 _TEXTS = (".txt", ".names")
@@ -31,7 +31,8 @@ def read_class_names(path: Path) -> list[str]:
     if path.suffix.lower() in _TEXTS:
         names = [line.strip() for line in text.rstrip().split("\n")]
     else:
-        names = _in_yaml(text, path)
+        # JSON takes tabs between values, where YAML takes none; within its strings there are none.
+        names = _in_yaml(text.expandtabs() if path.suffix.lower() == ".json" else text, path)
     if not any(names):
         raise DataError(f"{path}: expected a list of class names, background first")
     for index, name in enumerate(names):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from onehead_cli.config.sections import Config
 from onehead_cli.data.checks import wrong_image_size
 from onehead_cli.data.coco_json import clean_annotations, doubtful_boxes, read_coco, used_categories
+from onehead_cli.data.folders import unlisted
 from onehead_cli.data.format import Contents, Fault, Format, Listing, filled_in, missing, of_split
 from onehead_cli.data.images import image_size
 from onehead_cli.data.layout import ANNOTATION_FOLDER, DATASET_FOLDERS, instances_file
@@ -129,7 +130,7 @@ class CocoBoxes(Format):
         """The folder of a split's images, which all splits may share, and its JSON."""
         data = config.data
         root = data.root / DATASET_FOLDERS[_TASK]
-        images = of_split(data.det_images or root, split)
+        images = self._own_images(config, split)
         if data.det_images and not images.is_dir():
             images = filled_in(data.det_images, split)
         annotations = filled_in(data.det_annotations or root / ANNOTATION_FOLDER, split)
@@ -145,19 +146,28 @@ class CocoBoxes(Format):
         return [str(c["name"]) for c in used_categories(read_coco(self.folders(config, split)[1]))[0]]
 
     def list(self, config: Config, split: str) -> CocoListing:
-        return list_coco_images(*self.folders(config, split), config.data.root)
+        images, annotations = self.folders(config, split)
+        is_shared = images != self._own_images(config, split)
+        return list_coco_images(images, annotations, config.data.root, is_shared=is_shared)
+
+    def _own_images(self, config: Config, split: str) -> Path:
+        """The folder of a split's images where no other split has it too."""
+        return of_split(config.data.det_images or config.data.root / DATASET_FOLDERS[_TASK], split)
 
 
 COCO_BOXES = CocoBoxes()
 
 
-def list_coco_images(folder: Path, annotations: Path, root: Path | None = None) -> CocoListing:
+def list_coco_images(
+    folder: Path, annotations: Path, root: Path | None = None, *, is_shared: bool = False
+) -> CocoListing:
     """A split.
 
     Args:
         folder: of the images.
         annotations: the JSON.
         root: a symbolic link among the images may lead anywhere in it.
+        is_shared: the folder has images of other splits too.
 
     Raises:
         DataError: the JSON is missing or malformed, or the folder of images is missing.
@@ -190,6 +200,7 @@ def list_coco_images(folder: Path, annotations: Path, root: Path | None = None) 
         leaving=leaving,
         root=above,
         doubt=doubtful_boxes(raw),
+        passed_over=[unlisted(folder, [*images, annotations], is_shared=is_shared)],
     )
 
 

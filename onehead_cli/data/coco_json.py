@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+import posixpath
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from onehead_cli.errors import DataError
 from onehead_cli.files.json_files import entries_of, is_float
 
-#: A box within the unit square is no box in pixels.
-_UNIT = 1.0
+#: A box within the unit square, but for rounding, is no box in pixels.
+_UNIT = 1.01
+#: The share of a JSON's boxes that must look like another form, and how many over the edge are no accident.
+_NEARLY_ALL, _MANY, _FEW = 0.99, 0.2, 3
 
 
 def read_coco(path: Path) -> dict[str, Any]:
     """A COCO JSON with well-formed images, annotations and categories.
 
-    Whole numbers may be written as floats. An annotation needs no id. An image may lack width and height, which are
-    then None.
+    Whole numbers may be written as floats, and a category may have a number for a name. An annotation needs no id. An
+    image may lack width and height, which are then None; a JSON of a test split may lack annotations.
 
     Raises:
         DataError: in one line, with the index of the first bad entry.
@@ -32,11 +35,15 @@ def read_coco(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON ({type(error).__name__})") from None
     if not isinstance(raw, dict):
         raise DataError(f"{path}: expected an object with images, annotations and categories")
+    raw.setdefault("annotations", [])
     for section in ("images", "annotations", "categories"):
-        if not raw.get(section) and section != "annotations":
+        if section != "annotations" and not raw.get(section):
             raise DataError(f"{path}: '{section}' is missing or empty")
-        if isinstance(raw.get(section), list):
+        if isinstance(raw[section], list):
             _write_whole_numbers(raw[section])
+    for category in raw["categories"] if isinstance(raw["categories"], list) else ():
+        if isinstance(category, dict) and type(category.get("name")) is int and is_float(category["name"]):
+            category["name"] = str(category["name"])
     entries_of(raw, "images", {"id": int, "file_name": str}, path)
     for index, image in enumerate(raw["images"]):
         for side in ("width", "height"):
@@ -76,6 +83,8 @@ def _refuse_repeats(entries: Sequence[dict[str, Any]], section: str, field: str,
             continue
         if isinstance(value, list | dict):
             raise DataError(f"{path}: {section}[{index}].{field} must be a number")
+        if field == "file_name":  # a.jpg and ./a.jpg are one file
+            value = posixpath.normpath(value)
         if value in seen:
             raise DataError(f"{path}: {section}[{index}] repeats the {field.replace('_', ' ')} {value}")
         seen.add(value)
@@ -162,7 +171,10 @@ def _cleaned(
 
 
 def doubtful_boxes(raw: dict[str, Any]) -> tuple[str, str] | None:
-    """Where all boxes are in another form than COCO's, what is said of it: (kind, reason)."""
+    """Where nearly all boxes are in another form than COCO's, what is said of it: (kind, reason).
+
+    Boxes without an area say nothing of it.
+    """
     sizes = {image["id"]: (image["width"], image["height"]) for image in raw["images"]}
     found = [
         (annotation["bbox"], sizes[annotation["image_id"]])
@@ -170,30 +182,25 @@ def doubtful_boxes(raw: dict[str, Any]) -> tuple[str, str] | None:
         if annotation["image_id"] in sizes
         and None not in sizes[annotation["image_id"]]
         and all(map(math.isfinite, annotation["bbox"]))
+        and min(annotation["bbox"][2:]) > 0
     ]
-    if not found:
-        return None
-    if all(max(box) <= _UNIT and (width > 1 or height > 1) for box, (width, height) in found):
+    nearly_all = max(1.0, _NEARLY_ALL * len(found))
+    if sum(max(box) <= _UNIT and max(size) > 1 for box, size in found) >= nearly_all:
         return "boxes_are_shares", (
             "no box is larger than a pixel, as if they were shares of the image; "
             "COCO's are x, y, width and height in pixels"
         )
-    if _all(found, _within_as_corners) and not _all(found, _within_as_sizes):
+    over = sum(not _within_as_sizes(box, size) for box, size in found)
+    # A few boxes over the edge are drawn so; of boxes with x2 and y2 every one in the lower right half is over it.
+    if over >= max(_FEW, _MANY * len(found)) and sum(_within_as_corners(*each) for each in found) >= nearly_all:
         return "boxes_are_corners", (
-            "boxes reach over the edge and would not as x1, y1, x2, y2; COCO's are x, y, width, height"
+            "boxes reach over the edge as x, y, width and height, which COCO's are, and would fit as x1, y1, x2 and y2"
         )
     return None
 
 
-_Sized = tuple[Sequence[float], tuple[int, int]]
-
-
-def _all(found: Sequence[_Sized], holds: Callable[[Sequence[float], tuple[int, int]], bool]) -> bool:
-    return all(holds(box, size) for box, size in found)
-
-
 def _within_as_corners(box: Sequence[float], size: tuple[int, int]) -> bool:
-    return 0 <= box[0] < box[2] <= size[0] + 1 and 0 <= box[1] < box[3] <= size[1] + 1
+    return -1 <= box[0] < box[2] <= size[0] + 1 and -1 <= box[1] < box[3] <= size[1] + 1
 
 
 def _within_as_sizes(box: Sequence[float], size: tuple[int, int]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onehead_cli.data.layout import IMAGE_SUFFIXES
-from onehead_cli.data.passed_over import BESIDE_CLASSES, DEAD_LINK, NO_IMAGE, in_words, passed_over
+from onehead_cli.data.passed_over import BESIDE_CLASSES, DEAD_LINK, NO_IMAGE, NOT_LISTED, in_words, passed_over
 from onehead_cli.errors import DataError
 from onehead_cli.wording import how_many
 
@@ -54,6 +54,19 @@ def unused_masks(folder: Path, there: Sequence[Path], masks: Collection[Path]) -
     rest = [path for path in there if path not in wanted]
     kinds = (NO_IMAGE if path.suffix.lower() == ".png" and path.is_file() else _kind(path) for path in rest)
     return PassedOver(folder, count(kinds), len(there) - len(rest))
+
+
+def unlisted(folder: Path, listed: Collection[Path], *, is_shared: bool) -> PassedOver:
+    """What lies right in a folder of images and is not listed.
+
+    Args:
+        listed: files that are used, in the folder or below it.
+        is_shared: images that are not listed may be those of another split, and do not count.
+    """
+    used = {*listed, *(path.parent for path in listed)}
+    rest = [path for path in entries(folder) if path not in used]
+    kinds = (NOT_LISTED if (kind := passed_over(path)) is None else kind for path in rest)
+    return PassedOver(folder, count(kind for kind in kinds if not (is_shared and kind == NOT_LISTED)), len(listed))
 
 
 def class_folders_in(folder: Path) -> tuple[list[Path], Counter[str]]:

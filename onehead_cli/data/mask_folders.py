@@ -83,11 +83,14 @@ class MaskFoldersListing(Listing):
         return {label for found in labels for label in found or () if label != self.ignore_index}
 
     def doubts(self, facts: Callable[[Path], Facts]) -> Iterator[Fault]:
+        known = [labels for mask in self.masks if (labels := facts(mask).labels) is not None]
         pixels = Counter[int]()
-        for mask in self.masks:
-            pixels.update(facts(mask).labels or {})
-        if found := doubtful_labels(pixels, self.classes, self.ignore_index):
-            yield Fault(*found, self.masks[0].parent)
+        for labels in known:
+            pixels.update(labels)
+        whole = len(known) == len(self.masks)
+        if found := doubtful_labels(pixels, self.classes, self.ignore_index, whole=whole):
+            kind, reason = found
+            yield Fault(kind, reason if whole else f"of {len(known)} masks looked at: {reason}", self.masks[0].parent)
 
     def contents(self, index: int, size: tuple[int, int]) -> Contents:
         pixels = np.bincount(self.mask(index, size).ravel())
@@ -205,12 +208,15 @@ def _is_one_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def doubtful_labels(pixels: Mapping[int, int], classes: Sequence[str], ignore_index: int) -> tuple[str, str] | None:
+def doubtful_labels(
+    pixels: Mapping[int, int], classes: Sequence[str], ignore_index: int, *, whole: bool
+) -> tuple[str, str] | None:
     """Where the masks of a whole split hardly mean what they say: (kind, reason).
 
     Args:
         pixels: with each value.
         ignore_index: of pixels that belong to no class.
+        whole: the pixels are those of all masks; else of a sample, which may lack a class that is rare.
     """
     void, every = pixels.get(ignore_index, 0), sum(pixels.values())
     found = {label: count for label, count in pixels.items() if label != ignore_index and count}
@@ -226,7 +232,7 @@ def doubtful_labels(pixels: Mapping[int, int], classes: Sequence[str], ignore_in
     if len(found) == 1:
         [only] = found
         return "one_label", f"every pixel with a class is {classes[only]}, so there is nothing to learn{meant}"
-    if meant and void > _COMMON * every:
+    if whole and meant and void > _COMMON * every:
         return "absent_label", f"no pixel is {classes[absent[0]]}{meant}"
     return None
 

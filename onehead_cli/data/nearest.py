@@ -63,7 +63,7 @@ class Nearest:
             if found is not None:
                 return None if found == path else found  # a link that leads out is there itself
         below = [folder / path.name for folder in self._folder(home).folders[:_MOST_FOLDERS]]
-        inside = [found for found in below if found.is_file()]
+        inside = [found for found in below if os.path.isfile(found)]  # noqa: PTH113 - a name may be too long
         return inside[0] if len(inside) == 1 else None
 
     def _folder(self, folder: Path) -> _Folder:
@@ -82,9 +82,9 @@ class _Folder:
             key: defaultdict(list) for key in (str, _folded, _stem, _bare_stem)
         }
         for entry in _entries(folder):
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # noqa: PTH112 - a link to itself is none, and no error
                 self.folders.append(Path(entry.path))
-            elif entry.is_file() and Path(entry.name).suffix.lower() in _PICTURES:
+            elif os.path.isfile(entry.path) and Path(entry.name).suffix.lower() in _PICTURES:  # noqa: PTH113
                 for key, names in self._by_key.items():
                     names[key(entry.name)].append(entry.name)
 
@@ -102,9 +102,9 @@ def near_folder(path: Path) -> Path | None:
     """The folder or file beside a missing one, or beside the first missing folder above it, that is nearly of its name;
     None where there is none, or more than one."""
     path = path.absolute()
-    while not path.parent.is_dir() and path.parent != path:
+    while not os.path.isdir(path.parent) and path.parent != path:  # noqa: PTH112
         path = path.parent
-    names = [entry.name for entry in _entries(path.parent) if entry.is_dir() == (path.suffix == "")]
+    names = [entry.name for entry in _entries(path.parent) if os.path.isdir(entry.path) == (path.suffix == "")]  # noqa: PTH112
     alike = next((group for group in _ALIKE if path.name.lower() in group), set[str]())
     for near in (
         [name for name in names if _folded(name) == _folded(path.name)],

@@ -10,12 +10,14 @@ from onehead_cli.data.layout import IMAGE_SUFFIXES
 #: Kinds that are no suffix, and their plural.
 SUB_FOLDER, DEAD_LINK, NO_SUFFIX = "sub-folder", "link to nothing", "file without a suffix"
 BESIDE_CLASSES, NO_IMAGE = "file beside the class folders", "mask without an image"
+NOT_LISTED = "image that the JSON does not list"
 _PLURALS = {
     SUB_FOLDER: "sub-folders",
     DEAD_LINK: "links to nothing",
     NO_SUFFIX: "files without a suffix",
     BESIDE_CLASSES: "files beside the class folders",
     NO_IMAGE: "masks without an image",
+    NOT_LISTED: "images that the JSON does not list",
 }
 
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
-import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from onehead_cli.errors import DataError
+from onehead_cli.wording import is_one_line
 
 #: Of the JSON documents that commands give and write; a key that changes its meaning is another number.
 SCHEMA = 1
-
-
-def is_one_line(text: str) -> bool:
-    """Whether text can stand in a message, a table or a file's name: no control characters, no lone surrogates."""
-    return not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

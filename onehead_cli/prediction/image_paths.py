@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
+from onehead_cli.config.paths import full_path
 from onehead_cli.data.layout import IMAGE_SUFFIXES
 from onehead_cli.data.passed_over import SUB_FOLDER, in_words, passed_over
 from onehead_cli.errors import ConfigError
@@ -33,27 +34,28 @@ class FoundImages:
     passed_over: Mapping[str, int]
 
 
-def find_images(arguments: Sequence[str], *, skip: Path, reporter: Reporter) -> FoundImages:
+def find_images(arguments: Sequence[str | Path], *, skip: Path, reporter: Reporter) -> FoundImages:
     """The images that arguments name.
 
     Args:
         arguments: a file is taken whatever its name; of a folder, what is in it and below and of a pattern (`*`, `?`,
-            `[..]`, `**`), what it matches, hidden files and other suffixes left out.
+            `[..]`, `**`), what it matches, hidden files and other suffixes left out. A Path is no pattern, and `~` and
+            `$` are letters of its name.
         skip: a folder whose images are left out, unless it or they are arguments themselves.
         reporter: is told what is passed over, an argument that has no image, and a folder that cannot be read.
 
     Raises:
         ConfigError: a file or folder that is named is not there, or there is no image at all.
     """
-    arguments = [_meant(argument) for argument in arguments]
-    gone = [argument for argument in arguments if not (_is_there(argument) or has_magic(argument))]
+    named = [_meant(argument) for argument in arguments]
+    gone = [str(each) for each in named if not (_is_there(each) or (isinstance(each, str) and has_magic(each)))]
     if gone:
         more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
         raise ConfigError(f"no such file or folder: {', '.join(gone[:_NAMED])}{more}")
     found: dict[Path, Path] = {}
     passed: dict[Path, str] = {}
     empty, notes = [], []
-    for argument in arguments:
+    for argument in map(str, named):
         images, others = 0, Counter[str]()
         for path, kind in _expand(argument, skip.resolve(), reporter):
             place = path.parent.resolve() / path.name
@@ -78,7 +80,7 @@ def find_images(arguments: Sequence[str], *, skip: Path, reporter: Reporter) -> 
     return FoundImages(list(found.values()), dict(sorted(Counter(passed.values()).items())))
 
 
-def listed_paths(content: bytes) -> list[str]:
+def listed_paths(content: bytes) -> list[Path]:
     """The paths of a list: one per line, blank ones passed over; with a NUL after each, as `find -print0` gives them.
 
     Raises:
@@ -93,16 +95,21 @@ def listed_paths(content: bytes) -> list[str]:
         paths = [line.removesuffix(b"\r") for line in content.split(b"\n") if line.strip()]
     if not paths:
         raise ConfigError("the list of paths on stdin is empty")
-    return list(map(os.fsdecode, paths))
+    return [Path(os.fsdecode(path)) for path in paths]
 
 
 def _in_words(counts: Mapping[str, int]) -> str:
     return in_words(dict(sorted(counts.items())))
 
 
-def _meant(argument: str) -> str:
-    """`~` and variables are the shell's, but it leaves them alone in quotes and knows nothing of a list."""
-    return argument if _is_there(argument) else os.path.expanduser(os.path.expandvars(argument))  # noqa: PTH111
+def _meant(argument: str | Path) -> str | Path:
+    """`~` and variables are the shell's, but it leaves them alone in quotes."""
+    if isinstance(argument, Path):
+        return argument
+    try:
+        return full_path(argument)
+    except ValueError as error:
+        raise ConfigError(f"{argument}: {error}") from None
 
 
 def _expand(argument: str, skip: Path, reporter: Reporter) -> Iterator[tuple[Path, str | None]]:
@@ -118,7 +125,7 @@ def _expand(argument: str, skip: Path, reporter: Reporter) -> Iterator[tuple[Pat
         yield path, None
 
 
-def _is_there(argument: str) -> bool:
+def _is_there(argument: str | Path) -> bool:
     return os.path.exists(argument)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 

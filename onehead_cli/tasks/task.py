@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,10 +49,6 @@ class Metric:
     def sign(self) -> int:
         """1 where more is better, -1 where less is."""
         return 1 if self.higher_is_better else -1
-
-    def known(self, score: float | None) -> float:
-        """The score; the worst there can be where nothing could be measured."""
-        return score if score is not None else 0.0 if self.higher_is_better else math.inf
 
 
 class Result(Protocol):

@@ -80,6 +80,11 @@ def train_network(
         check_same_classes(last, architecture)
     resumed = last is not None
     loop = build_loop(architecture, config, teachers=teachers, resumed=resumed, listings=listings, reporter=reporter)
+    if unscored := teachers.keys() - scores_of(teachers):
+        reporter.warn(
+            f"{name}: the teacher of {', '.join(sorted(unscored))} has no score on val, so the mean score tells which "
+            "epoch is the best, not the smallest gain on the teachers"
+        )
     skipped = {task: splits for task, splits in scan.bad_counts().items() if task in tasks}
     for stale in supersedes if is_main() else ():
         forget_run(config.output, stale)

@@ -223,9 +223,9 @@ def _share_out(model: OneHead, config: Config, images: int, reporter: Reporter) 
 
 
 def scores_of(teachers: Mapping[str, Checkpoint]) -> dict[str, float]:
-    """Main score of each teacher on val, by task."""
-    metrics = {task: get_task(task).metric for task in teachers}
-    return {task: float(metrics[task].known(teacher.scores[metrics[task].key])) for task, teacher in teachers.items()}
+    """Main score of each teacher on val, by task; without those of which val could not measure any."""
+    found = {task: teacher.scores[get_task(task).metric.key] for task, teacher in teachers.items()}
+    return {task: float(score) for task, score in found.items() if score is not None}
 
 
 def _task_weights(tasks: tuple[str, ...], config: Config) -> TaskWeights:

@@ -22,8 +22,8 @@ from onehead_cli.checkpoint.half_precision import to_half_precision
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import OneheadError
 from onehead_cli.files.checksum import add_checksum
-from onehead_cli.files.json_files import is_one_line
 from onehead_cli.prediction.predictor import Predictor
+from onehead_cli.wording import is_one_line
 
 FILES = Path(__file__).parent / "files"
 DROPPED = "(dropped)"
@@ -115,28 +115,6 @@ def with_checksum(content: bytes) -> bytes:
     return bare + b"sha256:" + hashlib.sha256(bare).hexdigest().encode()
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-def test_any_pth_is_read_or_refused_in_one_line(tmp_path, soak, record_property):
-    raw = (FILES / "format2.pth").read_bytes()
-    document = torch.load(io.BytesIO(raw), weights_only=True)
-
-    def holds(example):
-        kind, edit = example
-        if kind == "document":
-            content = as_pth(changed(document, edit))
-        else:
-            content = with_checksum(damaged(raw, edit)) if kind == "checksum" else damaged(raw, edit)
-        check(tmp_path / "fuzz.pth", content)
-
-    examples = st.one_of(
-        st.tuples(st.just("document"), changes),
-        st.tuples(st.just("checksum"), damages),
-        st.tuples(st.just("bytes"), damages),
-    )
-    record_property("examples", fuzz(holds, examples, soak=soak, few=25))
-
-
 def as_safetensors(document: Any) -> bytes:
     """Nothing where it cannot be written."""
     try:
@@ -158,24 +136,39 @@ def with_own_checksum(content: bytes) -> bytes:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
+def test_any_pth_is_read_or_refused_in_one_line(tmp_path, soak, record_property):
+    raw = (FILES / "format2.pth").read_bytes()
+    document = torch.load(io.BytesIO(raw), weights_only=True)
+    tried = fuzz_file(tmp_path / "fuzz.pth", raw, document, as_pth, with_checksum, soak)
+    record_property("examples", tried)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_any_safetensors_is_read_or_refused_in_one_line(tmp_path, soak, record_property):
     raw = (FILES / "format3.safetensors").read_bytes()
     assert with_own_checksum(raw) == raw
     header = json.loads(raw[8 : 8 + struct.unpack_from("<Q", raw)[0]])
     document = json.loads(header["__metadata__"]["onehead"])
     document["weights"] = load_checkpoint(FILES / "format3.safetensors").weights
+    tried = fuzz_file(tmp_path / "fuzz.safetensors", raw, document, as_safetensors, with_own_checksum, soak)
+    record_property("examples", tried)
+
+
+def fuzz_file(path, raw, document, written, checked, soak):
+    """Args: written: the file of a document. checked: a damaged file with a checksum that fits."""
 
     def holds(example):
         kind, edit = example
         if kind == "document":
-            content = as_safetensors(changed(document, edit))
+            content = written(changed(document, edit))
         else:
-            content = with_own_checksum(damaged(raw, edit)) if kind == "checksum" else damaged(raw, edit)
-        check(tmp_path / "fuzz.safetensors", content)
+            content = checked(damaged(raw, edit)) if kind == "checksum" else damaged(raw, edit)
+        check(path, content)
 
     examples = st.one_of(
         st.tuples(st.just("document"), changes),
         st.tuples(st.just("checksum"), damages),
         st.tuples(st.just("bytes"), damages),
     )
-    record_property("examples", fuzz(holds, examples, soak=soak, few=25))
+    return fuzz(holds, examples, soak=soak, few=25)

@@ -15,7 +15,7 @@ from onehead_cli.config.sections import Config
 from onehead_cli.config.yaml_text import line_of, parse_yaml, read_yaml
 from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.errors import ConfigError, DataError
-from onehead_cli.files.json_files import is_one_line
+from onehead_cli.wording import is_one_line
 
 PROPERTY = settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -334,3 +334,8 @@ def test_a_yaml_file_that_is_gone_or_unreadable(tmp_path):
         read_yaml(tmp_path / "no.yaml")
     with pytest.raises(ConfigError, match="no such file"):
         load_config(Path(os.fspath(tmp_path)) / "no.yaml")
+
+
+@pytest.mark.parametrize("key", ["", ".", "data.", ".root", "data..root"])
+def test_a_key_with_an_empty_part_is_no_key(capsys, key):
+    assert error_of(capsys, "evaluate", "--set", f"{key}=x") == f"--set {key}=x: write it as section.key=value"

@@ -119,7 +119,12 @@ def test_fault_85_boxes_in_another_form(own):
     assert code == 1 and [(p["split"], p["kind"]) for p in document["problems"]] == [("train", "boxes_are_shares")]
     assert "x, y, width and height in pixels" in document["problems"][0]["reason"]
 
-    own.write(annotations=boxes_at((30, 20, 55, 38), (2, 3, 20, 30)))
+    # As rounding and placeholders make them, one side of 1.0001, one corner at -0.2, one box of nothing.
+    own.write(annotations=boxes_at((0.1, 0.1, 0.5, 0.5), (0, 0, 0, 0), (0.25, 0.5, 1.0001, 0.5)))
+    assert [p["kind"] for p in own.check()[1]["problems"]] == ["boxes_are_shares"]
+    own.write(
+        annotations=boxes_at((30, 20, 55, 38), (35, 10, 50, 30), (25, 25, 50, 39), (-0.2, 3, 20, 30), (0, 0, 0, 0))
+    )
     code, document = own.check()
     assert code == 1 and [p["kind"] for p in document["problems"]] == ["boxes_are_corners"]
 
@@ -135,7 +140,9 @@ def test_boxes_that_only_might_be_in_another_form_are_taken(own):
     assert own.check()[0] == 0
     own.write(annotations=boxes_at((5, 5, 20, 20), (1, 2, 30, 30)))
     assert own.check()[0] == 0
-    # One box over the edge, and one that cannot be x1, y1, x2, y2.
+    # One box over the edge, alone or with one that cannot be x1, y1, x2, y2.
+    own.write(annotations=boxes_at((5, 5, 59, 30)))
+    assert own.check()[0] == 0
     own.write(annotations=boxes_at((30, 20, 55, 38), (40, 20, 10, 10)))
     assert own.check()[0] == 0
 
@@ -161,6 +168,14 @@ def test_fault_86_train_split_without_a_box(own, boxes):
             {"images": [{"id": i, "file_name": "1.jpg", "width": 60, "height": 40} for i in (1, 2)]},
             "images[1] repeats the file name 1.jpg",
         ),
+        (
+            {
+                "images": [
+                    {"id": i, "file_name": n, "width": 60, "height": 40} for i, n in ((1, "1.jpg"), (2, "./1.jpg"))
+                ]
+            },
+            "images[1] repeats the file name 1.jpg",
+        ),
     ],
 )
 def test_fault_87_names_that_a_json_has_twice(own, sections, message):
@@ -178,6 +193,39 @@ def test_numbers_written_as_floats_and_a_byte_order_mark(own):
     assert own.labels() == [("dog", [5, 5, 20, 20], 0)]
     code, document = own.check()
     assert code == 0 and document["pictures"]["det"]["train"] == 2
+
+
+def test_numbers_for_names_and_a_test_split_without_annotations(own):
+    named = [{"id": 1, "name": 5}, {"id": 2, "name": 7}]
+    for split in ("train", "val"):
+        own.write(split, annotations=boxes_at((5, 5, 20, 20), category=2), categories=named)
+    assert own.labels() == [("7", [5, 5, 20, 20], 0)]
+    test = own.root / COCO / "test"
+    test.mkdir()
+    Image.effect_noise((60, 40), 90).save(test / "1.jpg")
+    document = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": named}
+    own.json("test").write_text(json.dumps(document))
+    code, document = own.check()
+    assert code == 0 and document["pictures"]["det"] == {"train": 2, "val": 2, "test": 1}
+
+
+def test_what_a_json_does_not_list_is_counted(own):
+    """By kind; where all splits share a folder, images may be those of another."""
+    folder = own.image("train", 1).parent
+    for name in ("unlisted.jpg", "a.tif", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    (folder / "sub").mkdir()
+    assert own.check()[1]["passed_over"]["det"]["train"] == {
+        ".tif": 1,
+        "image that the JSON does not list": 1,
+        "sub-folder": 1,
+    }
+    config = own.root / "own.yaml"
+    where = "det_images: mini_coco_det/train, det_annotations: 'mini_coco_det/annotations/instances_{split}.json'"
+    config.write_text(f"data: {{tasks: [det], val_split: train, {where}}}\noutput: out\n")
+    run(["prepare-data", "--check", str(config), "--json", "--quiet"])
+    shared = json.loads(own.capsys.readouterr().out)["passed_over"]["det"]["train"]
+    assert shared == {".tif": 1, "sub-folder": 1}
 
 
 def test_a_number_that_is_not_whole_is_no_id(own):

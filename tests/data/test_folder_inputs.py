@@ -22,6 +22,7 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_mask
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.mask_folders import doubtful_labels, read_mask_classes
+from onehead_cli.data.nearest import Nearest, near_folder
 from onehead_cli.data.scan.probe import probe
 from onehead_cli.errors import DataError
 
@@ -137,10 +138,27 @@ def test_masks_with_void_of_which_there_is_no_doubt(own, shares, classes):
 
 def test_what_is_said_of_void_is_counted_over_the_split():
     """Against the share by hand; an ignore index among the classes is not missed."""
-    said = doubtful_labels({0: 70, 1: 5, 255: 25}, ["ground", "a", "b"], 255)
+    said = doubtful_labels({0: 70, 1: 5, 255: 25}, ["ground", "a", "b"], 255, whole=True)
     assert said is not None and said[0] == "absent_label" and "25.0% of the pixels are 255" in said[1]
-    assert doubtful_labels({0: 70, 1: 20, 2: 10}, ["void", "a", "b"], 0) is None
-    assert doubtful_labels({}, ["ground", "a"], 255) is None  # headers only
+    assert doubtful_labels({0: 70, 1: 20, 2: 10}, ["void", "a", "b"], 0, whole=True) is None
+    assert doubtful_labels({}, ["ground", "a"], 255, whole=True) is None
+
+
+def test_a_sample_of_masks_is_looked_at_where_there_are_too_many(own, monkeypatch):
+    """Headers do not show that a class is written as void; a sample does, and what it lacks may only be rare."""
+    monkeypatch.setattr("onehead_cli.data.scan.scan.MANY", 3)
+    monkeypatch.setattr("onehead_cli.data.scan.scan.SAMPLE", 2)
+    own.make_masks("ground", "thing", mask=filled(v0=80, v255=20))
+    found = own.problems()
+    assert [kind for kind, *_ in found] == ["one_label"] * 2 and found[0][2].startswith("of 2 masks looked at: ")
+    own.make_masks("ground", "a", "rare", mask=filled(v0=60, v1=20, v255=20))
+    assert own.problems() == []
+    # A mask that is decoded for its end alone does not stand for the others.
+    own.make_masks("ground", "thing", mask=filled(v0=60, v1=40))
+    Image.fromarray(filled(v0=80, v255=20).astype(np.uint8)).save(own.mask("c"))
+    with own.mask("c").open("ab") as file:
+        file.write(bytes(40))
+    assert own.problems() == []
 
 
 def test_fault_70_two_files_for_one(own):
@@ -420,6 +438,19 @@ def test_a_mask_that_is_nearly_there(own, there, hint):
     assert kind == "mask_missing" and reason == "mask: no such file" + (f"; there is {hint}" if hint else "")
 
 
+def test_what_cannot_be_looked_at_ends_no_search(own):
+    """A link that leads to itself beside what is missing, and a name that is too long."""
+    own.make_masks("ground", "thing")
+    (own.root / SEG / "train" / "SegmentationClass" / "loop.png").symlink_to("loop.png")
+    (own.root / SEG / "train" / "loop").symlink_to("loop")
+    own.mask().unlink()
+    assert [(kind, name) for kind, name, _ in own.problems()] == [("mask_missing", "b.png")]
+    near = Nearest()
+    assert near.hint(Path("/" + 300 * "q" + ".jpg"), own.root / SEG) == ""
+    assert near_folder(own.root / SEG / "train" / "JPEGImagess") == own.root / SEG / "train" / "JPEGImages"
+    assert near_folder(own.root / (300 * "q") / "x") is None
+
+
 def test_a_link_to_nothing_is_called_so(own):
     own.make_masks()
     own.mask().unlink()
@@ -492,6 +523,18 @@ def test_class_folders_of_any_name(own):
     assert code == 0 and said == ""
     where = ["--data", str(own.root), "--output", str(own.root.parent / "out"), "--split", "val", "--quiet"]
     assert run(["evaluate", "--checkpoint", str(own.root.parent / "out" / "cls_best.pth"), *where]) == 0
+
+
+@pytest.mark.parametrize("names", [("caf\u00e9", "cafe\u0301"), (os.fsdecode(b"caf\xe9"), "caf\\xe9")])
+def test_two_class_folders_of_one_name_are_refused(own, names):
+    own.make_classes()
+    for name in names:
+        folder = own.root / CLS / "train" / name
+        folder.mkdir()
+        noise(folder / "x.jpg")
+    code, document = own.check()
+    assert code == 1 and "are one class by name; rename one" in document["problems"][0]["reason"]
+    assert all(ascii(name) in document["problems"][0]["reason"] for name in names)
 
 
 def test_links_in_folders_are_followed(own):

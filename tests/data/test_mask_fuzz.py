@@ -15,7 +15,7 @@ from png import CHANNELS, GREY, GREY_ALPHA, PALETTE, RGB, RGBA, chunk, write_png
 from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.scan.probe import probe
 from onehead_cli.errors import DataError
-from onehead_cli.files.json_files import is_one_line
+from onehead_cli.wording import is_one_line
 
 CLASSES = 200
 DEPTHS = {GREY: (1, 2, 4, 8, 16), PALETTE: (1, 2, 4, 8), RGB: (8, 16), GREY_ALPHA: (8, 16), RGBA: (8, 16)}

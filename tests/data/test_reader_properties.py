@@ -23,8 +23,8 @@ from onehead_cli.data.coco_json import read_coco
 from onehead_cli.data.mask_folders import read_mask_classes
 from onehead_cli.data.split import Loading
 from onehead_cli.errors import ConfigError, DataError
-from onehead_cli.files.json_files import is_one_line
 from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
+from onehead_cli.wording import is_one_line
 
 PROPERTY = settings(
     max_examples=100,

@@ -76,6 +76,16 @@ def test_a_list_as_powershell_writes_it(predict, image, monkeypatch):
     assert predict("-") == 0
 
 
+def test_a_listed_path_is_no_pattern(predict, image, monkeypatch, capsys):
+    image("photo1.jpg")
+    monkeypatch.setenv("HOME", str(image("a.jpg").parent))
+    monkeypatch.chdir(Path.home())
+    stdin(monkeypatch, b"photo[1].jpg\n~/a.jpg\n")
+    assert predict("-") == 2
+    assert capsys.readouterr().err == "error: no such file or folder: photo[1].jpg, ~/a.jpg\n"
+    assert predict("photo[1].jpg", "~/a.jpg") == 0  # what the shell might have filled in
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\0\0", None])
 def test_an_empty_list_is_one_line_and_exit_2(content, predict, monkeypatch, capsys):
     if content is None:

@@ -123,3 +123,17 @@ def test_a_task_that_val_cannot_measure_has_no_part_in_the_choice(tiny_data, tmp
     means = [(record["scores"]["top1"] + record["scores"]["miou"]) / 2 for record in records]
     assert [record["criterion"] for record in records] == pytest.approx(means)
     assert load_checkpoint(tmp_path / "all_best.pth").epoch == 1 + means.index(max(means))
+
+
+def test_a_teacher_without_a_score_is_not_one_with_the_score_0(tiny_data, tmp_path, capsys):
+    """The student is then judged by the mean score, and a warning says so."""
+    data = without_labels(tiny_data, tmp_path / "data")
+    where = ["--data", str(data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "all", *where]) == 0
+    path = data / "mini_coco_det" / "annotations" / "instances_val.json"
+    shutil.copy(tiny_data / "mini_coco_det" / "annotations" / "instances_val.json", path)
+    assert run(["train-unified", *where]) == 0
+    assert "the teacher of det has no score on val, so the mean score tells" in capsys.readouterr().err
+    [record] = [record for record in lines(tmp_path / "all.jsonl") if record["kind"] == "epoch"]
+    scores = record["scores"]
+    assert record["criterion"] == pytest.approx((scores["top1"] + scores["miou"] + scores["map"]) / 3)

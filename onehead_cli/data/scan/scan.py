@@ -23,8 +23,10 @@ from onehead_cli.events import Reporter
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.wording import how_many
 
-#: With more images than this only headers are read, unless `deep`.
+#: With more images than this only headers are read, but for a sample, unless `deep`.
 MANY = 20_000
+#: Of so many images per split, evenly spread, the pixels are read all the same, and those of their masks.
+SAMPLE = 500
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
 #: Images of 16 bits that stay under this hold 12 bits or fewer, which are nearly black as 16.
@@ -140,17 +142,20 @@ class _Files:
         self.nearest = Nearest()
 
     def read(self, listings: Mapping[Part, Listing]) -> None:
-        unread: dict[Path, bool] = {}
+        unread: dict[Path, tuple[bool, bool]] = {}  # is a mask, is to be decoded
         for listing in listings.values():
+            step = 1 if self.decode else max(1, -(-len(listing.images) // SAMPLE))
             for index, path in enumerate(listing.images):
-                if path not in listing.outside and not self._remembered(path, listing.home(index), is_mask=False):
-                    unread.setdefault(path, False)
-            for path in filter(None, map(listing.label_file, range(len(listing.images)))):
-                if not self._remembered(path, path.parent, is_mask=True):
-                    unread[path] = True
+                decode, home = index % step == 0, listing.home(index)
+                if path not in listing.outside and not self._remembered(path, home, is_mask=False, decode=decode):
+                    unread.setdefault(path, (False, decode))
+                label = listing.label_file(index)
+                if label is not None and not self._remembered(label, label.parent, is_mask=True, decode=decode):
+                    unread[label] = (True, decode)
 
         def look(path: Path) -> Facts:
-            return probe(path, decode=self.decode, is_mask=unread[path])
+            is_mask, decode = unread[path]
+            return probe(path, decode=decode, is_mask=is_mask)
 
         for path, facts in _in_threads(look, list(unread), self.reporter):
             self.facts[path] = facts
@@ -167,7 +172,7 @@ class _Files:
             self.facts[path].sha256 = digest
             self.cache.put(path, self.stats[path], self.facts[path])
 
-    def _remembered(self, path: Path, home: Path, *, is_mask: bool) -> bool:
+    def _remembered(self, path: Path, home: Path, *, is_mask: bool, decode: bool) -> bool:
         """Whether the file need not be read. Args: home: the folder that its name is relative to."""
         try:
             stat = path.stat()
@@ -183,9 +188,9 @@ class _Files:
             return True
         self.stats[path] = stat
         known = self.cache.get(path, stat)
-        if known is None or (self.decode and not known.decoded):
+        if known is None or (decode and not known.decoded):
             return False
-        if is_mask and self.decode and known.mode in MASK_MODES and known.labels is None:
+        if is_mask and decode and known.mode in MASK_MODES and known.labels is None:
             return False  # known as an image
         self.facts[path] = known
         return True
