@@ -151,9 +151,11 @@ def test_a_sample_of_masks_is_looked_at_where_there_are_too_many(own, monkeypatc
     own.make_masks("ground", "thing", mask=filled(v0=80, v255=20))
     found = own.problems()
     assert [kind for kind, *_ in found] == ["one_label"] * 2 and found[0][2].startswith("of 2 masks looked at: ")
+    shutil.rmtree(own.root)
     own.make_masks("ground", "a", "rare", mask=filled(v0=60, v1=20, v255=20))
     assert own.problems() == []
     # A mask that is decoded for its end alone does not stand for the others.
+    shutil.rmtree(own.root)
     own.make_masks("ground", "thing", mask=filled(v0=60, v1=40))
     Image.fromarray(filled(v0=80, v255=20).astype(np.uint8)).save(own.mask("c"))
     with own.mask("c").open("ab") as file:
