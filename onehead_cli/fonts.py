@@ -88,7 +88,7 @@ def font_files() -> Sequence[Path]:
     found = [
         Path(folder, name)
         for root in _FOLDERS
-        for folder, _, names in os.walk(root.expanduser())
+        for folder, _, names in os.walk(os.path.expanduser(root))  # noqa: PTH111 - who has no home has no fonts there
         for name in names
         if name.lower().endswith(_SUFFIXES) and _PLACEHOLDERS not in name.lower()
     ]

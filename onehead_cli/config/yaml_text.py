@@ -61,6 +61,18 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(_explain(error, text)) from None
 
 
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The nodes of a document, whose scalars are the text that was written; None where it is empty.
+
+    Raises:
+        ValueError: not YAML; see `parse_yaml`.
+    """
+    try:
+        return yaml.compose(text, Loader=yaml.BaseLoader)
+    except Exception as error:  # as there
+        raise ValueError(_explain(error, text)) from None
+
+
 def line_of(text: str, keys: Sequence[str | int]) -> int | None:
     """The line of the last of these nested keys that stands in a valid document; None where not even the first does."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)

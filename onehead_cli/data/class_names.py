@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from onehead_cli.config.sections import IGNORE_INDEX
+from onehead_cli.config.yaml_text import compose_yaml
 from onehead_cli.errors import DataError
 from onehead_cli.wording import is_one_line
 
@@ -54,10 +55,9 @@ def _check(name: str, before: Sequence[str], where: str) -> None:
 def _in_yaml(text: str, path: Path) -> list[str]:
     try:
         # Not its values, of which `no` is false and 012 is ten: its nodes, which have the text and keys written twice.
-        root = yaml.compose(text, Loader=yaml.BaseLoader)
-    except Exception as error:  # whatever the parser stumbles over; see parse_yaml
-        mark = getattr(error, "problem_mark", None)
-        raise DataError(f"{path}: not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
+        root = compose_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     if isinstance(root, yaml.MappingNode):
         named = [value for key, value in root.value if key.value == "names"]
         if len(named) > 1:

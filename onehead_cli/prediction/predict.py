@@ -17,7 +17,7 @@ from PIL import Image
 
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import Config
-from onehead_cli.data.images import open_image
+from onehead_cli.data.images import is_turned, open_image
 from onehead_cli.drawing import numbers_for_names
 from onehead_cli.errors import DataError, OneheadError
 from onehead_cli.events import Reporter
@@ -31,8 +31,6 @@ from onehead_cli.prediction.predictor import Prediction, Predictor
 from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many
-
-_ORIENTATION = 0x0112
 
 
 class PredictRun:
@@ -151,7 +149,7 @@ class PredictRun:
             except DataError as error:
                 errors[path] = str(error).removeprefix(f"{path}: ")
                 continue
-            self.turned += _is_turned(image)
+            self.turned += is_turned(image)  # which still has the metadata of its file
             fitted, fit = self._predictor.fit(image)
             inputs.append(fitted)
             fits.append(fit)
@@ -191,11 +189,3 @@ def _write_png(path: Path, image: Image.Image, **options: Any) -> None:
     content = io.BytesIO()
     image.save(content, "PNG", **options)
     write_whole(path, content.getbuffer(), kind=records.TEMPORARY)
-
-
-def _is_turned(image: Image.Image) -> bool:
-    """Whether `open_image` turned it; what it gives still has the metadata of the file."""
-    try:
-        return image.getexif().get(_ORIENTATION) in range(2, 9)
-    except Exception:  # damaged metadata raises whatever the parser stumbles over
-        return False

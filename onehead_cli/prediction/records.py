@@ -23,6 +23,8 @@ from onehead_cli.prediction.names import Outputs, Places, of_json
 FILE = "predictions.jsonl"
 #: The first word of the temporary files in the folder.
 TEMPORARY = "predictions"
+#: Of every record.
+_BEGINNING = b'{"file": '
 
 
 @contextmanager
@@ -104,7 +106,7 @@ class Records:
             try:
                 image, outputs = self._parse(line)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                if not whole:
+                if not whole and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
                     reporter.warn(f"{self._path}: its last line is cut off, as by a run that was killed, and goes")
                     return
                 raise DataError(

@@ -78,7 +78,7 @@ def test_the_same_relative_name_in_two_folders_is_two_images(predict, image, tmp
     assert [path.resolve() for path in where] == [tmp_path / "two/a.jpg", tmp_path / "one/a.jpg"]
 
 
-@pytest.mark.parametrize("content", ["of another program\n", '{"file": 3}\n', "[1]\n"])
+@pytest.mark.parametrize("content", ["of another program\n", "of another program", '{"file": 3}\n', "[1]\n"])
 def test_a_file_that_holds_no_records_is_left_alone(content, predict, image, capsys):
     predict.folder.mkdir(parents=True)
     records = predict.folder / "predictions.jsonl"
