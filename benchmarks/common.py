@@ -101,8 +101,8 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
     )
 
 
-def draw_data(root: Path, *, train: int, image_size: int = IMAGE_SIZE) -> None:
-    """Three synthetic datasets of the benchmarks' size, `train` pictures each to learn from."""
+def draw_data(root: Path, *, train: int, image_size: int) -> None:
+    """Three synthetic datasets, `train` pictures each to learn from."""
     # Ten classes of pictures, none of which may be without one.
     drawn = Synthetic(root=root, sizes=(train, 10, 10), image_size=image_size)
     engine.prepare_data(drawn, reporter=Console(quiet=True))

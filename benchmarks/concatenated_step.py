@@ -33,7 +33,7 @@ BOUND = 1.0
 def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        draw_data(root, train=3 * BATCH_SIZE)
+        draw_data(root, train=3 * BATCH_SIZE, image_size=options.image_size)
         config = training_config(options, root)
         variants = {}
         for precision in ("bf16", "fp32"):

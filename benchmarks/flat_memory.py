@@ -53,7 +53,7 @@ def main(options: Options) -> int:
     if not Path("/proc/self/status").is_file():
         sys.exit("this benchmark reads /proc, which only Linux has")
     # Steps and files of a round; fewer with overlays, which take 300 kB each.
-    steps, files, overlaid = (10, 20, 0) if options.quick else (200, 1000, 100)
+    steps, files, overlaid = (10, 10, 0) if options.quick else (200, 1000, 100)
     every = 0.05 if options.quick else 1.0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

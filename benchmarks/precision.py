@@ -32,7 +32,7 @@ from onehead_cli.network.depthwise import DepthwiseConv2d
 def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        draw_data(root, train=3 * BATCH_SIZE)
+        draw_data(root, train=3 * BATCH_SIZE, image_size=options.image_size)
         config = training_config(options, root)
         variants = {}
         for name, precision in (("bf16, our depthwise backward", "bf16"), ("plain bf16", "bf16"), ("fp32", "fp32")):

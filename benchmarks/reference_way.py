@@ -69,7 +69,7 @@ class OneTaskAtATime(FixedLoader):
 def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        draw_data(root, train=6 * BATCH_SIZE)
+        draw_data(root, train=(2 if options.quick else 6) * BATCH_SIZE, image_size=options.image_size)
         config = training_config(options, root)
         precisions = ["bf16", "fp32"] if has_bf16(torch.device(options.device)) else ["fp32"]
         variants = {f"ours, {precision}": our_step(config, precision) for precision in precisions}

@@ -1,5 +1,5 @@
-"""Commands and scripts as processes of their own, forked from a server that has imported torch already: that takes
-longer than most tests of them."""
+"""Commands and scripts as processes of their own, forked from a server that has imported the libraries already: that
+takes longer than most tests of them. onehead itself they import anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["onehead_cli.training.run", "onehead_cli.app"])
+_SERVER.set_forkserver_preload(
+    [
+        "timm",
+        "torchvision.ops",
+        "torch.distributed.elastic.multiprocessing",
+        "scipy.ndimage",
+        "scipy.stats",
+        "pycocotools.cocoeval",
+        "pydantic",
+        "rich.progress",
+        "typer.main",
+        "yaml",
+        "safetensors.torch",
+        "filelock",
+    ]
+)
 _LIMIT = 280.0
 
 
@@ -24,9 +39,12 @@ def start(*args: object, stderr: Path | str = os.devnull):
     return process
 
 
-def run(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run([sys.executable, *args])` gives; args: a script or `-c` and code, and its arguments."""
-    return run_together([args], cwd=cwd)[0]
+def run(
+    *args: object, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, *args])` gives; args: a script, or `-c` and code, or `-m` and a
+    module, and its arguments. variables: of its environment."""
+    return run_together([args], cwd=cwd, variables=[variables or {}])[0]
 
 
 def run_together(
@@ -68,7 +86,11 @@ def _script(args: list[str], cwd: str, variables: dict[str, str], out: str, err:
     _redirect(out, err)
     os.chdir(cwd)
     os.environ.update(variables)
-    if args[0] == "-c":
+    sys.path[1:1] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
+    if args[0] == "-m":
+        sys.argv, sys.path[0] = args[1:], cwd
+        runpy.run_module(args[1], run_name="__main__", alter_sys=True)
+    elif args[0] == "-c":
         sys.argv, sys.path[0] = ["-c", *args[2:]], cwd
         exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
     else:

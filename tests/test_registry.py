@@ -1,9 +1,6 @@
 """Packages that bring half a task, a broken one, or one that clashes: a line that says so, and no traceback."""
 
-import os
-import subprocess
-import sys
-
+import forked
 import pytest
 from plugins import install
 
@@ -38,13 +35,7 @@ def test_what_is_wrong_with_a_package_is_one_line(groups, broken, said, tmp_path
     for name, text in (("kind", _FORMAT), ("task", _TASK)):
         (package / f"{name}.py").write_text("1 / 0" if name == broken else text)
     path = install(tmp_path / "site", "onehead-again", groups, tmp_path / "code")
-    command = [sys.executable, "-m", "onehead_cli", "train-teacher", "--task", "again"]
-    done = subprocess.run(
-        [*command, "--set", "data.tasks=[cls, again]"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    command = ["-m", "onehead_cli", "train-teacher", "--task", "again", "--set", "data.tasks=[cls, again]"]
+    done = forked.run(*command, cwd=tmp_path, variables={"PYTHONPATH": path})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "task 'again'" in done.stderr and said in done.stderr

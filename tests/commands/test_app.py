@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from onehead_cli import __version__
@@ -159,11 +160,11 @@ def test_a_pipe_gets_plain_lines(tiny_data, trained):
     assert "Baseline" in result.stdout and "unified: " in result.stderr
 
 
-def test_a_terminal_gets_a_bar_and_no_colour_is_kept(tiny_data, trained):
+def test_a_terminal_gets_a_bar_and_no_colour_is_kept(tiny_data, undisturbed, tmp_path):
     def through_terminal(**env):
         parent, child = pty.openpty()
         command = [sys.executable, "-m", "onehead_cli", "evaluate", "--data", str(tiny_data), "--split", "val"]
-        command += ["--output", str(trained)]
+        command += ["--output", str(tmp_path), "--task", "cls", "--checkpoint", str(undisturbed / "cls_best.pth")]
         everything = {"PATH": "", "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **env}
         with subprocess.Popen(command, stderr=child, stdout=subprocess.DEVNULL, env=everything) as process:
             os.close(child)
@@ -188,7 +189,7 @@ def test_a_terminal_gets_a_bar_and_no_colour_is_kept(tiny_data, trained):
 
 def test_json_is_all_that_stdout_gets(tiny_data, trained):
     args = ["evaluate", "--data", str(tiny_data), "--output", str(trained), "--split", "val", "--json"]
-    result = onehead(*args)
+    result = forked.run("-m", "onehead_cli", *args)
     assert json.loads(result.stdout)["command"] == "evaluate" and "unified: " in result.stderr
 
 

@@ -1,13 +1,11 @@
 """A fourth task from a package of its own, `examples/depth`, through the real commands and without a change here."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,9 +49,8 @@ def onehead(tmp_path_factory):
     def run(*commands, folder, code=0, stopped=False):
         """What the commands, one after the other in one process, write to stdout; it ends where one fails."""
         given = [json.dumps([list(map(str, command)) for command in commands])]
-        begin = [sys.executable, "-c", _STOPPED + _CHAIN if stopped else _CHAIN, *given]
-        environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(begin, cwd=folder, env=environment, capture_output=True, text=True)
+        begin = ["-c", _STOPPED + _CHAIN if stopped else _CHAIN, *given]
+        done = forked.run(*begin, cwd=folder, variables={"PYTHONPATH": path})
         assert done.returncode == code, done.stderr
         return done.stdout.split(_END)[: len(commands)]
 
@@ -97,8 +94,7 @@ def test_the_task_is_known_only_where_its_package_is_installed(onehead, folder):
     assert (found["depth.far"]["default"], found["depth.far"]["unit"]) == ("10.0", "m")
     assert found["data.tasks"]["type"] == "list of cls|seg|det|depth"
     assert found["data.tasks"]["default"] == "[cls, seg, det]" and "student.fixed_weights.depth" in found
-    alone = [sys.executable, "-m", "onehead_cli", "evaluate", "--show-config", *FOUR]
-    refused = subprocess.run(alone, cwd=folder, capture_output=True, text=True)
+    refused = forked.run("-m", "onehead_cli", "evaluate", "--show-config", *FOUR, cwd=folder)
     assert refused.returncode == 2 and "'cls', 'seg' or 'det'" in refused.stderr
 
 
@@ -180,10 +176,8 @@ def test_labels_are_drawn_beside_their_images(onehead, folder, tmp_path):
 
 
 def test_a_network_for_a_task_that_is_not_installed_is_one_line(trained):
-    command = [sys.executable, "-m", "onehead_cli", "predict", "data/depth/test/images", "--output", "alone"]
-    refused = subprocess.run(
-        [*command, "--checkpoint", "output/all_best.pth"], cwd=trained, capture_output=True, text=True
-    )
+    command = ["-m", "onehead_cli", "predict", "data/depth/test/images", "--output", "alone"]
+    refused = forked.run(*command, "--checkpoint", "output/all_best.pth", cwd=trained)
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
     assert "depth" in refused.stderr and "install the package that brings it" in refused.stderr
 

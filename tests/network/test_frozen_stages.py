@@ -1,6 +1,7 @@
 """Frozen stages against the whole network: same maps, no gradient, no drift, one trunk for student and teachers."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -81,7 +82,10 @@ def test_other_backbones_and_too_many_stages_are_refused():
 
 @pytest.mark.parametrize("images", ["own", "all"])
 def test_distillation_over_one_trunk_is_that_over_whole_teachers(images, tiny_data, tmp_path, monkeypatch):
+    weights = tmp_path / "backbone.pth"
+    torch.save(timm.create_model("test_efficientnet").state_dict(), weights)
     common = ["--data", tiny_data, "--output", tmp_path, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+    common += ["--backbone", "test_efficientnet", "--backbone-weights", weights]
     common += ["--set", "model.frozen_stages=2", "--set", "model.precision=fp32", "--quiet"]
     common = [str(part) for part in common]
     assert run(["train-teacher", "--task", "all", *common]) == 0

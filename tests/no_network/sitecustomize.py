@@ -1,8 +1,10 @@
-"""Blocks the network in this Python process: conftest.py imports it, and its subprocesses find it on PYTHONPATH.
+"""Blocks the network in this Python process and waits for no disk: conftest.py imports it, and its subprocesses find it
+on PYTHONPATH.
 
 Only Unix sockets and the machine itself can be reached. An audit hook sees every socket of Python's, whoever opens it.
 """
 
+import os
 import socket
 import sys
 
@@ -22,3 +24,5 @@ def _block(event: str, args: tuple) -> None:
 
 
 sys.addaudithook(_block)
+#: What a test wrote is gone after it, mostly before it would have come to the disk.
+os.fsync = lambda descriptor: None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
 from onehead_cli.tasks.detection.decode import BoxMap
@@ -33,6 +32,8 @@ def rank_boxes(decoded: BoxMap, target: DetectionTarget, image_size: int) -> Box
         target: boxes in pixels of the input, padded.
         image_size: S.
     """
+    from scipy import stats  # takes longer to import than most commands need it
+
     truth = target.boxes.to(decoded.boxes) / image_size
     spearmans = []
     for image, index in ((target.labels >= 0) & ~target.crowd).nonzero().tolist():

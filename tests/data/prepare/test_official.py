@@ -361,14 +361,16 @@ def test_a_signal_ends_the_downloads_at_once_and_keeps_what_has_come(own, tmp_pa
     assert files_of(root) == {} and (root / ".cache" / VOC_ARCHIVE).is_file()
 
 
-def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, capsys):
+@pytest.mark.soak
+def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, soak, record_property):
     """Killed at any moment, the next run ends with the same bytes and fetches no finished file a second time."""
     assert run(command(server, tmp_path / "calm")) == 0
     calm = files_of(tmp_path / "calm")
     root, rng = tmp_path / "data", random.Random(0)
     finished: dict[str, int] = {}  # file -> how often it had been asked for when it was first found finished
-    kills = cycles = resumed = 0
-    while kills < 20:
+    kills, wanted = 0, 40 if soak else 8
+    cycles = resumed = 0
+    while kills < wanted:
         # Every other time at a random byte of the downloads, else at a random moment of all that follows the start.
         by_bytes = kills % 2 == 0
         own.throttle = 0.002 if by_bytes else 0.0
@@ -387,7 +389,7 @@ def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, capsys):
             if path.is_file() and path.suffix not in (".part", ".sha256"):
                 finished.setdefault(name, len(own.asked(name)))
         assert {name: len(own.asked(name)) for name in finished} == finished
-        if (root / "manifest.json").exists() or kills == 20:
+        if (root / "manifest.json").exists() or kills == wanted:
             assert run(command(own, root)) == 0
             assert files_of(root) == calm and {name: len(own.asked(name)) for name in finished} == finished
             assert not {path.name for path in root.iterdir() if path.name.startswith(".")} - {".cache"}
@@ -396,7 +398,8 @@ def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, capsys):
             shutil.rmtree(root)
             finished.clear()
             own.log.clear()
-    assert resumed > 0 and cycles < 20
+    assert resumed > 0 and cycles < wanted
+    record_property("kills", kills)
 
 
 @pytest.mark.parametrize("old", [False, True])
