@@ -42,6 +42,8 @@ from onehead_cli.training.setup import architecture_for, build_loop
 #: The setting of the training benchmarks: pixels a side, pictures of each task in a mini-batch.
 IMAGE_SIZE = 320
 BATCH_SIZE = 4
+#: The network of a quick run.
+QUICK_MODEL = {"backbone": "mobilenetv3_small_050", "pretrained": False}
 PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 #: So many true boxes make the AP of a class more than luck.
 FREQUENT = 5
@@ -95,6 +97,7 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
             "device": options.device,
             "output": root / "output",
             "data": {"root": root, "image_size": options.image_size},
+            "model": QUICK_MODEL if options.quick else {},
             "student": {"batch_size": BATCH_SIZE, "buffer_size": 1, "epochs": 1000, **student},
             "distill": {"lambda": 0.0},
         }

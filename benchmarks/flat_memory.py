@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-from common import Check, Options, finish, parse_options
+from common import QUICK_MODEL, Check, Options, finish, parse_options
 from PIL import Image, ImageDraw, ImageFont
 
 from onehead_cli import engine
@@ -64,7 +64,7 @@ def main(options: Options) -> int:
         training = ["--data", root / "data", "--image-size", options.image_size, "--batch-size", 1, *where]
         student = ["--epochs", options.rounds, "--set", "student.buffer_size=1", *training]
         if options.quick:
-            student += ["--lambda-distill", 0]
+            student += ["--lambda-distill", 0, "--backbone", QUICK_MODEL["backbone"], "--no-pretrained"]
         else:
             _watch("train-teacher", "--task", "all", "--epochs", 1, *training, every=every)
         curves = {f"train-unified, {options.rounds * steps} steps": _watch("train-unified", *student, every=every)}

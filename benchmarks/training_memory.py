@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import BATCH_SIZE, Check, Options, draw_data, finish, parse_options
+from common import BATCH_SIZE, QUICK_MODEL, Check, Options, draw_data, finish, parse_options
 
 BOUND_GB = 6.0
 GROWTH_BOUND = 1.05
@@ -29,7 +29,7 @@ def main(options: Options) -> int:
         common = ["--data", root, "--image-size", options.image_size, "--batch-size", BATCH_SIZE, "--device", "cpu"]
         student = ["--teachers", root / "teachers", "--epochs", options.rounds, *common]
         if options.quick:
-            network = ["--backbone", "mobilenetv3_small_050", "--no-pretrained"]
+            network = ["--backbone", QUICK_MODEL["backbone"], "--no-pretrained"]
             student = ["--lambda-distill", 0, "--epochs", 1, *network, *common]
         else:
             _run("train-teacher", "--task", "all", "--epochs", 1, "--output", root / "teachers", *common)
