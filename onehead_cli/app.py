@@ -10,6 +10,7 @@ import typer
 
 from onehead_cli import __version__
 from onehead_cli.commands.evaluate import evaluate
+from onehead_cli.commands.export import export
 from onehead_cli.commands.flags import joined_lists
 from onehead_cli.commands.predict import predict
 from onehead_cli.commands.prepare_data import prepare_data
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="One small network with one head for classification, segmentation and detection.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage or config, 10 a drop found and 11 inconclusive (both with "
-    "evaluate --strict only), 130 and 143 stopped by a signal.",
+    "evaluate --strict only; 10 also where export would lose), 130 and 143 stopped by a signal.",
 )
 app.command("prepare-data")(prepare_data)
 app.command("train-teacher")(train_teacher)
@@ -39,6 +40,7 @@ app.command("train-unified")(train_unified)
 app.command("evaluate")(evaluate)
 app.command("profile")(profile)
 app.command("predict")(predict)
+app.command("export")(export)
 
 # Typer carries its own copy of click from 0.24 on; its exported BadParameter leads to the right base class in both.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]

@@ -29,6 +29,12 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint whose bytes are not those that were written."""
 
 
+class LostError(OneheadError):
+    """An exported file that does not say what its checkpoint says, and is not written."""
+
+    exit_code = 10
+
+
 class NonFiniteLossError(OneheadError):
     """A loss that is NaN or infinite; raised before the optimizer step."""
 

@@ -19,7 +19,7 @@ TASK_GROUP, FORMAT_GROUP = "onehead.tasks", "onehead.formats"
 
 #: Name -> task, format. Their order is that of the head's groups and of the seeds, so a new one goes to the end.
 _OWN = {
-    "cls": ("onehead_cli.tasks.classification:CLASSIFICATION", "onehead_cli.data.class_folders:CLASS_FOLDERS"),
+    "cls": ("onehead_cli.tasks.classification.task:CLASSIFICATION", "onehead_cli.data.class_folders:CLASS_FOLDERS"),
     "seg": ("onehead_cli.tasks.segmentation.task:SEGMENTATION", "onehead_cli.data.mask_folders:MASK_FOLDERS"),
     "det": ("onehead_cli.tasks.detection.task:DETECTION", "onehead_cli.data.coco:COCO_BOXES"),
 }

@@ -44,7 +44,7 @@ def fault_tests() -> list[FaultTest]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_fault"):
                 continue
-            match = re.fullmatch(r"test_fault_(\d\d)_(?!.*fault)\w+", node.name)
+            match = re.fullmatch(r"test_fault_(\d{2,3})_(?!.*fault)\w+", node.name)
             if match is None:
                 raise SystemExit(f"{path}: {node.name} is not named test_fault_NN_what")
             behaviour = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())

@@ -12,10 +12,10 @@ def test_nobody_asks():
     ("where", "code", "said"),
     [
         ("training/run.py", "if task == 'seg': pass\n", "training/run.py:1: names the task 'seg'"),
-        ("engine.py", "from onehead_cli.tasks.detection.task import Detection\n", "imports from onehead_cli.tasks"),
+        ("engine/use.py", "from onehead_cli.tasks.detection.task import Detection\n", "imports from onehead_cli.tasks"),
         (
             "evaluation/report.py",
-            "from onehead_cli.tasks.classification import Classification as C\nisinstance(task, (int, C))\n",
+            "from onehead_cli.tasks.classification.task import Classification as C\nisinstance(task, (int, C))\n",
             "evaluation/report.py:2: asks for C",
         ),
     ],

@@ -9,14 +9,15 @@ from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.split import Split
 from onehead_cli.runtime.compute import autocast
-from onehead_cli.tasks.classification import ClassificationResult, ClassificationSplit
+from onehead_cli.tasks.classification.scores import ClassificationResult
+from onehead_cli.tasks.classification.split import ClassificationSplit
 from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import Detections
 from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
+from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.segmentation.reading import read_mask
 from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.tasks.segmentation.split import SegmentationSplit
-from onehead_cli.tasks.task import Result
 from specialist.networks import Specialist, maps_of
 
 

@@ -22,7 +22,7 @@ from onehead_cli.network.backbone import Preprocess, create_backbone
 from onehead_cli.network.depthwise import replace_depthwise
 from onehead_cli.network.weights import load_pretrained
 from onehead_cli.runtime.compute import autocast
-from onehead_cli.tasks.classification import ClassLabels
+from onehead_cli.tasks.classification.split import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 from onehead_cli.tasks.segmentation.split import Masks

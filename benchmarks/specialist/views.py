@@ -22,7 +22,7 @@ from onehead_cli.data.batch import Batch, Target, TaskBatch, images_to_float
 from onehead_cli.data.images import open_image
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.data.split import Split
-from onehead_cli.tasks.classification import ClassificationSplit, ClassLabels
+from onehead_cli.tasks.classification.split import ClassificationSplit, ClassLabels
 from onehead_cli.tasks.detection.split import DetectionSplit
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.split import Masks, SegmentationSplit

@@ -18,8 +18,10 @@ from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointEr
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.files.checksum import add_checksum, has_valid_checksum
 from onehead_cli.network.onehead import OneHead, build_model
+from onehead_cli.network.runner import Runner, TorchRunner
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.task import Reader, Reading, all_tasks, get_task
+from onehead_cli.tasks.reader import Reader
+from onehead_cli.tasks.task import Reading, all_tasks, get_task
 from onehead_cli.wording import how_many, is_one_line
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
@@ -79,6 +81,11 @@ class Checkpoint:
         model.load_state_dict(self.weights)
         return model.eval()
 
+    def runner(self, device: torch.device, precision: torch.dtype) -> Runner:
+        """What runs the network there. Raises: CheckpointError: as for `model`."""
+        placed: OneHead = self.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return TorchRunner(placed, device, precision)
+
     def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
         """What reads the network's map of a task; see `Task.reader`.
 
@@ -130,6 +137,11 @@ def _write(path: Path, content: bytes | memoryview, *, keep: Path | None = None)
 
 def _document(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its training state, as tensors and plain values."""
+    return {**plain_document(checkpoint), "weights": checkpoint.weights}
+
+
+def plain_document(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its weights and its training state, as plain values."""
     architecture = checkpoint.architecture
     return {
         "format": FORMAT,
@@ -141,7 +153,6 @@ def _document(checkpoint: Checkpoint) -> dict[str, Any]:
             "skip": architecture.skip,
             **architecture.of_tasks,
         },
-        "weights": checkpoint.weights,
         "preprocess": checkpoint.preprocess,
         "thresholds": checkpoint.thresholds,
         "scores": checkpoint.scores,
@@ -167,6 +178,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_document(document, path)
+
+
+def parse_document(document: object, path: Path) -> Checkpoint:
+    """The checkpoint of a document that a file holds.
+
+    Raises:
+        CheckpointError: it is none; `path` is named.
+    """
     if not isinstance(document, dict) or document.get("format") not in _READABLE:
         readable = " or ".join(map(str, _READABLE))
         raise CheckpointError(f"{path}: not a checkpoint of this version of onehead (format {readable})")

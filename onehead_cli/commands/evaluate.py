@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onehead_cli.evaluation.compare import EvaluateResult
 
 
-@o.configured("data.root", "output", "distill.teachers", "data.skip_bad", "device", "seed")
+@o.configured("data.root", "output", "distill.teachers", "data.skip_bad", "device", "threads", "seed")
 def evaluate(
     call: o.Call,
     *,

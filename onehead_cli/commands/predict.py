@@ -18,7 +18,7 @@ from onehead_cli.wording import how_many
 _SHOWN = 20
 
 
-@o.configured("output", "evaluation.batch_size", "device")
+@o.configured("output", "evaluation.batch_size", "device", "threads")
 def predict(
     call: o.Call,
     *,
@@ -39,6 +39,10 @@ def predict(
     ] = None,
     overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write an image of the result.")] = True,
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write masks and their like as PNGs.")] = True,
+    coco: Annotated[
+        Path | None, typer.Option("--coco", metavar="FILE", help="Write the boxes as a COCO JSON as well.")
+    ] = None,
+    coco_masks: Annotated[bool, typer.Option("--coco-masks", help="With --coco: the masks too, as RLE.")] = False,
 ) -> None:
     """Find class, mask and boxes of images in one forward pass.
 
@@ -56,6 +60,8 @@ def predict(
         score_threshold=score_threshold,
         overlays=overlays,
         masks=masks,
+        coco=coco,
+        coco_masks=coco_masks,
         reporter=call.console,
     )
     from onehead_cli.prediction.names import in_json, short_names

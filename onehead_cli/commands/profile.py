@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from onehead_cli.profiling.timing import Latency
 
 
-@o.configured("output", "data.image_size", "model.backbone", "model.backbone_weights", "model.pretrained", "device")
+@o.configured(
+    "output", "data.image_size", "model.backbone", "model.backbone_weights", "model.pretrained", "device", "threads"
+)
 def profile(
     call: o.Call,
     *,
     checkpoint: o.Checkpoint = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of torch on the CPU.  [default: torch's choice]")
-    ] = None,
     runs: Annotated[
         int, typer.Option("--runs", min=1, help="Timed passes of each network; of fewer than 20 a p95 says little.")
     ] = 20,
@@ -52,7 +51,6 @@ def profile(
         image_size=call.flags.get("data.image_size"),
         batch_size=batch_size,
         runs=runs,
-        threads=threads,
         reporter=call.console,
     )
     _show(result, call.console)
@@ -82,6 +80,7 @@ def _document(result: ProfileResult) -> dict[str, Any]:
         "tasks": list(result.tasks),
         "classes": result.classes,
         "image_size": result.image_size,
+        "exported": result.exported,
         **_count_document(result.count),
         "flops": result.count.flops,
         "torch_multiply_adds": result.torch_multiply_adds,
@@ -131,8 +130,10 @@ def _totals(result: ProfileResult) -> Any:
             [f"Peak memory of the {_SCOPES[result.memory.scope]}", f"{result.memory.peak_mb:.0f} MB"],
             ["  the same before the first pass", f"{result.memory.before_mb:.0f} MB"],
         ]
-    tasks = "" if result.teachers else f", {'+'.join(result.tasks)} only"
-    return table(f"{result.backbone}{tasks} at {result.image_size} px", ["Cost", "Value"], rows)
+    what = "" if result.teachers else f", {'+'.join(result.tasks)} only"
+    if result.exported is not None:
+        what = f", exported in {result.exported},"
+    return table(f"{result.backbone}{what} at {result.image_size} px", ["Cost", "Value"], rows)
 
 
 _SCOPES = {"process": "whole process", "cuda": "tensors on the GPU"}

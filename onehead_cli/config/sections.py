@@ -16,7 +16,7 @@ from onehead_cli.config.training import DistillConfig, StudentConfig, TeacherCon
 from onehead_cli.registry import OWN_TASKS, TASKS, TaskName
 
 Precision = Literal["auto", "fp32", "bf16"]
-#: How the class map's cells become one answer; see `tasks.classification.pool_classes`.
+#: How the class map's cells become one answer; see `tasks.classification.pooling`.
 Pooling = Literal["gate", "soft"]
 #: What the sizes of boxes are counted in: the sides of the input, or cells of the map.
 SizeUnit = Literal["input", "cells"]
@@ -255,6 +255,9 @@ class Config(Section):
         0, "Seed of all that is random: new weights, the images' order and augmentation, resampling.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "Where the network runs.")
+    threads: int | None = field(
+        None, "Threads of a network that is used, not trained, on the CPU. Unset: the library's choice.", ge=1
+    )
     deterministic: bool = field(
         False, "Train only with operations that give the same bits each time; fail on any other."
     )

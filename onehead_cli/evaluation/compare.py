@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.checkpoint import Checkpoint
+from onehead_cli.checkpoint.exported import load_network
 from onehead_cli.checkpoint.networks import load_teachers
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
@@ -30,7 +29,8 @@ from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import is_main
 from onehead_cli.runtime.memory import keep_freed_memory
 from onehead_cli.runtime.processes import from_first
-from onehead_cli.tasks.task import Result, Row, all_tasks, get_task
+from onehead_cli.tasks.reader import Result, Row
+from onehead_cli.tasks.task import all_tasks, get_task
 
 #: Of a drop, in the document.
 _DROP_KEYS = ("diff", "low", "high", "within_limit", "verdict", "reason")
@@ -73,7 +73,7 @@ def compare(
     Raises:
         OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
     """
-    checkpoint = from_first(lambda: load_checkpoint(checkpoint_path))
+    checkpoint = from_first(lambda: load_network(checkpoint_path, threads=config.threads))
     known = checkpoint.architecture.tasks
     wanted = [task for task in config.data.tasks if task in (tasks or known)]
     if lacking := [task for task in wanted if task not in known]:
@@ -88,7 +88,7 @@ def compare(
     listings = Listings(config, classes={task: checkpoint.architecture.classes[task] for task in wanted})
     scan = from_first(lambda: scan_for_run(listings, wanted, splits, reporter))
     listings.leave_out(scan.bad)
-    reader = _Reader(config, splits, listings, reporter)
+    reader = Measurer(config, splits, listings, reporter)
     _warn_about_other_data([checkpoint, *baselines.values()], config, reader)
     missing = [task for task in wanted if task not in baselines]
     if missing:
@@ -102,26 +102,7 @@ def compare(
     if any(imagenet.values()):
         reporter.note(imagenet_sentence(imagenet))
     unified, baseline = (reader.measure(label, checkpoints) for label, checkpoints in networks.items())
-    settings = config.evaluation
-    drops = []
-    for task in wanted:
-        if task not in baseline or task not in unified:
-            continue
-        try:
-            drop = check_drop(
-                baseline[task],
-                unified[task],
-                limit=settings.drop_limit,
-                relative=relative,
-                resamples=settings.resamples,
-                seed=config.seed,
-            )
-        except DataError as error:  # nothing of this task is labelled; the others are still worth a report
-            reader.warn(str(error))
-        else:
-            drops.append(drop)
-            if drop.reason is not None:
-                reader.warn(f"{task}: {drop.reason}, so the verdict is {drop.verdict}")
+    drops = find_drops(config, baseline, unified, relative=relative, warn=reader.warn)
     document = {
         "command": "evaluate",
         "checkpoint": str(checkpoint_path),
@@ -130,9 +111,9 @@ def compare(
         "unified": _scores(unified, wanted),
         "baseline": _scores(baseline, wanted),
         "drop": {task.name: _drop(drops, task.name) for task in all_tasks(wanted)},
-        "drop_limit": settings.drop_limit,
+        "drop_limit": config.evaluation.drop_limit,
         "relative": relative,
-        "resamples": settings.resamples,
+        "resamples": config.evaluation.resamples,
         "seed": config.seed,
         "skipped": scan.bad_counts(),
         "imagenet_classes": imagenet,
@@ -148,7 +129,38 @@ def compare(
     )
 
 
-class _Reader:
+def find_drops(
+    config: Config,
+    baseline: Mapping[str, Result],
+    unified: Mapping[str, Result],
+    *,
+    relative: bool = False,
+    warn: Callable[[str], None],
+) -> list[Drop]:
+    """One per task that both did and that can be compared, by `check_drop`. Args: warn: is told of any other."""
+    drops, settings = [], config.evaluation
+    for task in unified:
+        if task not in baseline:
+            continue
+        try:
+            drop = check_drop(
+                baseline[task],
+                unified[task],
+                limit=settings.drop_limit,
+                relative=relative,
+                resamples=settings.resamples,
+                seed=config.seed,
+            )
+        except DataError as error:  # nothing of this task is labelled; the others are still worth a report
+            warn(str(error))
+        else:
+            drops.append(drop)
+            if drop.reason is not None:
+                warn(f"{task}: {drop.reason}, so the verdict is {drop.verdict}")
+    return drops
+
+
+class Measurer:
     """Measures checkpoints on the splits; a dataset is read once for all networks of the same input."""
 
     def __init__(self, config: Config, splits: Sequence[str], listings: Listings, reporter: Reporter) -> None:
@@ -180,11 +192,13 @@ class _Reader:
                 advance(done, "")
 
             for identity, checkpoint in models.items():
-                model = checkpoint.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                evaluator = Evaluator(self.config.evaluation, self.device, self.precision, count)
+                runner = checkpoint.runner(self.device, self.precision)
+                evaluator = Evaluator(self.config.evaluation, count)
                 for task, parts in data.items():
                     if id(networks[task]) == identity:
-                        results[task] = evaluator.measure(model, parts, checkpoint.reader(task, self.config.evaluation))
+                        results[task] = evaluator.measure(
+                            runner, parts, checkpoint.reader(task, self.config.evaluation)
+                        )
         return {task: results[task] for task in networks}
 
     def warn(self, message: str) -> None:
@@ -211,7 +225,7 @@ class _Reader:
         return self._loaded[key]
 
 
-def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: _Reader) -> None:
+def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: Measurer) -> None:
     """Say once of each checkpoint that its training data had another manifest than the data root has now."""
     for name, (trained, tasks) in {
         each.name: (each.data.get("manifest"), each.architecture.tasks) for each in checkpoints

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.errors import DataError
-from onehead_cli.tasks.task import Result, get_task
+from onehead_cli.tasks.reader import Result
+from onehead_cli.tasks.task import get_task
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from onehead_cli.errors import OneheadError
 from onehead_cli.files.atomic import write_atomically
-from onehead_cli.tasks.task import Row, get_task
+from onehead_cli.tasks.reader import Row
+from onehead_cli.tasks.task import get_task
 
 if TYPE_CHECKING:
     from onehead_cli.evaluation.drop_check import Drop

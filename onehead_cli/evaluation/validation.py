@@ -9,7 +9,7 @@ from typing import Any
 from onehead_cli.config.sections import Config
 from onehead_cli.data.split import Split
 from onehead_cli.evaluation.evaluator import Evaluator
-from onehead_cli.network.onehead import OneHead
+from onehead_cli.network.runner import Runner
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import Reading, all_tasks, get_task
 
@@ -36,7 +36,7 @@ def first_thresholds(config: Config) -> dict[str, Any]:
 
 
 def validate(
-    model: OneHead,
+    runner: Runner,
     splits: Mapping[str, Split],
     evaluator: Evaluator,
     *,
@@ -63,7 +63,7 @@ def validate(
         task = get_task(name)
         own = task.changed_reading(reading, evaluator.config)
         reader = task.reader(Reading(architecture, own, chosen, evaluator.config))
-        choice = reader.choose(evaluator.observe(model, split, reader, choosing=True), split)
+        choice = reader.choose(evaluator.observe(runner, split, reader, choosing=True), split)
         chosen |= choice.thresholds
         diagnostics |= choice.diagnostics
         scores |= choice.result.scores()

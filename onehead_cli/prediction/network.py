@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.checkpoint import Checkpoint
+from onehead_cli.checkpoint.exported import load_network
 from onehead_cli.checkpoint.networks import shipped_student
 from onehead_cli.config.load import default_config
 from onehead_cli.config.sections import Config
@@ -26,7 +27,8 @@ class Network:
     @classmethod
     def load(cls, path: str | Path | None, config: Config | None = None) -> Network:
         """See `onehead_cli.load`."""
-        return cls(load_checkpoint(Path(path) if path else shipped_student()), config or default_config())
+        config = config or default_config()
+        return cls(load_network(Path(path) if path else shipped_student(), threads=config.threads), config)
 
     @property
     def tasks(self) -> tuple[str, ...]:

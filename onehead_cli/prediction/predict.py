@@ -8,6 +8,7 @@ that a run that can read none leaves them as they are; those of other images sta
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.exported import load_network
 from onehead_cli.config.sections import Config
 from onehead_cli.data.images import is_turned, open_image
 from onehead_cli.drawing import numbers_for_names
@@ -28,6 +29,8 @@ from onehead_cli.prediction import records
 from onehead_cli.prediction.image_paths import FOLDER
 from onehead_cli.prediction.names import Places, in_json, of_json, output_names
 from onehead_cli.prediction.predictor import Prediction, Predictor
+from onehead_cli.runner import CocoResults
+from onehead_cli.runtime.compute import threads_of_torch
 from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many
@@ -54,6 +57,8 @@ class PredictRun:
         score_threshold: float | None,
         overlays: bool,
         masks: bool,
+        coco: Path | None,
+        coco_masks: bool,
         reporter: Reporter,
         passed_over: Mapping[str, int] | None = None,
     ) -> None:
@@ -61,6 +66,7 @@ class PredictRun:
         paths: of the images, as `find_images` gives them.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
         overlays, masks: which images are written; the records always are.
+        coco: where all boxes are written to as a COCO dataset once all images are done. coco_masks: masks as well.
 
         Raises:
             OneheadError: the checkpoint cannot be used.
@@ -71,14 +77,16 @@ class PredictRun:
         self.paths = paths
         self.passed_over = passed_over or {}
         self.failed = self.turned = 0
-        network = load_checkpoint(checkpoint)
+        network = load_network(checkpoint, threads=config.threads)
         self.sha256 = sha256_of(checkpoint)
         self.tasks = network.architecture.tasks
-        self._batch_size = config.evaluation.batch_size
+        self._batch_size, self._threads = config.evaluation.batch_size, config.threads
         self._predictor = Predictor(network, config, score_threshold=score_threshold)
         self._overlays, self._masks = overlays, masks
         self._reporter = reporter
         self._places = Places(self.folder)
+        self._coco_file, self._coco_masks = coco, coco_masks
+        self._coco = CocoResults(list(self._predictor.colours)) if coco else None
 
     @property
     def images(self) -> int:
@@ -87,7 +95,7 @@ class PredictRun:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises: OneheadError: no image can be read, or nothing can be written into the folder."""
         try:
-            with records.hold_records(self.folder, self._reporter) as written:
+            with records.hold_records(self.folder, self._reporter) as written, threads_of_torch(self._threads):
                 yield from self._go_on(written)
         except OSError as error:
             where = error.filename or self.folder
@@ -118,6 +126,8 @@ class PredictRun:
                         waiting = None
                 yield record
                 advance(done, path.name)
+        if self._coco is not None and self._coco_file is not None:
+            write_whole(self._coco_file, json.dumps(self._coco.document()).encode() + b"\n", kind=records.TEMPORARY)
         if self.turned:
             self._reporter.note(f"turned as the EXIF orientation says: {how_many(self.turned, 'image')}")
         if waiting is not None:
@@ -157,7 +167,13 @@ class PredictRun:
             drawings.append(drawing_copy(image) if self._overlays else None)
         predictions = zip(self._predictor.predict(inputs, fits) if inputs else (), drawings, strict=True)
         for path, name in batch:
-            yield {"error": errors[path]} if path in errors else self._write(name, *next(predictions))
+            if path in errors:
+                yield {"error": errors[path]}
+                continue
+            prediction, drawing = next(predictions)
+            if self._coco is not None:
+                prediction.add_to_coco(self._coco, in_json(path), masks=self._coco_masks)
+            yield self._write(name, prediction, drawing)
 
     def _write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:
         """Write the files of a prediction; its record, with an error where one of them cannot be written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from PIL import Image
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.config.sections import Config
-from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.drawing import Colour, class_colours
 from onehead_cli.errors import CheckpointError, DataError
-from onehead_cli.network.onehead import TaskOutputs
 from onehead_cli.registry import OWN_TASKS, TASKS
-from onehead_cli.runtime.compute import autocast, resolve_device, resolve_precision
+from onehead_cli.runner import CocoResults
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.tasks.canvas import Canvas
-from onehead_cli.tasks.task import Found, get_task
+from onehead_cli.tasks.reader import Found
+from onehead_cli.tasks.task import get_task
 
 
 @dataclass
@@ -45,6 +45,12 @@ class Prediction:
         for found in self.found.values():
             record |= found.record(lambda kind, image: None)
         return record
+
+    def add_to_coco(self, results: CocoResults, file: str, *, masks: bool) -> None:
+        """Put the image and what was found into a COCO dataset. Args: file: its name there. masks: as RLE too."""
+        results.add_image(file, self.width, self.height)
+        for found in self.found.values():
+            found.add_to_coco(results, masks=masks)
 
     def draw(self, drawing: Image.Image) -> Image.Image:
         """The overlay. Args: drawing: the image at the size that it is drawn at; see `drawing_copy`."""
@@ -72,11 +78,10 @@ class Predictor:
         names = [
             n for task in sorted(self.classes, key=_place) for n in get_task(task).colour_names(self.classes[task])
         ]
-        self._colours = class_colours(names)
+        self.colours = class_colours(names)
         self._preprocess = checkpoint.preprocess
-        self._device = resolve_device(config.device)
-        self._precision = resolve_precision(config.model.precision, self._device)
-        self._model = checkpoint.model().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        device = resolve_device(config.device)
+        self._runner = checkpoint.runner(device, resolve_precision(config.model.precision, device))
 
     def fit(self, image: Image.Image) -> tuple[NDArray[np.uint8], Fit]:
         """The image as the network sees it, uint8 [S, S, 3], and its place there."""
@@ -89,11 +94,12 @@ class Predictor:
         Raises:
             CheckpointError: the network's outputs are not finite.
         """
-        maps = self._forward(inputs)
+        maps = self._runner.run(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), fits)
+        _check_finite(maps)
         found = {task: reader.predict(maps[task], fits) for task, reader in self.readers.items()}
         for fit in fits:
             each = {task: next(predictions) for task, predictions in found.items()}
-            yield Prediction(fit.width, fit.height, each, self._colours)
+            yield Prediction(fit.width, fit.height, each, self.colours)
 
     def predict_one(self, image: Image.Image | NDArray[np.uint8] | str | Path) -> Prediction:
         """What the network says about one image: a file, Pillow's, or an array uint8 [height, width, 3] or [height,
@@ -106,16 +112,13 @@ class Predictor:
         [prediction] = self.predict([fitted], [fit])
         return prediction
 
-    def _forward(self, inputs: Sequence[NDArray[np.uint8]]) -> TaskOutputs:
-        images = images_to_float(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), self._device)
-        with torch.inference_mode(), autocast(self._device, self._precision):
-            outputs = self._model(images)
-        maps = {task: output.float() for task, output in outputs.items()}
-        if not all(bool(m.isfinite().all()) for m in maps.values()):
-            raise CheckpointError(
-                "the network's outputs are not finite; its weights are damaged, or try --set model.precision=fp32"
-            )
-        return maps
+
+def _check_finite(maps: Mapping[str, Any]) -> None:
+    """Raises: CheckpointError: a map has a number that is none."""
+    if not all(bool(each.isfinite().all()) for each in maps.values()):
+        raise CheckpointError(
+            "the network's outputs are not finite; its weights are damaged, or try --set model.precision=fp32"
+        )
 
 
 def _as_image(image: Image.Image | NDArray[np.uint8] | str | Path) -> Image.Image:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import copy
+import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.exported import ExportedNetwork, load_network
 from onehead_cli.config.sections import Config
+from onehead_cli.data.geometry import Fit
+from onehead_cli.errors import ConfigError
 from onehead_cli.events import Reporter
 from onehead_cli.network.backbone import resolve_skip
-from onehead_cli.network.onehead import OneHead, build_pretrained
+from onehead_cli.network.onehead import OneHead, build_model, build_pretrained
 from onehead_cli.profiling.counts import Count, count_of_teacher, count_parts, count_with_torch, stages_of, total
 from onehead_cli.profiling.timing import (
     WARMUP,
     Conditions,
     Latency,
     Memory,
+    Pass,
     latency_of,
     measure_memory,
-    threads_of_torch,
     time_rounds,
 )
-from onehead_cli.runtime.compute import precision_name, processor_name, resolve_device, resolve_precision
+from onehead_cli.runtime.compute import (
+    precision_name,
+    processor_name,
+    resolve_device,
+    resolve_precision,
+    threads_of_torch,
+)
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.task import all_tasks, get_task
 
@@ -70,7 +80,9 @@ class ProfileResult:
 
     classes: number of classes per task.
     torch_multiply_adds: of convolutions, linear layers and other matrix products, by torch's own counter.
-    teachers: None for a network that does one task only.
+    teachers: None for a network that does one task only, and for an exported file.
+    exported: the numbers of an exported file, whose latency is that of all up to the boxes and a mask of the input's
+        size; None for a network of torch.
     """
 
     backbone: str
@@ -84,6 +96,7 @@ class ProfileResult:
     conditions: Conditions
     memory: Memory | None
     teachers: Teachers | None
+    exported: str | None = None
 
     @property
     def count(self) -> Count:
@@ -134,7 +147,6 @@ def profile_network(
     image_size: int | None,
     batch_size: int,
     runs: int,
-    threads: int | None,
     reporter: Reporter,
 ) -> ProfileResult:
     """Count and time a network and its teachers.
@@ -144,7 +156,6 @@ def profile_network(
         image_size: side in pixels; None is the checkpoint's own, or `data.image_size` without a checkpoint.
         batch_size: images in a timed pass; counts are always of one image.
         runs: timed rounds, in each of which the network and then every teacher run once.
-        threads: of torch on the CPU; None leaves torch's choice.
 
     Raises:
         CheckpointError: the checkpoint or the backbone's weights cannot be used.
@@ -152,10 +163,17 @@ def profile_network(
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.model.precision, device)
+    exported: ExportedNetwork | None = None
     if checkpoint is not None:
-        stored = load_checkpoint(checkpoint)
-        architecture, model = stored.architecture, stored.model()
-        side = image_size or int(stored.preprocess["image_size"])
+        stored = load_network(checkpoint, threads=config.threads)
+        architecture, side = stored.architecture, image_size or int(stored.preprocess["image_size"])
+        if isinstance(stored, ExportedNetwork):
+            # Its weights are the file's; the layers, whose cost is counted, are those of its architecture.
+            exported, model = stored, build_model(architecture).eval()
+            if side != stored.preprocess["image_size"]:
+                raise ConfigError(f"{checkpoint}: an exported file reads {stored.preprocess['image_size']} px alone")
+        else:
+            model = stored.model()
     else:
         architecture = _reference_architecture(config)
         model = build_pretrained(architecture, config.model).eval()
@@ -166,17 +184,21 @@ def profile_network(
     images = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
 
-    with threads_of_torch(threads):
-        memory = measure_memory(model, images, precision)
-        networks = [model]
-        if len(architecture.tasks) > 1:
-            networks += [cut_to(model, task) for task in architecture.tasks]
-        rounds = time_rounds(networks, images, precision, runs=runs, reporter=reporter)
+    with threads_of_torch(config.threads):
+        if exported is not None:
+            device = torch.device("cpu")
+            passes = [_file_pass(exported, batch_size, side)]
+        else:
+            passes = [Pass.of(model, images, precision)]
+        memory = measure_memory(passes[0])
+        if exported is None and len(architecture.tasks) > 1:
+            passes += [Pass.of(cut_to(model, task), images, precision) for task in architecture.tasks]
+        rounds = time_rounds(passes, runs=runs, reporter=reporter)
         conditions = Conditions(
             device=device.type,
             processor=processor_name(device),
-            precision=precision_name(precision),
-            threads=torch.get_num_threads(),
+            precision=precision_name(precision) if exported is None else str(exported.exported["numbers"]),
+            threads=torch.get_num_threads() if exported is None else config.threads or os.cpu_count() or 1,
             batch=batch_size,
             runs=runs,
             warmup=WARMUP,
@@ -184,7 +206,7 @@ def profile_network(
         parts = count_parts(model, side, precision)
         torch_multiply_adds = count_with_torch(model, side, precision)
     teachers, tasks = None, architecture.tasks
-    if len(networks) > 1:
+    if len(passes) > 1:
         teachers = Teachers(
             counts={task: count_of_teacher(parts, task) for task in tasks},
             latencies={task: latency_of([times[index] for times in rounds]) for index, task in enumerate(tasks, 1)},
@@ -202,6 +224,7 @@ def profile_network(
         conditions=conditions,
         memory=memory,
         teachers=teachers,
+        exported=None if exported is None else str(exported.exported["numbers"]),
     )
     if result.agreement > AGREEMENT:
         reporter.warn(
@@ -209,6 +232,13 @@ def profile_network(
             f"{architecture.backbone} has layers that one of them does not know"
         )
     return result
+
+
+def _file_pass(network: ExportedNetwork, batch_size: int, side: int) -> Pass:
+    device, fit = torch.device("cpu"), Fit.of(side, side, side, "resize")
+    images = torch.randint(0, 256, (batch_size, 3, side, side), generator=torch.Generator().manual_seed(0))
+    runner = network.runner(device, torch.float32)
+    return Pass(functools.partial(runner.run, images.to(torch.uint8), [fit] * batch_size), device)
 
 
 def _reference_architecture(config: Config) -> Architecture:

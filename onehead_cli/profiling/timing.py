@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,27 +55,39 @@ class Memory:
     before_mb: float
 
 
-@contextlib.contextmanager
-def threads_of_torch(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of one network. device: that it is on."""
+
+    run: Callable[[], object]
+    device: torch.device
+
+    @classmethod
+    def of(cls, model: OneHead, images: Tensor, precision: torch.dtype) -> Pass:
+        def run() -> None:
+            with torch.inference_mode(), autocast(images.device, precision):
+                model(images)
+
+        return cls(run, images.device)
+
+    def seconds(self) -> float:
+        device = torch.get_device_module(self.device)
+        device.synchronize()
+        began = time.perf_counter()
+        self.run()
+        device.synchronize()
+        return time.perf_counter() - began
 
 
-def time_rounds(
-    networks: Sequence[OneHead], images: Tensor, precision: torch.dtype, *, runs: int, reporter: Reporter
-) -> list[list[float]]:
+def time_rounds(passes: Sequence[Pass], *, runs: int, reporter: Reporter) -> list[list[float]]:
     """Seconds by round and network. Networks take turns, so that a busy machine slows all of them alike."""
-    for network in networks:
+    for each in passes:
         for _ in range(WARMUP):
-            _forward(network, images, precision)
+            each.seconds()
     rounds = []
     with reporter.track("timing", runs) as advance:
         for run in range(1, runs + 1):
-            rounds.append([_forward(network, images, precision) for network in networks])
+            rounds.append([each.seconds() for each in passes])
             advance(run, f"{rounds[-1][0] * 1000:.0f} ms")
     return rounds
 
@@ -86,26 +97,15 @@ def latency_of(seconds: Sequence[float]) -> Latency:
     return Latency(min(seconds) * 1000, float(p50), float(p95))
 
 
-def measure_memory(model: OneHead, images: Tensor, precision: torch.dtype) -> Memory | None:
+def measure_memory(one: Pass) -> Memory | None:
     """Peak memory of a pass of this network alone; None where the system does not tell."""
-    if images.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(images.device)
-        before = torch.cuda.memory_allocated(images.device)
-        _forward(model, images, precision)
-        return Memory("cuda", torch.cuda.max_memory_allocated(images.device) / 1e6, before / 1e6)
+    if one.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(one.device)
+        before = torch.cuda.memory_allocated(one.device)
+        one.seconds()
+        return Memory("cuda", torch.cuda.max_memory_allocated(one.device) / 1e6, before / 1e6)
     if sys.platform == "win32":
         return None
     before = peak_resident_bytes()
-    _forward(model, images, precision)
+    one.seconds()
     return Memory("process", peak_resident_bytes() / 1e6, before / 1e6)
-
-
-def _forward(model: OneHead, images: Tensor, precision: torch.dtype) -> float:
-    """Seconds of one pass."""
-    device = torch.get_device_module(images.device)
-    device.synchronize()
-    began = time.perf_counter()
-    with torch.inference_mode(), autocast(images.device, precision):
-        model(images)
-    device.synchronize()
-    return time.perf_counter() - began

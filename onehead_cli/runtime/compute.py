@@ -107,3 +107,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """bfloat16 autocast, or nothing for float32."""
     with torch.autocast(device.type, dtype, enabled=dtype is torch.bfloat16):
         yield
+
+
+@contextlib.contextmanager
+def threads_of_torch(count: int | None) -> Iterator[None]:
+    """While the context is open, torch has so many threads; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

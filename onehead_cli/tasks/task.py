@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +17,12 @@ from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.config.training import ScheduleConfig
 from onehead_cli.data.batch import Target
 from onehead_cli.data.format import Listing
-from onehead_cli.data.geometry import Fit
 from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import ConfigError
 from onehead_cli.tasks.architecture import Architecture
+from onehead_cli.tasks.exported import MapReading
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from onehead_cli.tasks.canvas import Canvas
-
-#: A row of a table with a row per class: its name, counts and scores.
-Row = dict[str, float | int | str | None]
+from onehead_cli.tasks.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -49,76 +42,6 @@ class Metric:
     def sign(self) -> int:
         """1 where more is better, -1 where less is."""
         return 1 if self.higher_is_better else -1
-
-
-class Result(Protocol):
-    """How a network did on a split. task: its name."""
-
-    task: ClassVar[str]
-
-    def __len__(self) -> int:
-        """Images of the split."""
-
-    def scores(self) -> dict[str, float | None]:
-        """Every score of the task by its key; None where the truth has nothing to score."""
-
-    def per_class(self) -> list[Row]:
-        """A row per class: its name, `count`, and scores that `Task.class_scores` names."""
-
-    def resampled(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The main score when image i is taken counts[r, i] times; counts int [R, n], returns float64 [R]."""
-
-    def curves(self) -> dict[str, list[list[Any]]]:
-        """Further tables, rows of cells with the header first, by the beginning of their file's name."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What val decides about the reading of one task. diagnostics: what shows whether it is taught well."""
-
-    result: Result
-    thresholds: dict[str, Any] = field(default_factory=dict)
-    diagnostics: dict[str, float | None] = field(default_factory=dict)
-
-
-class Found(Protocol):
-    """What a network says about one image without labels."""
-
-    def record(self, save: Callable[[str, Image.Image], str | None]) -> dict[str, Any]:
-        """Its part of the image's record, as plain values by key.
-
-        Args: save: writes an image of a kind ("mask") beside the record and gives its file's name; None where no such
-            files are wanted.
-        """
-
-    def paint(self, canvas: Canvas) -> None:
-        """Put it on the drawing of the image."""
-
-
-class Reader(ABC):
-    """Reads the maps of one network for one task: on labelled splits, and on images without labels."""
-
-    @abstractmethod
-    def observe(self, maps: Tensor, split: Split, indices: Sequence[int], *, choosing: bool = False) -> Sequence[Any]:
-        """What is kept of each image's map, on the CPU.
-
-        Args:
-            maps: float [B, C, h, w].
-            indices: of the images in the split.
-            choosing: `choose` will be asked, not `result`.
-        """
-
-    @abstractmethod
-    def result(self, observations: Sequence[Any], splits: Sequence[Split]) -> Result:
-        """The result over all images of the splits, pooled."""
-
-    def choose(self, observations: Sequence[Any], split: Split) -> Choice:
-        """The result on val and the thresholds that are best there."""
-        return Choice(self.result(observations, [split]))
-
-    @abstractmethod
-    def predict(self, maps: Tensor, fits: Sequence[Fit]) -> Iterator[Found]:
-        """What the maps of some images say, one image at a time."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +185,26 @@ class Task(ABC):
     @abstractmethod
     def reader(self, reading: Reading) -> Reader:
         """Reads the maps of a network."""
+
+    # Its part of an exported file
+
+    def exported(self, reading: Reading) -> MapReading | None:
+        """What reads the map inside the file; None: the task is left out of it."""
+        return None
+
+    def fixed_reading(self, reading: Reading) -> dict[str, Any]:
+        """How the file reads the map for good, as plain values by name, stored in it."""
+        return dict(reading.values)
+
+    def exported_reader(self, reading: Reading, fixed: Mapping[str, Any]) -> Reader:
+        """Reads what the file gives.
+
+        Args: fixed: from `fixed_reading`.
+
+        Raises:
+            ConfigError: the config wants what the file no longer can.
+        """
+        raise NotImplementedError
 
     # What people look at
 

@@ -30,6 +30,7 @@ from onehead_cli.wording import how_many
 _FREE_KEYS = (
     "output",
     "device",
+    "threads",
     "deterministic",
     "distributed_timeout",
     "data.root",

@@ -23,6 +23,7 @@ from onehead_cli.evaluation.validation import Validation, first_thresholds, vali
 from onehead_cli.events import Reporter
 from onehead_cli.network.backbone import resolve_skip
 from onehead_cli.network.onehead import OneHead, build_pretrained
+from onehead_cli.network.runner import TorchRunner
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.memory import keep_freed_memory
@@ -137,11 +138,11 @@ def build_loop(
     broadcast_(objective.terms.state_dict().values())  # what they learn begins the same in every process
     images = [[len(split) for split in splits.values()] for splits in (train, val)]
     check_same([architecture.classes, images, str(precision)], "classes, numbers of images or precision")
-    evaluator = Evaluator(config.evaluation, device, precision)
+    evaluator = Evaluator(config.evaluation)
 
     def measure(averaged: OneHead) -> Validation:
         return validate(
-            averaged,
+            TorchRunner(averaged, device, precision),
             val,
             evaluator,
             architecture=architecture,

@@ -16,7 +16,7 @@ import torch
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.data.geometry import Fit
-from onehead_cli.tasks.classification import pool_classes
+from onehead_cli.tasks.classification.pooling import pool_classes
 from onehead_cli.tasks.detection.decode import decode_boxes, read_boxes
 from onehead_cli.tasks.detection.reader import BoxLayout, BoxReading
 from onehead_cli.tasks.segmentation.reading import read_mask

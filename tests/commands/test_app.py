@@ -16,7 +16,7 @@ from onehead_cli import __version__
 from onehead_cli.app import run
 from onehead_cli.commands.console import Console, table
 
-COMMANDS = ["prepare-data", "train-teacher", "train-unified", "evaluate", "profile", "predict"]
+COMMANDS = ["prepare-data", "train-teacher", "train-unified", "evaluate", "profile", "predict", "export"]
 
 
 def onehead(*args, **more):

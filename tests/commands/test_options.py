@@ -32,12 +32,14 @@ FLAGS = {info.name: getattr(info.callback, "flags", {}) for info in app.register
 
 #: What is of the run and not of the experiment.
 PLAIN = {
-    *("--task", "--split", "--checkpoint", "--resume", "--relative", "--strict", "--runs", "--threads"),
+    *("--task", "--split", "--checkpoint", "--resume", "--relative", "--strict", "--runs"),
     *("--score-threshold", "--overlays", "--masks", "--config", "--set", "--show-config", "--json", "--quiet"),
-    *("--source", "--dry-run", "--verify", "--preview"),
+    *("--source", "--dry-run", "--verify", "--preview", "--coco-masks"),
+    *("--weights", "--int8", "--calibration-images", "--runner"),
 }
-#: Named as fields are, and yet none of them: a profile's batch is of one image whatever the config says.
-NO_FIELD = {("profile", "--batch-size")}
+#: Named as fields are, and yet none of them: a profile's batch is of one image whatever the config says, an export
+#: writes a file, and so does predict.
+NO_FIELD = {("profile", "--batch-size"), ("export", "--output"), ("predict", "--coco")}
 
 ALL = [(name, flag) for name, flags in FLAGS.items() for flag in flags.values()]
 CONFIGURED = [(name, flag) for name, flag in ALL if name != "prepare-data"]

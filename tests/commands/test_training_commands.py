@@ -340,7 +340,7 @@ def test_fault_35_out_of_memory_is_one_line_with_advice(
     allocate, teacher_command, stopped, tmp_path, monkeypatch, capsys
 ):
     """Out of memory, on CPU or GPU, is one line that names --batch-size and --image-size; the last save is whole."""
-    from onehead_cli.tasks import classification
+    from onehead_cli.tasks.classification import task as classification
 
     shutil.copytree(stopped, tmp_path / "out")
     before = (tmp_path / "out" / "cls_last.pth").read_bytes()

@@ -19,7 +19,7 @@ from onehead_cli.data.geometry import Fit
 from onehead_cli.data.kept import KeptBatch, augment_kept
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.registry import TASKS
-from onehead_cli.tasks.classification import ClassLabels
+from onehead_cli.tasks.classification.split import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.split import KeptMasks
 

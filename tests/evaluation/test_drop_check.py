@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onehead_cli.errors import DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop, exit_code
 from onehead_cli.evaluation.report import drop_table
-from onehead_cli.tasks.classification import ClassificationResult
+from onehead_cli.tasks.classification.scores import ClassificationResult
 from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import Detections
+from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.segmentation.scores import SegmentationResult
-from onehead_cli.tasks.task import Result
 
 
 def _classified(right: NDArray[np.bool_]) -> ClassificationResult:

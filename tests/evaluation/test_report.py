@@ -14,7 +14,8 @@ from onehead_cli.evaluation.drop_check import Drop
 from onehead_cli.evaluation.report import drop_table, write_report
 from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import Detections
-from onehead_cli.tasks.task import Row, confusion_rows
+from onehead_cli.tasks.reader import Row
+from onehead_cli.tasks.task import confusion_rows
 
 BASELINE: list[Row] = [
     {"name": "cat", "count": 1200, "iou": 1 / 3},

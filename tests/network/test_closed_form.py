@@ -14,7 +14,7 @@ from onehead_cli.network.imagenet import imagenet_classifier
 from onehead_cli.network.onehead import build_pretrained
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.classification import pool_classes
+from onehead_cli.tasks.classification.pooling import pool_classes
 from onehead_cli.training.start import give_first_weights
 from onehead_cli.wording import IMAGENETTE_NAMES
 

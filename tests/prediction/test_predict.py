@@ -277,7 +277,7 @@ def test_only_bad_files_leave_the_records_of_an_earlier_run(
 def test_a_path_that_is_not_there_is_a_usage_error_before_anything_is_done(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "load_checkpoint", lambda path: pytest.fail("it began"))
+    monkeypatch.setattr(prediction, "load_network", lambda path, **options: pytest.fail("it began"))
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / "out/predictions/predictions.jsonl"
     kept.parent.mkdir(parents=True)
@@ -509,6 +509,8 @@ def test_an_interrupted_run_keeps_what_it_has_done_and_reads_no_further_than_its
             score_threshold=None,
             overlays=True,
             masks=True,
+            coco=None,
+            coco_masks=False,
             reporter=_StopAfter(3),
         )
         list(run_of_all)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from onehead_cli.profiling.timing import threads_of_torch
+from onehead_cli.runtime.compute import threads_of_torch
 
 
 def test_thread_count_is_put_back() -> None:

@@ -11,11 +11,12 @@ from PIL import Image
 
 from onehead_cli.drawing import Rect, class_colours, place_label
 from onehead_cli.tasks.canvas import Canvas, drawing_copy
-from onehead_cli.tasks.classification import FoundClass
+from onehead_cli.tasks.classification.reader import FoundClass
 from onehead_cli.tasks.detection.decode import Detections
 from onehead_cli.tasks.detection.reader import FoundBoxes
-from onehead_cli.tasks.segmentation.task import FoundMask
-from onehead_cli.tasks.task import Found, get_task
+from onehead_cli.tasks.reader import Found
+from onehead_cli.tasks.segmentation.reader import FoundMask
+from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import readable
 
 GREY = (100, 110, 120)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onehead_cli.errors import OneheadError
-from onehead_cli.tasks.classification import ClassificationReader, ClassificationResult, pool_classes
+from onehead_cli.tasks.classification.pooling import pool_classes
+from onehead_cli.tasks.classification.reader import ClassificationReader
+from onehead_cli.tasks.classification.scores import ClassificationResult
 
 # Seven classes; the true one is the best, the fifth best, the sixth best, the seventh best.
 LOGITS = np.array(

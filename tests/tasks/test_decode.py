@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from onehead_cli.data.geometry import Fit
-from onehead_cli.tasks.classification import pool_classes
+from onehead_cli.tasks.classification.pooling import pool_classes
 from onehead_cli.tasks.detection.decode import decode_boxes, read_boxes
 from onehead_cli.tasks.detection.overlaps import iou
 from onehead_cli.tasks.segmentation.reading import read_mask

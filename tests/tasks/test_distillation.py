@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onehead_cli.tasks.classification import distil_classes
+from onehead_cli.tasks.classification.loss import distil_classes
 from onehead_cli.tasks.detection.loss import distil_boxes
 from onehead_cli.tasks.soft_targets import distil_cells
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from onehead_cli.tasks.classification import classification_loss
+from onehead_cli.tasks.classification.loss import classification_loss
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
 from onehead_cli.tasks.detection.loss import assign, detection_loss
 from onehead_cli.tasks.detection.overlaps import generalised_iou, iou

@@ -22,6 +22,7 @@ from onehead_cli.data.split import Loading
 from onehead_cli.errors import NonFiniteLossError
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.network.onehead import build_model
+from onehead_cli.network.runner import TorchRunner
 from onehead_cli.registry import TASKS
 from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.processes import session
@@ -133,7 +134,7 @@ def evaluation(config: Config) -> dict[str, object]:
     listings = Listings(config)
     architecture = architecture_for(config, TASKS, listings)
     model = build_model(architecture).eval()
-    evaluator = Evaluator(config.evaluation, torch.device("cpu"), torch.float32)
+    evaluator, runner = Evaluator(config.evaluation), TorchRunner(model, torch.device("cpu"), torch.float32)
     found: dict[str, object] = {}
     for task in TASKS:
         each = get_task(task)
@@ -142,7 +143,7 @@ def evaluation(config: Config) -> dict[str, object]:
         ]
         thresholds = {"cells": 0.3, "boxes": []}
         reader = each.reader(Reading(architecture, each.first_reading(config), thresholds, config.evaluation))
-        result = evaluator.measure(model, splits, reader)
+        result = evaluator.measure(runner, splits, reader)
         detail = {"cls": "logits", "seg": "matrices", "det": "precision"}[task]
         found[task] = {"scores": result.scores(), "detail": torch.from_numpy(getattr(result, detail))}
     return found

@@ -11,7 +11,7 @@ from tiny import SMALL
 
 from onehead_cli.app import run
 from onehead_cli.config.sections import Config
-from onehead_cli.tasks.classification import distil_classes
+from onehead_cli.tasks.classification.loss import distil_classes
 from onehead_cli.tasks.detection.loss import detection_loss
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.soft_targets import distil_cells

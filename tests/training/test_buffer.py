@@ -11,7 +11,7 @@ from onehead_cli.data.batch import TaskBatch
 from onehead_cli.network.onehead import build_model
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.tasks.classification import ClassLabels
+from onehead_cli.tasks.classification.split import ClassLabels
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.segmentation.split import Masks
 from onehead_cli.tasks.task import Setting

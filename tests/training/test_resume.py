@@ -17,7 +17,7 @@ from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.config.load import load_config
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.tasks import classification
+from onehead_cli.tasks.classification import task as classification
 from onehead_cli.training.resume import changed_settings
 
 TEACHER = ["train-teacher", "--task", "cls"]

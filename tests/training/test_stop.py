@@ -92,9 +92,9 @@ def test_a_second_signal_ends_at_once(teacher_command, tmp_path, monkeypatch, ma
 
 PLACES = {
     "before the first step": ("onehead_cli.training.run.estimate_training", "train"),
-    "while data are loaded": ("onehead_cli.tasks.classification.Classification.load", "train"),
+    "while data are loaded": ("onehead_cli.tasks.classification.task.Classification.load", "train"),
     "while weights are read": ("onehead_cli.training.setup.build_pretrained", "train"),
-    "evaluate": ("onehead_cli.tasks.classification.Classification.load", "evaluate"),
+    "evaluate": ("onehead_cli.tasks.classification.task.Classification.load", "evaluate"),
     "profile": ("onehead_cli.profiling.counts.FlopCounterMode", "profile"),
     "predict": ("onehead_cli.prediction.predict.open_image", "predict"),
     "a checkpoint is read": ("onehead_cli.checkpoint.checkpoint.torch.load", "predict"),

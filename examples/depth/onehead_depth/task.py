@@ -21,10 +21,12 @@ from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_mask, resize_mask
 from onehead_cli.data.split import Loading, Split
+from onehead_cli.runner import CocoResults
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Label
-from onehead_cli.tasks.task import Metric, Reader, Reading, Row, Setting, Task
+from onehead_cli.tasks.reader import Reader, Row
+from onehead_cli.tasks.task import Metric, Reading, Setting, Task
 from onehead_depth.format import MILLIMETRES, DepthListing, settings
 
 NAME = "depth"
@@ -157,6 +159,9 @@ class FoundDepth:
         file = save(NAME, Image.fromarray((self.metres * MILLIMETRES).round().astype(np.uint16)))
         span = {"nearest": round(float(self.metres.min()), 3), "farthest": round(float(self.metres.max()), 3)}
         return {NAME: span if file is None else {"file": file, **span}}
+
+    def add_to_coco(self, results: CocoResults, *, masks: bool) -> None:
+        return None  # COCO has no depth
 
     def paint(self, canvas: Canvas) -> None:
         canvas.panels.append(drawn(self.metres))

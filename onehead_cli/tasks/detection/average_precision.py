@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from onehead_cli.tasks.task import Row
+from onehead_cli.tasks.reader import Row
 
 if TYPE_CHECKING:
     from onehead_cli.tasks.detection.decode import Detections

@@ -96,11 +96,7 @@ def read_boxes(
         vote_iou: after NMS each box becomes the mean, weighted by score, of those of its class, dropped ones too, that
             overlap it by as much or more; its score stays (Gidaris and Komodakis, arXiv 1505.01749). 1: no box moves.
     """
-    probabilities = decoded.classes.softmax(1)  # [B, C, h, w]
-    if best_class:
-        best = probabilities.argmax(1, keepdim=True)
-        probabilities = torch.full_like(probabilities, -1.0).scatter_(1, best, probabilities.gather(1, best))
-    scores = decoded.confidence.sigmoid()[:, :, None] * probabilities[:, None]  # [B, n, C, h, w]
+    scores = cell_scores(decoded, best_class=best_class)
     found = []
     for image, fit in enumerate(fits):
         box_index, label, row, column = torch.nonzero(scores[image] >= score_min, as_tuple=True)
@@ -114,6 +110,15 @@ def read_boxes(
         voted = clipped[keep] if vote_iou == 1 else _voted(clipped, kept_scores, label, keep, vote_iou)
         found.append(Detections(voted.numpy(), kept_scores[keep].numpy(), label[keep].numpy()))
     return found
+
+
+def cell_scores(decoded: BoxMap, *, best_class: bool) -> Tensor:
+    """Class probability times confidence, float [B, n, C, h, w]; below 0 where a class is not to give a box."""
+    probabilities = decoded.classes.softmax(1)  # [B, C, h, w]
+    if best_class:
+        best = probabilities.argmax(1, keepdim=True)
+        probabilities = torch.full_like(probabilities, -1.0).scatter(1, best, probabilities.gather(1, best))
+    return decoded.confidence.sigmoid()[:, :, None] * probabilities[:, None]
 
 
 def _voted(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, vote_iou: float) -> Tensor:

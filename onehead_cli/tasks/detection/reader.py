@@ -18,10 +18,12 @@ from onehead_cli.tasks.detection.average_precision import DetectionResult, best_
 from onehead_cli.tasks.detection.decode import BoxMap, Detections, decode_boxes, read_boxes
 from onehead_cli.tasks.detection.ranking import BoxRanking, rank_boxes, summarise
 from onehead_cli.tasks.detection.split import DetectionSplit, pooled_ground_truth
-from onehead_cli.tasks.task import Choice, Reader
+from onehead_cli.tasks.reader import Choice, Reader
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from onehead_cli.runner import CocoResults
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,15 @@ class DetectionReader(Reader):
     thresholds: np.ndarray[Any, np.dtype[np.float64]]
     score_min: float
 
-    def observe(
-        self, maps: Tensor, split: Split, indices: Sequence[int], *, choosing: bool = False
-    ) -> list[Observation]:
+    def observe(self, maps: Any, split: Split, indices: Sequence[int], *, choosing: bool = False) -> list[Observation]:
         assert isinstance(split, DetectionSplit)
         fits = [split.fit(index) for index in indices]
-        decoded = decode_boxes(maps, len(split.classes), self.layout.size_unit)
-        ranking = rank_boxes(decoded, split.target(indices), split.image_size) if choosing else None
         nms_ious = self._nms_ious() if choosing else [self.reading.nms_iou]
-        read = [self._boxes(decoded, fits, nms_iou, self.config.score_min) for nms_iou in nms_ious]
+        read = [self.boxes(maps, fits, nms_iou, self.config.score_min) for nms_iou in nms_ious]
         observed = [Observation(found) for found in zip(*read, strict=True)]
-        observed[0] = replace(observed[0], ranking=ranking)
+        if choosing:
+            ranking = rank_boxes(self._decoded(maps), split.target(indices), split.image_size)
+            observed[0] = replace(observed[0], ranking=ranking)
         return observed
 
     def result(self, observations: Sequence[Observation], splits: Sequence[Split]) -> DetectionResult:
@@ -107,9 +107,8 @@ class DetectionReader(Reader):
         rankings = [observed.ranking for observed in observations if observed.ranking is not None]
         return Choice(results[0], {"boxes": thresholds}, summarise(rankings))
 
-    def predict(self, maps: Tensor, fits: Sequence[Fit]) -> Iterator[FoundBoxes]:
-        decoded = decode_boxes(maps, len(self.classes), self.layout.size_unit)
-        for found in self._boxes(decoded, fits, self.reading.predict_nms_iou, self.score_min):
+    def predict(self, maps: Any, fits: Sequence[Fit]) -> Iterator[FoundBoxes]:
+        for found in self.boxes(maps, fits, self.reading.predict_nms_iou, self.score_min):
             keep = found.scores >= self.thresholds[found.labels]
             yield FoundBoxes(self.classes, Detections(found.boxes[keep], found.scores[keep], found.labels[keep]))
 
@@ -126,9 +125,10 @@ class DetectionReader(Reader):
             for which in range(count)
         ]
 
-    def _boxes(self, decoded: BoxMap, fits: Sequence[Fit], nms_iou: float, score_min: float) -> list[Detections]:
+    def boxes(self, maps: Any, fits: Sequence[Fit], nms_iou: float, score_min: float) -> list[Detections]:
+        """The boxes of each image, after NMS."""
         return read_boxes(
-            decoded,
+            self._decoded(maps),
             fits,
             nms_iou=nms_iou,
             score_min=score_min,
@@ -136,6 +136,9 @@ class DetectionReader(Reader):
             best_class=self.reading.best_class,
             vote_iou=self.reading.vote_iou,
         )
+
+    def _decoded(self, maps: Tensor) -> BoxMap:
+        return decode_boxes(maps, len(self.classes), self.layout.size_unit)
 
 
 @dataclass(frozen=True)
@@ -146,13 +149,17 @@ class FoundBoxes:
     boxes: Detections
 
     def record(self, save: Callable[[str, Image.Image], str | None]) -> dict[str, Any]:
+        return {"boxes": [{"label": name, "score": score, "box": box} for name, score, box in self._rows()]}
+
+    def add_to_coco(self, results: CocoResults, *, masks: bool) -> None:
+        for row in self._rows():
+            results.add_box(*row)
+
+    def _rows(self) -> Iterator[tuple[str, float, list[float]]]:
+        """Name, score and box of each, rounded as they are written."""
         rows = zip(self.boxes.labels.tolist(), self.boxes.scores.tolist(), self.boxes.boxes.tolist(), strict=True)
-        return {
-            "boxes": [
-                {"label": self.classes[label], "score": round(score, 6), "box": [round(side, 3) for side in box]}
-                for label, score, box in rows
-            ]
-        }
+        for label, score, box in rows:
+            yield self.classes[label], round(score, 6), [round(side, 3) for side in box]
 
     def paint(self, canvas: Canvas) -> None:
         labels = self.boxes.labels.tolist()

@@ -21,6 +21,7 @@ from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.architecture import STRIDE, Architecture
 from onehead_cli.tasks.boxes_from_masks import check_shared, lend_boxes, lender
 from onehead_cli.tasks.detection.decode import BOX_CHANNELS
+from onehead_cli.tasks.detection.exported import BoxesReading, ExportedBoxes, check_fixed
 from onehead_cli.tasks.detection.loss import Teaching, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.priors import SPREAD, kmeans_priors, spread_priors
 from onehead_cli.tasks.detection.reader import BoxLayout, BoxReading, DetectionReader
@@ -148,6 +149,19 @@ class Detection(Task):
             np.array(own if asked is None else [asked] * len(classes)),
             floor if asked is None else min(floor, asked),
         )
+
+    def exported(self, reading: Reading) -> BoxesReading:
+        classes, layout = reading.architecture.classes[self.name], BoxLayout.of(reading.architecture.of_tasks)
+        return BoxesReading(len(classes), layout.size_unit, BoxReading(**reading.values), reading.config)
+
+    def fixed_reading(self, reading: Reading) -> dict[str, Any]:
+        limits = {"score_min": reading.config.score_min, "max_detections": reading.config.max_detections}
+        return {**reading.values, **limits}
+
+    def exported_reader(self, reading: Reading, fixed: Mapping[str, Any]) -> ExportedBoxes:
+        reader = self.reader(reading)
+        check_fixed(reader, fixed)
+        return ExportedBoxes(**vars(reader))
 
     @property
     def histogram(self) -> Histogram:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onehead_cli.config.sections import IGNORE_INDEX
-from onehead_cli.tasks.task import Row, confusion_rows
+from onehead_cli.tasks.reader import Row
+from onehead_cli.tasks.task import confusion_rows
 
 
 def confusion_matrix(

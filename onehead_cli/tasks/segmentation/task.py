@@ -4,88 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.config.sections import Config
 from onehead_cli.data.batch import Target
 from onehead_cli.data.format import Listing
-from onehead_cli.data.geometry import Fit
 from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.split import Loading, Split
-from onehead_cli.drawing import DARK, class_text
-from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 from onehead_cli.tasks.segmentation.copy_paste import Pastes
+from onehead_cli.tasks.segmentation.exported import ExportedMasks, MaskReading
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
-from onehead_cli.tasks.segmentation.reading import read_mask
+from onehead_cli.tasks.segmentation.reader import SegmentationReader
 from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors
-from onehead_cli.tasks.segmentation.scores import SegmentationResult, confusion_matrix
 from onehead_cli.tasks.segmentation.split import Masks, SegmentationSplit
 from onehead_cli.tasks.soft_targets import distil_cells
-from onehead_cli.tasks.task import Metric, Reader, Reading, Setting, Task
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-@dataclass
-class SegmentationReader(Reader):
-    """Upsamples the map to the image; see `read_mask`. What is kept of a labelled image is its confusion matrix."""
-
-    classes: Sequence[str]
-
-    def observe(
-        self, maps: Tensor, split: Split, indices: Sequence[int], *, choosing: bool = False
-    ) -> list[NDArray[np.int64]]:
-        assert isinstance(split, SegmentationSplit)
-        matrices = []
-        for index, one in zip(indices, maps, strict=True):
-            predicted = read_mask(one, split.fit(index))
-            matrices.append(confusion_matrix(predicted, split.mask(index), len(split.classes)))
-        return matrices
-
-    def result(self, observations: Sequence[NDArray[np.int64]], splits: Sequence[Split]) -> SegmentationResult:
-        return SegmentationResult(np.stack(observations), splits[0].classes)
-
-    def predict(self, maps: Tensor, fits: Sequence[Fit]) -> Iterator[FoundMask]:
-        return (FoundMask(self.classes, read_mask(one, fit)) for one, fit in zip(maps, fits, strict=True))
-
-
-@dataclass(frozen=True)
-class FoundMask:
-    """mask: uint8 [height, width], class indices, in pixels of the image."""
-
-    classes: Sequence[str]
-    mask: NDArray[np.uint8]
-
-    def record(self, save: Callable[[str, Image.Image], str | None]) -> dict[str, Any]:
-        from onehead_cli.data.images import palette_image
-
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes)).tolist()
-        pixels = {label: count for label, count in zip(self.classes, counts, strict=True) if count}
-        file = save("mask", palette_image(self.mask))
-        return {"mask": {"pixels": pixels} if file is None else {"file": file, "pixels": pixels}}
-
-    def paint(self, canvas: Canvas) -> None:
-        names = self.classes[1:]  # the background is left as it is
-        table = np.array([DARK, *(canvas.colours[name] for name in names)], dtype=np.uint8)
-        canvas.tint = (self.mask, table)
-        canvas.legend = [*canvas.legend, *self._shares()]
-
-    def _shares(self) -> list[tuple[str, str]]:
-        """The classes in the mask but the background, each with the share of the image it covers; largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
-        order = [int(i) for i in np.argsort(-counts, kind="stable") if i and counts[i]]
-        shares = [float(counts[i] / self.mask.size) for i in order]
-        texts = [f"{share:.0%}" if share >= 0.005 else "<1%" for share in shares]
-        names = [self.classes[i] for i in order]
-        return [(name, f"{class_text(name, i)} {t}") for name, i, t in zip(names, order, texts, strict=True)]
+from onehead_cli.tasks.task import Metric, Reading, Setting, Task
 
 
 class Segmentation(Task):
@@ -126,6 +63,12 @@ class Segmentation(Task):
 
     def reader(self, reading: Reading) -> SegmentationReader:
         return SegmentationReader(reading.architecture.classes[self.name])
+
+    def exported(self, reading: Reading) -> MaskReading:
+        return MaskReading(len(reading.architecture.classes[self.name]))
+
+    def exported_reader(self, reading: Reading, fixed: Mapping[str, Any]) -> ExportedMasks:
+        return ExportedMasks(reading.architecture.classes[self.name])
 
     @property
     def histogram(self) -> Histogram:

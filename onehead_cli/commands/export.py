@@ -1,0 +1,93 @@
+"""onehead export"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onehead_cli.commands import options as o
+from onehead_cli.commands.console import number, table
+from onehead_cli.runtime.launch import refuse_several
+
+if TYPE_CHECKING:
+    from onehead_cli.export.export import ExportResult
+
+
+class WeightsChoice(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+
+
+@o.configured("data.root", "seed")
+def export(
+    call: o.Call,
+    *,
+    checkpoint: o.Checkpoint = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="The file to write.  [default: student.onnx in the output folder]"
+        ),
+    ] = None,
+    weights: Annotated[
+        WeightsChoice, typer.Option("--weights", help="How the weights are stored; float16 halves the file.")
+    ] = WeightsChoice.float32,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8 bits, calibrated on the train split of --data.")
+    ] = False,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", min=1, help="Training images that --int8 is calibrated on.")
+    ] = 120,
+    runner: Annotated[
+        bool, typer.Option("--runner", help="Write a script that runs the file without torch beside it.")
+    ] = False,
+) -> None:
+    """Write the network as one ONNX file that needs no torch.
+
+    Normalisation, network, decoding and NMS are inside. The file is measured against the checkpoint before it gets its
+    name; where it does not say the same, it is not written and the exit code is 10. {name}.export.json has the figures.
+    """
+    refuse_several("export")
+    from onehead_cli import engine
+
+    result = engine.export(
+        call.config,
+        checkpoint=checkpoint,
+        file=output,
+        weights=weights.value,
+        int8=int8,
+        calibration_images=calibration_images,
+        runner=runner,
+        reporter=call.console,
+    )
+    call.console.result(result.document, *_tables(result))
+
+
+def _tables(result: ExportResult) -> list[Any]:
+    from onehead_cli.tasks.task import get_task
+
+    document = result.document
+    rows = [
+        [each.of, each.name, f"{each.value:.2g}" if not each.more_is_better else f"{each.value:.4f}", f"{each.limit:g}"]
+        for each in result.agreement
+    ]
+    header = ["Task", "Against the checkpoint", "Found", "At least" if document["numbers"] == "int8" else "At most"]
+    tables: list[Any] = [table(f"{result.file}: {document['numbers']}", header, rows, left=2)]
+    if result.drops:
+        drops = [
+            [
+                get_task(drop.task).metric.label,
+                number(drop.baseline),
+                number(drop.unified),
+                number(drop.diff, "+.4f"),
+                f"{drop.low:+.3f}..{drop.high:+.3f}",
+                drop.verdict,
+            ]
+            for drop in result.drops
+        ]
+        tables.append(table("On val", ["", "Checkpoint", "File", "Diff.", "95% interval", "Verdict"], drops))
+    megabytes = document["bytes"] / 1e6
+    return [*tables, f"{result.file}: {megabytes:.1f} MB, one image of {document['image_size']} px at a time"]

@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""Runs a network that `onehead export` wrote. Needs numpy, Pillow and onnxruntime, and nothing else of onehead.
+
+    python onehead_runner.py student.onnx photo.jpg folder/ > records.jsonl
+
+One line of JSON per image, as `onehead predict` writes them: class, boxes and mask in pixels of the image turned as its
+EXIF orientation says. An image that cannot be read has an "error", the others are done, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
+#: Larger images are refused before they are decoded.
+MAX_PIXELS = 100_000_000
+#: The metadata's entry that says what the file is, and the beginning of its last one, the SHA-256 of all before.
+KEY, SUM_ENTRY = "onehead", b"\x72\x4a\x0a\x06sha256\x12\x40"
+#: What turns an image upright, by EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Problem(Exception):
+    """What went wrong, in one line."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def with_checksum(content: bytes) -> bytes:
+    """A serialised model with its checksum as one more entry of its metadata."""
+    return content + SUM_ENTRY + hashlib.sha256(content).hexdigest().encode()
+
+
+def has_valid_checksum(content: bytes) -> bool:
+    end = len(content) - len(SUM_ENTRY) - 64
+    return end > 0 and content == with_checksum(content[:end])
+
+
+class Network:
+    """An exported file. document: what it says of itself. sha256: of the file."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Raises: Problem: the file cannot be used."""
+        import onnxruntime
+
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise Problem(f"{path}: cannot be read ({error.strerror})") from None
+        if not has_valid_checksum(content):
+            raise Problem(f"{path}: its checksum does not fit, so it is damaged or `onehead export` did not write it")
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.document = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
+        except Exception as error:  # onnxruntime has a type for each status
+            raise Problem(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def classes(self, output: str) -> list[str]:
+        """The class names that an output's numbers stand for; none where the file has no such output."""
+        task = self.document["tasks_of_outputs"].get(output)
+        return list(self.document["architecture"]["classes"].get(task, ()))
+
+    def run(self, image: Image.Image) -> dict[str, Any]:
+        """The outputs by name, the mask at the size of the image."""
+        size = np.array([image.height, image.width], dtype=np.int64)
+        feed = {"image": self._fitted(image), "size": size, "mask_size": size}
+        return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+
+    def _fitted(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The image as the network sees it, uint8 [S, S, 3]: stretched, or scaled and padded with grey."""
+        stored = self.document["preprocess"]
+        side, method = stored["image_size"], Image.Resampling[stored["interpolation"].upper()]
+        if stored["fit"] == "resize":
+            return np.asarray(image.resize((side, side), method))
+        scale = side / max(image.size)
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        canvas = Image.new("RGB", (side, side), (128, 128, 128))
+        canvas.paste(image.resize((width, height), method), ((side - width) // 2, (side - height) // 2))
+        return np.asarray(canvas)
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image as RGB, turned as its EXIF orientation says.
+
+    Raises:
+        Problem: it cannot be read.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # the limit above is the one that counts
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Problem(f"{image.width} x {image.height} pixels are over the limit of {MAX_PIXELS}")
+            image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Problem(f"not a readable {', '.join(FORMATS)} image ({type(error).__name__}: {error})") from None
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged metadata raise whatever the parser stumbles over
+        turn = None
+    upright = image if turn is None else image.transpose(turn)
+    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        upright = Image.fromarray(np.clip(np.asarray(upright).astype(np.float32) / 257.0, 0, 255).astype(np.uint8))
+    return upright.convert("RGB")
+
+
+class Masks:
+    """Writes masks as palette images into a folder, {name of the image}_mask.png."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._taken = folder, set[str]()
+
+    def write(self, stem: str, mask: NDArray[np.uint8]) -> str:
+        """Its name. Raises: OSError: it cannot be written."""
+        name, count = f"{stem}_mask.png", 1
+        while name.casefold() in self._taken:
+            count += 1
+            name = f"{stem}-{count}_mask.png"
+        self._taken.add(name.casefold())
+        image = Image.fromarray(mask)
+        # The bits of a label are dealt to red, green and blue in turn, as in VOC.
+        places = [(label, channel) for label in range(256) for channel in range(3)]
+        image.putpalette([sum((la >> (3 * bit + ch) & 1) << (7 - bit) for bit in range(3)) for la, ch in places])
+        image.save(self._folder / name)
+        return in_json(name)
+
+
+def record_of(
+    network: Network, outputs: Mapping[str, Any], threshold: float | None, masks: Masks | None, stem: str
+) -> dict[str, Any]:
+    """What `onehead predict` says of an image.
+
+    Args: threshold: for boxes of all classes; None for the network's own.
+    """
+    record: dict[str, Any] = {}
+    if "probabilities" in outputs:
+        names, titles, found = network.classes("probabilities"), network.document["titles"], outputs["probabilities"]
+        top = [
+            {"name": name, "title": titles.get(name, name), "probability": round(probability, 6)}
+            for name, probability in ((names[i], float(found[i])) for i in np.argsort(-found, kind="stable")[:5])
+        ]
+        record["class"] = {**top[0], "top5": top}
+    if "mask" in outputs:
+        counts = np.bincount(outputs["mask"].ravel(), minlength=256).tolist()
+        pixels = {name: count for name, count in zip(network.classes("mask"), counts, strict=False) if count}
+        file = {} if masks is None else {"file": masks.write(stem, outputs["mask"])}
+        record["mask"] = {**file, "pixels": pixels}
+    if "boxes" in outputs:
+        names, own = network.classes("labels"), network.document["thresholds"]["boxes"]
+        least = own or [network.document["reading"]["score_min"]] * len(names)
+        rows = zip(*(outputs[name].tolist() for name in ("labels", "scores", "boxes")), strict=True)
+        record["boxes"] = [
+            {"label": names[label], "score": round(score, 6), "box": [round(side, 3) for side in box]}
+            for label, score, box in rows
+            if score >= (least[label] if threshold is None else threshold)
+        ]
+    return record
+
+
+class CocoResults:
+    """A COCO dataset of what was found: images, categories, and boxes with their scores as annotations; masks as RLE,
+    one per class of an image.
+
+    `pycocotools.coco.COCO` reads the file, labelling tools import it, and its annotations are what `COCO.loadRes`
+    takes where the image ids are those of the truth. Ids count from 1, images in the order they were given.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Args: names: of classes; one that occurs twice is one category."""
+        self._ids = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add_image(self, file: str, width: int, height: int) -> None:
+        """The image that what follows is in."""
+        self._images.append({"id": len(self._images) + 1, "file_name": file, "width": width, "height": height})
+
+    def add_box(self, name: str, score: float, box: Sequence[float]) -> None:
+        """Args: box: x1 y1 x2 y2 in pixels."""
+        x1, y1, x2, y2 = box
+        sides = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
+        self._add(name, bbox=sides, area=round(sides[2] * sides[3], 3), iscrowd=0, score=score)
+
+    def add_mask(self, mask: NDArray[np.uint8], names: Sequence[str]) -> None:
+        """A mask [height, width] of class indices; the background, index 0, is left out."""
+        for label in np.unique(mask):
+            if label:
+                region = mask == label
+                rows, columns = region.any(1).nonzero()[0], region.any(0).nonzero()[0]
+                x, y = int(columns[0]), int(rows[0])
+                self._add(
+                    names[label],
+                    bbox=[x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                    area=int(region.sum()),
+                    iscrowd=1,  # a region of any number of things
+                    segmentation={"size": list(mask.shape), "counts": run_lengths(region)},
+                )
+
+    def _add(self, name: str, **values: Any) -> None:
+        number = len(self._annotations) + 1
+        found = {"id": number, "image_id": len(self._images), "category_id": self._ids[name]}
+        self._annotations.append({**found, **values})
+
+    def document(self) -> dict[str, Any]:
+        categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in self._ids.items()]
+        return {"images": self._images, "categories": categories, "annotations": self._annotations}
+
+
+def run_lengths(region: NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed RLE of a region [height, width]: pixels outside, inside, outside, ... down the columns."""
+    pixels = region.ravel(order="F")
+    borders = np.flatnonzero(np.diff(pixels, prepend=False, append=pixels[-1:] if pixels.size else False))
+    return [int(length) for length in np.diff([0, *borders.tolist(), pixels.size])]
+
+
+def in_json(name: str | Path) -> str:
+    """A name as it stands in JSON: its bytes read as UTF-8, one that is not as half a character."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Files, those of folders and below sorted, and for "-" the paths that stdin lists.
+
+    Raises:
+        Problem: one is not there, or there is no image.
+    """
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        if argument == "-":
+            content = sys.stdin.buffer.read() if sys.stdin is not None else b""
+            lines = content.split(b"\0" if b"\0" in content else b"\n")
+            named = [Path(os.fsdecode(line.removesuffix(b"\r"))) for line in lines if line.strip()]
+        else:
+            named = [Path(argument)]
+        for path in named:
+            if path.is_dir():
+                found |= dict.fromkeys(_below(path))
+            elif path.exists():
+                found[path] = None
+            else:
+                raise Problem(f"no such file or folder: {path}", 2)
+    if not found:
+        raise Problem(f"no images ({', '.join(SUFFIXES)}) in: {', '.join(arguments)}", 2)
+    return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        for name in sorted(files):
+            if name[0] != "." and name.lower().endswith(SUFFIXES):
+                yield Path(parent, name)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Problem(f"{message}; see --help", 2)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the command line says. Raises: Problem, OSError."""
+    about, _, example = (__doc__ or "").partition("\n\n")
+    parser = _Parser(description=about, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="the file that `onehead export` wrote")
+    parser.add_argument("images", nargs="+", metavar="PATH", help="images, folders, and - for a list on stdin")
+    parser.add_argument("--masks", type=Path, metavar="FOLDER", help="write masks as PNGs into it")
+    parser.add_argument("--coco", type=Path, metavar="FILE", help="write boxes as a COCO JSON")
+    parser.add_argument("--coco-masks", action="store_true", help="with --coco: masks too, as RLE")
+    parser.add_argument("--score-threshold", type=float, metavar="S", help="score of boxes of every class")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the processor")
+    given = parser.parse_args(arguments)
+    paths = find_images(given.images)
+    network = Network(given.model, threads=given.threads)
+    masks = Masks(given.masks) if given.masks else None
+    coco = CocoResults([*network.classes("labels"), *network.classes("mask")[1:]])
+    failed = 0
+    for path in paths:
+        record: dict[str, Any] = {"file": in_json(path), "checkpoint": network.sha256[:12]}
+        try:
+            image = open_image(path)
+            record |= {"width": image.width, "height": image.height}
+            outputs = network.run(image)
+            record |= record_of(network, outputs, given.score_threshold, masks, path.stem)
+        except (Problem, OSError) as error:
+            failed += 1
+            record["error"] = str(error)
+            print(f"warning: {path}: {error}", file=sys.stderr)
+        else:
+            coco.add_image(record["file"], image.width, image.height)
+            for box in record.get("boxes", ()):
+                coco.add_box(box["label"], box["score"], box["box"])
+            if given.coco_masks and "mask" in record:
+                coco.add_mask(outputs["mask"], network.classes("mask"))
+        print(json.dumps(record), flush=True)
+    if given.coco:
+        given.coco.write_text(json.dumps(coco.document()) + "\n", encoding="ascii")
+    if failed:
+        raise Problem(f"{failed} of {len(paths)} images failed")
+    return 0
+
+
+def main() -> int:
+    """The exit code: 0 done, 1 failed, 2 usage, 130 and 143 stopped by a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return run(sys.argv[1:])
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.code
+    except BrokenPipeError:  # who read stdout has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'stdout'}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,465 @@
+"""`onehead export`: what it writes, what it measures, what it refuses, and who reads the file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from tiny import SMALL
+
+import onehead_cli
+from onehead_cli.app import run
+from onehead_cli.checkpoint import exported as files
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.networks import shipped_student
+from onehead_cli.config.load import load_config
+from onehead_cli.data.images import open_image
+from onehead_cli.errors import CheckpointError, ConfigError
+from onehead_cli.events import SILENT
+from onehead_cli.export import export as exporting
+from onehead_cli.export import measure, numbers
+from onehead_cli.runner import has_valid_checksum, with_checksum
+from onehead_cli.tasks.classification.task import Classification
+from onehead_cli.tasks.detection.task import Detection
+from onehead_cli.tasks.segmentation.task import Segmentation
+
+
+def export(file, *more):
+    return run(["export", "--output", str(file), "--quiet", *map(str, more)])
+
+
+def report(file):
+    return json.loads(file.with_name(f"{file.stem}.export.json").read_text())
+
+
+def error_of(capsys):
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("error: "), said
+    return said
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_one_file_that_says_what_it_is(exported):
+    assert sorted(path.name for path in exported.parent.iterdir()) == [
+        "onehead_runner.py",
+        "student.export.json",
+        "student.onnx",
+    ]
+    content = exported.read_bytes()
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    inputs = {each.name: (each.type, each.shape) for each in session.get_inputs()}
+    assert inputs == {
+        "image": ("tensor(uint8)", [256, 256, 3]),
+        "size": ("tensor(int64)", [2]),
+        "mask_size": ("tensor(int64)", [2]),
+    }
+    outputs = {each.name: (each.type, each.shape) for each in session.get_outputs()}
+    assert outputs == {
+        "probabilities": ("tensor(float)", [10]),
+        "mask": ("tensor(uint8)", ["mask height", "mask width"]),
+        "boxes": ("tensor(float)", ["boxes", 4]),
+        "scores": ("tensor(float)", ["boxes"]),
+        "labels": ("tensor(int64)", ["boxes"]),
+    }
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["onehead"])
+    checkpoint = load_checkpoint(shipped_student())
+    assert metadata["architecture"]["classes"] == {k: list(v) for k, v in checkpoint.architecture.classes.items()}
+    assert metadata["thresholds"] == checkpoint.thresholds and metadata["preprocess"] == checkpoint.preprocess
+    assert metadata["checkpoint_sha256"] == hashlib.sha256(shipped_student().read_bytes()).hexdigest()
+    assert metadata["data"]["manifest"] == checkpoint.data["manifest"]
+    assert metadata["versions"]["torch"] == importlib.metadata.version("torch")
+    assert has_valid_checksum(content) and len(content) == report(exported)["bytes"]
+
+
+def test_a_report_of_what_was_measured(exported):
+    document = report(exported)
+    assert document["written"] and document["numbers"] == "float32" and document["drop"] == {}
+    found = {each["name"]: each for each in document["agreement"]}
+    assert found.keys() == {"probability", "mask", "score", "box_px", "unmatched"}
+    assert all(each["ok"] and 0 <= each["value"] <= each["limit"] for each in found.values())
+    limits = {name: each["limit"] for name, each in found.items()}
+    assert limits == {"probability": 1e-5, "mask": 1e-4, "score": 1e-4, "box_px": 0.05, "unmatched": 0.01}
+
+
+def test_half_weights_of_a_student_that_has_no_others_change_nothing(exported, tmp_path):
+    """The shipped student's weights are float16, so the file of half the size says the same."""
+    assert export(tmp_path / "half.onnx", "--weights", "float16", "--data", tmp_path) == 0
+    document = report(tmp_path / "half.onnx")
+    assert document["bytes"] < 0.55 * exported.stat().st_size
+    assert {each["limit"] for each in document["agreement"]} == {2e-3, 1e-2, 1.0, 0.1}
+    assert max(each["value"] for each in document["agreement"] if each["name"] != "box_px") < 1e-5
+
+
+def test_a_teacher_and_a_task_that_has_no_part(tiny_data, undisturbed, small_student, tmp_path, monkeypatch, capsys):
+    """A teacher's file has its one task. A task that cannot be exported is left out, which is said."""
+    teacher = tmp_path / "cls.onnx"
+    assert export(teacher, "--checkpoint", undisturbed / "cls_best.pth", "--data", tiny_data) == 0
+    assert report(teacher)["tasks"] == ["cls"] and report(teacher)["drop"].keys() == {"cls"}
+    assert report(teacher)["drop"]["cls"]["diff"] == 0.0
+    session = onnxruntime.InferenceSession(teacher)
+    assert [output.name for output in session.get_outputs()] == ["probabilities"]
+
+    monkeypatch.setattr(Segmentation, "exported", lambda self, reading: None)
+    capsys.readouterr()
+    left = tmp_path / "left.onnx"
+    assert export(left, "--checkpoint", small_student, "--data", tmp_path) == 0
+    assert "warning: seg: left out, for its package has no part for an exported file" in capsys.readouterr().err
+    assert report(left)["tasks"] == ["cls", "det"]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    precise = load_config(None, {"model.precision": "fp32"})
+    whole, file = onehead_cli.load(small_student, precise), onehead_cli.load(left)
+    assert file.tasks == ("cls", "det")
+    mine, its = whole.predict(image).found["cls"], file.predict(image).found["cls"]
+    np.testing.assert_allclose(mine.probabilities, its.probabilities, atol=1e-5)  # all necks still take part
+    monkeypatch.setattr(Classification, "exported", lambda self, reading: None)
+    monkeypatch.setattr(Detection, "exported", lambda self, reading: None)
+    assert export(tmp_path / "none.onnx", "--checkpoint", small_student) == 2
+    assert "no task of the network can be exported: cls, seg, det" in capsys.readouterr().err
+
+
+# --- who reads it -----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_takes_the_file_for_the_checkpoint(exported, tiny_data, tmp_path, capsys):
+    """predict, evaluate and profile say of the file what they say of the checkpoint in float32."""
+    common = ["--device", "cpu", "--set", "model.precision=fp32", "--threads", "1", "--quiet"]
+    images = str(tiny_data / "mini_coco_det" / "test")
+    records = {}
+    for name, network in (("torch", shipped_student()), ("file", exported)):
+        where = ["--checkpoint", str(network), "--output", str(tmp_path / name)]
+        assert run(["predict", images, *where, *common]) == 0
+        lines = (tmp_path / name / "predictions" / "predictions.jsonl").read_text().splitlines()
+        records[name] = [json.loads(line) for line in lines]
+    for mine, its in zip(*records.values(), strict=True):
+        assert its["checkpoint"] == hashlib.sha256(exported.read_bytes()).hexdigest()[:12] != mine["checkpoint"]
+        assert [box["label"] for box in mine["boxes"]] == [box["label"] for box in its["boxes"]]
+        for one, other in zip(mine["boxes"], its["boxes"], strict=True):
+            assert one["box"] == pytest.approx(other["box"], abs=0.01) and one["score"] == pytest.approx(
+                other["score"], abs=1e-5
+            )
+        assert mine["class"]["name"] == its["class"]["name"]
+        one, other = (
+            np.asarray(Image.open(tmp_path / name / "predictions" / mine["mask"]["file"])) for name in records
+        )
+        assert (one != other).mean() < 1e-3
+        assert (tmp_path / "file" / "predictions" / its["overlay"]).is_file()
+
+    scores = {}
+    for name, network in (("torch", shipped_student()), ("file", exported)):
+        where = ["--checkpoint", str(network), "--output", str(tmp_path / name), "--split", "val"]
+        # The classes of the drawn data are others than the student's but for those of detection.
+        assert run(["evaluate", *where, "--data", str(_renamed(tiny_data, tmp_path / f"data of {name}")), *common]) == 0
+        scores[name] = json.loads((tmp_path / name / "evaluate.json").read_text())["unified"]
+    assert scores["torch"]["map"] is not None
+    assert scores["file"] == pytest.approx(scores["torch"], abs=1e-6)
+
+    capsys.readouterr()
+    assert run(["profile", "--checkpoint", str(exported), "--runs", "2", "--threads", "1", "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert run(["profile", "--runs", "2", "--json", "--quiet", "--output", str(tmp_path)]) == 0
+    torch_document = json.loads(capsys.readouterr().out)
+    for key in ("parameters", "multiply_adds", "stages", "tasks", "image_size"):
+        assert document[key] == torch_document[key]
+    assert document["exported"] == "float32" and document["latency"]["precision"] == "float32"
+    assert document["latency"]["threads"] == 1 and document["latency"]["p50_ms"] > 0 and document["teachers"] is None
+    assert run(["profile", "--checkpoint", str(exported), "--image-size", "320"]) == 2
+    assert "an exported file reads 256 px alone" in capsys.readouterr().err
+
+
+def _renamed(data: Path, to: Path) -> Path:
+    """The drawn data with the classes of the shipped student."""
+    classes = load_checkpoint(shipped_student()).architecture.classes
+    shutil.copytree(data, to)
+    for split in ("train", "val", "test"):
+        folder = to / "imagenette-160" / split
+        for old, new in zip(sorted(folder.iterdir()), classes["cls"], strict=True):
+            old.rename(folder / new)
+        path = to / "mini_coco_det" / "annotations" / f"instances_{split}.json"
+        document = json.loads(path.read_text())
+        for category, name in zip(document["categories"], classes["det"], strict=True):
+            category["name"] = name
+        path.write_text(json.dumps(document))
+    (to / "mini_voc_seg" / "classes.yaml").write_text("".join(f"- {name}\n" for name in classes["seg"]))
+    (to / "manifest.json").unlink()
+    return to
+
+
+def test_what_a_file_no_longer_can_is_one_line(exported, tmp_path, capsys):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (30, 30)).save(image)
+    for key, said in (
+        ("evaluation.vote_iou=0.5", "evaluation.vote_iou is 1.0 in the exported file; export it again for 0.5"),
+        ("evaluation.best_class=true", "evaluation.best_class is False in the exported file"),
+        ("evaluation.score_min=0.001", "has no boxes of scores below 0.01"),
+        ("evaluation.max_detections=300", "gives 100 boxes at most"),
+    ):
+        command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path), "--set", key]
+        assert run(command) == 2
+        assert said in error_of(capsys)
+    with pytest.raises(CheckpointError, match="an exported file has no weights of torch"):
+        files.load_exported(exported).model()
+
+
+# --- int8 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photographs(tiny_data, tmp_path_factory):
+    """Data of the shipped student's kind: parts of the photograph that comes with matplotlib, its labels are none."""
+    data = _renamed(tiny_data, tmp_path_factory.mktemp("photographs") / "data")
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+        whole = image.convert("RGB")
+    rng = np.random.default_rng(0)
+    for path in sorted(data.rglob("*.jp*g")):
+        width, height = (int(side * share) for side, share in zip(whole.size, rng.uniform(0.55, 1, 2), strict=True))
+        x, y = int(rng.integers(0, whole.width - width + 1)), int(rng.integers(0, whole.height - height + 1))
+        part = whole.crop((x, y, x + width, y + height))
+        (part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part).save(path)
+    for file in (data / "mini_coco_det" / "annotations").iterdir():
+        document = json.loads(file.read_text())
+        for image in document["images"]:
+            del image["width"], image["height"]
+        document["annotations"] = [dict(each, bbox=[5, 5, 60, 60]) for each in document["annotations"]]
+        file.write_text(json.dumps(document))
+    for mask in data.rglob("SegmentationClass/*.png"):  # of the size of its image now
+        with Image.open(mask.parents[1] / "JPEGImages" / f"{mask.stem}.jpg") as image:
+            Image.new("L", image.size).save(mask)
+    return data
+
+
+def test_int8_is_written_where_it_agrees_and_refused_where_it_does_not(photographs, tmp_path, monkeypatch, capsys):
+    """Calibrated on train and measured on val; as others make it, with convolutions alone in 8 bits, it loses."""
+    opened = []
+    monkeypatch.setattr("onehead_cli.export.data.open_image", lambda path: opened.append(path) or open_image(path))
+    common = ["--int8", "--data", photographs, "--calibration-images", "20", "--set", "evaluation.resamples=10"]
+    assert export(tmp_path / "good.onnx", *common) == 0
+    splits = [re.search(r"[/_](train|val|test)\b", str(path.relative_to(photographs)))[1] for path in opened]
+    assert splits == ["train"] * 20 + ["val"] * 30
+    document = report(tmp_path / "good.onnx")
+    assert document["calibration_images"] == 20 and document["numbers"] == "int8" and document["bytes"] < 9e6
+    limits = {each["name"]: each["limit"] for each in document["agreement"]}
+    assert limits == {"top1_equal": 0.95, "mask_iou": 0.85, "box_f1": 0.7}
+    assert document["drop"].keys() == {"cls", "seg", "det"}
+    model = onnx.load(tmp_path / "good.onnx")
+    in_8_bits = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    clipped = [node.output[0] for node in model.graph.node if node.op_type == "Clip"]
+    assert len(clipped) > 20 and len(in_8_bits & set(clipped)) > 20, "what is clipped, not what is to be"
+    capsys.readouterr()
+
+    to_int8 = numbers.to_int8
+    monkeypatch.setattr(exporting, "to_int8", lambda *args: to_int8(*args, operators="convolutions"))
+    assert export(tmp_path / "bad.onnx", *common) == 10
+    said = error_of(capsys)
+    assert "bad.onnx: not written, for it would not say what" in said and "seg mask_iou is" in said
+    assert not (tmp_path / "bad.onnx").exists() and not report(tmp_path / "bad.onnx")["written"]
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def graphs(small_student):
+    """What an export of the small student begins with, made once: it takes most of the time."""
+    checkpoint, config = load_checkpoint(small_student), load_config(None)
+    readings, _ = exporting._readings(checkpoint, config, SILENT)
+    model = checkpoint.model()
+    network = exporting.network_graph(model, list(readings), 64, folded=True)
+    maps = {task: torch.zeros(1, model.channels[task], 4, 4) for task in readings}
+    return network, exporting.reading_graph(maps, readings, side=64, fit="resize")
+
+
+@pytest.fixture
+def quick(graphs, monkeypatch):
+    """Lets an export of the small student begin with copies of its graphs."""
+    for name, graph in zip(("network_graph", "reading_graph"), graphs, strict=True):
+        monkeypatch.setattr(exporting, name, lambda *args, graph=graph, **options: copy.deepcopy(graph))
+
+
+def test_fault_55_an_exported_file_that_says_something_else(small_student, quick, tmp_path, monkeypatch, capsys):
+    """A file that differs from its checkpoint by more than rounding is not written; what differs is named, an older
+    file stays, and the exit code is 10."""
+    file = tmp_path / "student.onnx"
+    file.write_bytes(b"an older one")
+    real = exporting.network_graph
+
+    def wrong(*args, **options):
+        network = real(*args, **options)
+        for initializer in network.graph.initializer:
+            weights = onnx.numpy_helper.to_array(initializer)
+            if weights.ndim == 4 and weights.shape[2] == 1:
+                initializer.CopyFrom(onnx.numpy_helper.from_array(weights * np.float32(1.1), initializer.name))
+        return network
+
+    monkeypatch.setattr(exporting, "network_graph", wrong)
+    assert export(file, "--checkpoint", small_student, "--data", tmp_path) == 10
+    said = error_of(capsys)
+    assert "not written" in said and "cls probability is" in said and "limit 1e-05" in said
+    assert file.read_bytes() == b"an older one" and sorted(path.name for path in tmp_path.iterdir()) == [
+        "student.export.json",
+        "student.onnx",
+    ]
+    document = report(file)
+    assert not document["written"] and not all(each["ok"] for each in document["agreement"])
+
+
+def test_nan_is_no_agreement():
+    assert not measure.Agreement("cls", "probability", float("nan"), 1.0, more_is_better=False).ok
+    assert not measure.Agreement("cls", "top1_equal", float("nan"), 0.5, more_is_better=True).ok
+
+
+def predict_with(file, folder):
+    Image.new("RGB", (30, 30)).save(folder / "a.png")
+    return run(["predict", str(folder / "a.png"), "--checkpoint", str(file), "--output", str(folder / "out")])
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text", "another program's", "gone"])
+def test_fault_100_a_damaged_or_foreign_file(how, exported, tmp_path, capsys):
+    """A .onnx file that is cut off, changed by a bit, or of another program is refused in one line by all that read
+    it."""
+    content = bytearray(exported.read_bytes())
+    if how == "another program's":
+        value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
+        graph.output[0].name = "y"
+        content = bytearray(onnx.helper.make_model(graph).SerializeToString())
+    elif how == "flipped":
+        content[1_000_000] ^= 4
+    file = tmp_path / "student.onnx"
+    if how != "gone":
+        file.write_bytes({"cut": content[:-5000], "empty": b"", "text": b"hello"}.get(how, bytes(content)))
+    assert predict_with(file, tmp_path) == 1
+    said = error_of(capsys)
+    assert str(file) in said and ("no such file" if how == "gone" else "its checksum does not fit") in said
+
+
+def test_fault_101_a_file_of_another_version(exported, tmp_path, capsys):
+    """A file that another version of onehead exported is refused with the name of that version."""
+    model = onnx.load_from_string(exported.read_bytes()[:-76])
+    metadata = json.loads(model.metadata_props[0].value)
+    model.metadata_props[0].value = json.dumps({**metadata, "export_format": 9, "onehead": "7.0"})
+    file = tmp_path / "later.onnx"
+    file.write_bytes(with_checksum(model.SerializeToString()))
+    assert predict_with(file, tmp_path) == 1
+    assert "exported by another version of onehead (7.0)" in error_of(capsys)
+
+
+def test_fault_102_a_disk_that_fills(small_student, quick, tmp_path, monkeypatch, capsys):
+    """Where the disk is full, an older file stays whole, nothing half-written is left, and one line names the file."""
+    import errno
+
+    from onehead_cli.files import atomic
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "student.onnx"
+    file.write_bytes(b"an older one")
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    assert export(file, "--checkpoint", small_student, "--data", tmp_path) == 1
+    assert f"{file}: cannot be written (No space left on device); an older file is untouched" in error_of(capsys)
+    assert file.read_bytes() == b"an older one" and [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
+
+
+def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
+    """Data of other classes than the network's calibrate no int8 and are not evaluated with an exported file; a file in
+    floats is written without the drop check, which is said."""
+    assert export(tmp_path / "a.onnx", "--int8", "--data", tiny_data) == 1
+    assert "classes" in error_of(capsys) and not (tmp_path / "a.onnx").exists()
+    command = ["evaluate", "--checkpoint", str(exported), "--data", str(tiny_data), "--output", str(tmp_path)]
+    assert run([*command, "--quiet"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cls classes of the split test differ")
+
+
+def test_fault_104_bad_images_to_calibrate_by(small_student, tiny_data, tmp_path, capsys):
+    """An image that cannot be read is left out of the calibration and of the measurement, and named; where none can be
+    read, nothing is written."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    images = [path for path in data.rglob("*.jp*g") if "train" in path.parts]
+    for path in images:
+        path.write_bytes(b"")
+    assert export(tmp_path / "a.onnx", "--int8", "--checkpoint", small_student, "--data", data) == 1
+    *warnings, error = capsys.readouterr().err.splitlines()
+    assert len(warnings) > 10 and all(line.startswith("warning: left out: ") for line in warnings)
+    assert error == "error: split train: no image to calibrate int8 by can be read"
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_fault_105_a_runtime_without_an_operator(exported, tmp_path, monkeypatch, capsys):
+    """A runtime that has no kernel for an operator of the file is one line with what it said."""
+
+    class Session:
+        def __init__(self, *args, **options):
+            raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for NonMaxSuppression(11)\nmore")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    assert predict_with(exported, tmp_path) == 1
+    assert "onnxruntime cannot load it ([ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for NonMax" in error_of(
+        capsys
+    )
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_fault_106_what_is_not_installed(missing, exported, tmp_path, monkeypatch, capsys):
+    """Without the extra, `export` and the reading of an exported file say what to install."""
+    real = importlib.import_module
+
+    def import_module(name, *args):
+        if name == missing:
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    assert export(tmp_path / "a.onnx") == 2
+    assert f"pip install 'onehead[export]' ({missing} is missing)" in error_of(capsys)
+    if missing == "onnxruntime":
+        monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+        assert predict_with(exported, tmp_path) == 2
+        assert "to read an exported file, pip install 'onehead[export]'" in error_of(capsys)
+
+
+def test_fault_107_a_name_that_is_none_of_a_file(tmp_path, capsys):
+    """A name without .onnx, or a folder that cannot be made, is refused before anything is computed."""
+    assert export(tmp_path / "student.pt") == 2
+    assert "the name of an exported file ends in .onnx" in error_of(capsys)
+    (tmp_path / "file").touch()
+    assert export(tmp_path / "file" / "student.onnx") == 1
+    assert str(tmp_path / "file") in error_of(capsys)
+
+
+def test_a_file_is_no_checkpoint_to_train_from(exported, tiny_data, tmp_path, capsys):
+    command = ["train-teacher", "--task", "cls", "--data", str(tiny_data), "--output", str(tmp_path), *SMALL]
+    assert run([*command, "--set", f"model.start_from={exported}"]) == 1
+    assert str(exported) in error_of(capsys)
+    assert run(["export", "--checkpoint", str(exported), "--output", str(tmp_path / "again.onnx")]) == 1
+    assert str(exported) in error_of(capsys)
+
+
+def test_the_config_of_a_run_is_not_asked_for_its_device(exported):
+    """The file runs on the processor, whatever the config says of a GPU."""
+    network = files.load_exported(exported, threads=1)
+    runner = network.runner(torch.device("meta"), torch.bfloat16)
+    image = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    from onehead_cli.data.geometry import Fit
+
+    [outputs] = runner.run(image, [Fit.of(256, 256, 256, "resize")])["cls"]
+    assert outputs["probabilities"].sum() == pytest.approx(1)
+    with pytest.raises(ConfigError, match="vote_iou"):
+        network.reader("det", load_config(None, {"evaluation.vote_iou": 0.5}).evaluation)

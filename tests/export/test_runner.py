@@ -1,0 +1,225 @@
+"""The runner without torch, against `predict`; and what both write for other tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from onehead_cli.app import run
+from onehead_cli.runner import CocoResults, run_lengths
+
+#: Refuses what an edge device has not, before the runner begins.
+WITHOUT_TORCH = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "onehead_cli", "onnx", "scipy", "pycocotools"):
+            raise ImportError(f"{name} is not on this device")
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def runner(file, *arguments, **options):
+    script = file.with_name("onehead_runner.py")
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(script), str(file), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, **options)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Of many kinds: turned, grey, 16 bits, palette, transparent, tiny, and with a name that is not UTF-8."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8).repeat(3, 0).repeat(3, 1)
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    image.convert("L").save(folder / "grey.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    image.quantize(16).save(folder / "palette.png")
+    image.convert("RGBA").save(folder / "alpha.webp", lossless=True)
+    Image.new("RGB", (1, 1), "red").save(folder / "tiny.bmp")
+    (folder / "below").mkdir()
+    image.resize((200, 500)).save(folder / "below" / os.fsdecode(b"caf\xe9.png"))
+    (folder / "notes.txt").touch()
+    return folder
+
+
+def test_the_runner_says_what_predict_says(exported, images, tmp_path):
+    """The same records from the same file, torch nowhere in reach; masks and COCO files have the same content."""
+    where = ["--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--quiet", "--no-overlays"]
+    where += ["--score-threshold", "0.02"]  # little is found in noise
+    assert run(["predict", str(images), *where, "--coco", str(tmp_path / "predict.json"), "--coco-masks"]) == 0
+    coco = ["--coco", tmp_path / "runner.json", "--coco-masks"]
+    done = runner(exported, images, "--masks", tmp_path / "masks", *coco, "--score-threshold", "0.02")
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    mine = {record["file"]: record for record in map(json.loads, done.stdout.splitlines())}
+    lines = (tmp_path / "out" / "predictions" / "predictions.jsonl").read_text().splitlines()
+    its = {record["file"]: record for record in map(json.loads, lines)}
+    assert len(mine) == 7 and mine.keys() == its.keys()
+    for file, record in mine.items():
+        theirs = its[file]
+        one = Image.open(tmp_path / "masks" / record["mask"].pop("file"))
+        other = Image.open(tmp_path / "out" / "predictions" / theirs["mask"].pop("file"))
+        assert one.mode == "P" and np.array_equal(one, other) and one.getpalette() == other.getpalette()
+        assert record == theirs
+    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("runner", "predict"))
+    assert one["categories"] == other["categories"]
+    # Only the order of the images differs.
+    assert sorted(image["file_name"] for image in one["images"]) == sorted(i["file_name"] for i in other["images"])
+    assert len(one["annotations"]) == len(other["annotations"]) > 0
+
+
+def test_pycocotools_and_the_records_agree_on_a_coco_file(exported, images, tmp_path, capsys):
+    done = runner(
+        exported,
+        images / "grey.png",
+        images / "palette.png",
+        "--coco",
+        tmp_path / "found.json",
+        "--coco-masks",
+        "--masks",
+        tmp_path / "masks",
+        "--score-threshold",
+        "0.02",
+    )
+    assert done.returncode == 0
+    coco = COCO(tmp_path / "found.json")
+    capsys.readouterr()
+    for image, line in zip(coco.dataset["images"], done.stdout.splitlines(), strict=True):
+        record = json.loads(line)
+        assert (image["file_name"], image["width"]) == (record["file"], record["width"])
+        found = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        boxes = [each for each in found if "score" in each]
+        assert len(boxes) == len(record["boxes"]) > 0
+        for box, mine in zip(boxes, record["boxes"], strict=True):
+            x, y, width, height = box["bbox"]
+            assert [x, y, x + width, y + height] == pytest.approx(mine["box"], abs=2e-3)
+            assert coco.cats[box["category_id"]]["name"] == mine["label"] and box["score"] == mine["score"]
+        names = coco.cats
+        mask = np.asarray(Image.open(tmp_path / "masks" / record["mask"]["file"]))
+        regions = [each for each in found if "segmentation" in each]
+        assert len(regions) == len(set(mask.flat) - {0})
+        for region in regions:
+            pixels = record["mask"]["pixels"][names[region["category_id"]]["name"]]
+            assert coco.annToMask(region).sum() == region["area"] == pixels
+    scored = coco.loadRes([each for each in coco.dataset["annotations"] if "score" in each])
+    assert len(scored.anns) == sum("score" in each for each in coco.dataset["annotations"])
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))))
+def test_run_lengths_are_those_of_pycocotools(region):
+    height, width = region.shape
+    [packed] = [rle.frPyObjects({"size": [height, width], "counts": run_lengths(region)}, height, width)]
+    assert np.array_equal(rle.decode(packed), region)
+
+
+def test_a_coco_file_by_hand():
+    results = CocoResults(["cat", "dog", "cat"])
+    results.add_image("a.jpg", 4, 3)
+    results.add_box("dog", 0.5, [1, 0, 3, 2.5])
+    results.add_mask(np.array([[0, 2, 2, 0]] * 3, np.uint8), ["nothing", "x", "cat"])
+    assert results.document() == {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 4, "height": 3}],
+        "categories": [
+            {"id": 1, "name": "cat", "supercategory": "none"},
+            {"id": 2, "name": "dog", "supercategory": "none"},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 0, 2, 2.5], "area": 5, "iscrowd": 0, "score": 0.5},
+            {
+                "id": 2,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [1, 0, 2, 3],
+                "area": 6,
+                "iscrowd": 1,
+                "segmentation": {"size": [3, 4], "counts": [3, 6, 3]},
+            },
+        ],
+    }
+
+
+def test_fault_108_a_bad_image_for_the_runner(exported, images, tmp_path):
+    """The runner names each file that it cannot read, does all the others, and exits with 1."""
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nonsense")
+    (tmp_path / "empty.png").touch()
+    listed = b"\0".join(
+        os.fsencode(path) for path in [tmp_path / "broken.jpg", images / "grey.png", tmp_path / "empty.png"]
+    )
+    done = runner(exported, "-", input=listed)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1 and ["error" in record for record in records] == [True, False, True]
+    *warnings, last = done.stderr.decode().splitlines()
+    assert len(warnings) == 2 and all(line.startswith("warning: ") for line in warnings)
+    assert last == "error: 2 of 3 images failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere.jpg"], 2, "no such file or folder: nowhere.jpg"),
+        (["."], 2, "no images ("),
+        ([".", "--thread", "x"], 2, "invalid int value: 'x'; see --help"),
+        ([], 2, "the following arguments are required: PATH"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(exported, tmp_path, arguments, code, said):
+    done = runner(exported, *arguments, cwd=tmp_path)
+    assert done.returncode == code and done.stdout == b"" and done.stderr.count(b"\n") == 1
+    assert said in done.stderr.decode() and done.stderr.startswith(b"error: ")
+
+
+def test_the_runner_refuses_a_damaged_file(exported, images, tmp_path):
+    content = bytearray(exported.read_bytes())
+    content[len(content) // 2] ^= 1
+    shutil.copy(exported.with_name("onehead_runner.py"), tmp_path)
+    for name, what in (("flipped", bytes(content)), ("cut", bytes(content[:-100])), ("empty", b"")):
+        (tmp_path / f"{name}.onnx").write_bytes(what)
+        done = runner(tmp_path / f"{name}.onnx", images / "grey.png")
+        assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"its checksum does not fit" in done.stderr
+
+
+def test_streams_that_are_full_or_left_end_in_a_line(exported, images, tmp_path):
+    script = exported.with_name("onehead_runner.py")
+    command = f"{sys.executable} {script} {exported} {images}"
+    left = subprocess.run(["bash", "-c", f"{command} | head -n 1"], capture_output=True)
+    assert left.stdout.count(b"\n") == 1 and b"Traceback" not in left.stderr
+    full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], capture_output=True)
+    assert full.returncode == 1 and full.stderr == b"error: stdout: cannot be written (No space left on device)\n"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = runner(exported, images / "below", env=ascii_only)
+    assert done.returncode == 0 and os.fsencode(
+        json.loads(done.stdout)["file"].encode("utf-8", "surrogateescape")
+    ).endswith(b"caf\xe9.png")
+
+
+def test_a_signal_ends_it_with_its_code(exported, images):
+    script = exported.with_name("onehead_runner.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(exported), "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdin.write(b"x")  # it waits for the rest
+    process.stdin.flush()
+    import time
+
+    time.sleep(0.6)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143 and b"Traceback" not in said
