@@ -258,9 +258,8 @@ def test_int8_is_written_where_it_agrees_and_refused_where_it_does_not(photograp
     assert limits == {"top1_equal": 0.95, "mask_iou": 0.85, "box_f1": 0.7}
     assert document["drop"].keys() == {"cls", "seg", "det"}
     model = onnx.load(tmp_path / "good.onnx")
-    in_8_bits = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    clipped = [node.output[0] for node in model.graph.node if node.op_type == "Clip"]
-    assert len(clipped) > 20 and len(in_8_bits & set(clipped)) > 20, "what is clipped, not what is to be"
+    clipped = [node.name for node in model.graph.node if node.op_type == "Clip" and "read/" not in node.name]
+    assert len(clipped) == 2, "of the first convolutions; the range of 8 bits does for the others"
     capsys.readouterr()
 
     to_int8 = numbers.to_int8
