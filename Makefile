@@ -5,7 +5,7 @@ ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
 DATA ?= data
 
-.PHONY: install demo test test-install soak check bench results clean
+.PHONY: install demo test test-install soak check bench results export clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,9 +43,9 @@ check: install
 	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs,
-# what packs the student (ship), and what reads kept results.
+# what packs the student (ship) or writes docs/deploy.md, and what reads kept results.
 NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py results.py results_page.py \
-	keep_last.py ship.py)
+	keep_last.py ship.py deploy_page.py)
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
@@ -54,6 +54,14 @@ bench: install
 results: install
 	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data $(DATA) --seeds 0,1,2
 	$(VENV)/bin/python benchmarks/results_page.py --results benchmarks/results/0.1.0 --seeds 0,1,2
+
+# The shipped student as files for a device. int8 is calibrated on data of its classes, where they are.
+export: install
+	$(ONEHEAD) export --output output/student.onnx --runner --data $(DATA)
+	$(ONEHEAD) export --output output/student-float16.onnx --weights float16 --data $(DATA)
+	if [ -d $(DATA)/imagenette-160 ]; then \
+		$(ONEHEAD) export --output output/student-int8.onnx --int8 --data $(DATA); \
+	else echo "no int8: it is calibrated on the data of prepare-data"; fi
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -54,9 +54,14 @@ def with_checksum(content: bytes) -> bytes:
     return content + SUM_ENTRY + hashlib.sha256(content).hexdigest().encode()
 
 
-def has_valid_checksum(content: bytes) -> bool:
-    end = len(content) - len(SUM_ENTRY) - 64
-    return end > 0 and content == with_checksum(content[:end])
+def valid_sha256(content: bytes) -> str | None:
+    """The SHA-256 of a whole file; None where the checksum in it does not fit."""
+    end = max(0, len(content) - len(SUM_ENTRY) - 64)
+    found, last = hashlib.sha256(memoryview(content)[:end]), content[end:]
+    if last != SUM_ENTRY + found.hexdigest().encode():
+        return None
+    found.update(last)
+    return found.hexdigest()
 
 
 class Network:
@@ -70,9 +75,10 @@ class Network:
             content = path.read_bytes()
         except OSError as error:
             raise Problem(f"{path}: cannot be read ({error.strerror})") from None
-        if not has_valid_checksum(content):
+        sha256 = valid_sha256(content)
+        if sha256 is None:
             raise Problem(f"{path}: its checksum does not fit, so it is damaged or `onehead export` did not write it")
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.sha256 = sha256
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 4

@@ -26,7 +26,7 @@ from onehead_cli.data.geometry import Fit
 from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from onehead_cli.network.onehead import OneHead
 from onehead_cli.network.runner import Runner
-from onehead_cli.runner import KEY, has_valid_checksum
+from onehead_cli.runner import KEY, valid_sha256
 from onehead_cli.tasks.exported import IMAGE, MASK_SIZE, SIZE, FileOutputs
 from onehead_cli.tasks.reader import Reader
 from onehead_cli.tasks.task import Reading, get_task
@@ -150,7 +150,7 @@ def load_exported(path: Path, *, threads: int | None = None) -> ExportedNetwork:
 def read_exported(content: bytes, path: Path, *, threads: int | None = None) -> ExportedNetwork:
     """The same of a file's content; `path` is named."""
     onnxruntime = import_onnxruntime(path)
-    if not has_valid_checksum(content):
+    if valid_sha256(content) is None:
         raise DamagedCheckpointError(
             f"{path}: not a readable exported file: its checksum does not fit, so it is damaged or `onehead export` "
             "did not write it"

@@ -10,6 +10,7 @@ import typer
 
 from onehead_cli.commands import options as o
 from onehead_cli.commands.console import number, table
+from onehead_cli.errors import ConfigError
 from onehead_cli.runtime.launch import refuse_several
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def export(
         bool, typer.Option("--int8", help="Compute in 8 bits, calibrated on the train split of --data.")
     ] = False,
     calibration_images: Annotated[
-        int, typer.Option("--calibration-images", min=1, help="Training images that --int8 is calibrated on.")
-    ] = 120,
+        int | None,
+        typer.Option("--calibration-images", min=1, help="Images that --int8 is calibrated on.  [default: 120]"),
+    ] = None,
     runner: Annotated[
         bool, typer.Option("--runner", help="Write a script that runs the file without torch beside it.")
     ] = False,
@@ -51,7 +53,12 @@ def export(
     name; where it does not say the same, it is not written and the exit code is 10. {name}.export.json has the figures.
     """
     refuse_several("export")
+    if int8 and weights != WeightsChoice.float32:
+        raise ConfigError(f"--int8 stores weights of 8 bits: leave --weights {weights} out")
+    if calibration_images is not None and not int8:
+        raise ConfigError("--calibration-images is for --int8")
     from onehead_cli import engine
+    from onehead_cli.engine.use import CALIBRATION_IMAGES
 
     result = engine.export(
         call.config,
@@ -59,7 +66,7 @@ def export(
         file=output,
         weights=weights.value,
         int8=int8,
-        calibration_images=calibration_images,
+        calibration_images=calibration_images or CALIBRATION_IMAGES,
         runner=runner,
         reporter=call.console,
     )

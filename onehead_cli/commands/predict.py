@@ -51,6 +51,8 @@ def predict(
     images stays. An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
+    if coco_masks and coco is None:
+        raise ConfigError("--coco-masks is for --coco FILE")
     from onehead_cli import engine
 
     run = engine.predict(

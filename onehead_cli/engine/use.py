@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onehead_cli.profiling.profile import ProfileResult
 
 
+#: Of the training split, for int8.
+CALIBRATION_IMAGES = 120
+
+
 @in_several_processes
 def evaluate(
     config: Config,
@@ -138,7 +142,7 @@ def export(
     file: Path | str | None = None,
     weights: Weights = "float32",
     int8: bool = False,
-    calibration_images: int = 120,
+    calibration_images: int = CALIBRATION_IMAGES,
     runner: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportResult:

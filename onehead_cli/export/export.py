@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-import torch
-from onnx import ModelProto
-
-from onehead_cli import __version__
 from onehead_cli.checkpoint import exported
-from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, plain_document
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.checkpoint.networks import STUDENT
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import ConfigError, LostError, OneheadError
 from onehead_cli.evaluation.drop_check import Drop
 from onehead_cli.events import Reporter
+from onehead_cli.export.build import build_file, readings_of
 from onehead_cli.export.data import ExportData
-from onehead_cli.export.graph import joined, network_graph, reading_graph
 from onehead_cli.export.measure import Agreement, Weights, measure_floats, measure_int8
-from onehead_cli.export.numbers import to_int8, with_half_weights
 from onehead_cli.files.atomic import make_writable_folder, write_atomically
-from onehead_cli.files.checksum import sha256_of
 from onehead_cli.files.json_files import SCHEMA, write_json
-from onehead_cli.network.onehead import OneHead
-from onehead_cli.runner import KEY, with_checksum
-from onehead_cli.tasks.architecture import STRIDE
-from onehead_cli.tasks.exported import MapReading
-from onehead_cli.tasks.task import Reading, get_task
-from onehead_cli.wording import readable
 
 #: What runs the file where there is no torch; a copy stands beside it.
 RUNNER_SOURCE = Path(__file__).parents[1] / "runner.py"
 RUNNER = "onehead_runner.py"
-#: Of which the versions stand in the file.
-_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -77,28 +60,19 @@ def export_network(
         name = "student" if checkpoint.name == STUDENT else checkpoint.name
         file = config.output / f"{name}{exported.SUFFIX}"
     make_writable_folder(file.parent)
-    readings, values = _readings(checkpoint, config, reporter)
-    tasks, side = list(readings), int(checkpoint.preprocess["image_size"])
-    data = ExportData.open(checkpoint, tasks, config, reporter, needed=int8)
+    readings = readings_of(checkpoint, config.evaluation, reporter)
+    data = ExportData.open(checkpoint, list(readings), config, reporter, needed=int8)
     calibration = data.calibration(calibration_images) if int8 and data else []
-    numbers = "int8" if int8 else weights
-
     with reporter.track("export", 4) as advance:
-        model = checkpoint.model()
-        network = network_graph(model, tasks, side, folded=numbers != "float16")
-        advance(1, "network")
-        maps = {task: _empty_map(model, task, side) for task in tasks}
-        reading = reading_graph(maps, readings, side=side, fit=checkpoint.preprocess["fit"])
-        advance(2, "reading")
-        if int8:
-            network = to_int8(network, calibration)
-        elif weights == "float16":
-            network = with_half_weights(network)
-        whole = joined(network, reading)
-        stored = _stored_document(checkpoint, checkpoint_path, readings, values, numbers)
-        whole.metadata_props.add(key=KEY, value=json.dumps(stored))
-        content = with_checksum(_checked(whole))
-        advance(3, "file")
+        content = build_file(
+            checkpoint,
+            checkpoint_path,
+            readings,
+            config.evaluation,
+            numbers="int8" if int8 else weights,
+            calibration=calibration,
+            advance=advance,
+        )
         written = exported.read_exported(content, file)
         if int8 and data:
             agreement = measure_int8(checkpoint, written, readings, config, data.validation())
@@ -112,8 +86,8 @@ def export_network(
         "file": str(file),
         "written": not missed,
         "bytes": len(content),
-        "tasks": tasks,
-        "image_size": side,
+        "tasks": list(readings),
+        "image_size": checkpoint.preprocess["image_size"],
         **written.exported,
         "calibration_images": len(calibration) if int8 else None,
         "agreement": [{**asdict(each), "ok": each.ok} for each in agreement],
@@ -135,59 +109,6 @@ def export_network(
 
 def report_path(file: Path) -> Path:
     return file.with_name(f"{file.stem}.export.json")
-
-
-def _readings(
-    checkpoint: Checkpoint, config: Config, reporter: Reporter
-) -> tuple[dict[str, MapReading], dict[str, Any]]:
-    """What reads the maps, by task, and how it does for good."""
-    readings: dict[str, MapReading] = {}
-    values: dict[str, Any] = {}
-    for task in map(get_task, checkpoint.architecture.tasks):
-        stored = task.changed_reading(checkpoint.reading, config.evaluation)
-        reading = Reading(checkpoint.architecture, stored, checkpoint.thresholds, config.evaluation)
-        found = task.exported(reading)
-        if found is None:
-            reporter.warn(f"{task.name}: left out, for its package has no part for an exported file")
-            continue
-        readings[task.name] = found
-        values |= task.fixed_reading(reading)
-    if not readings:
-        raise ConfigError(f"no task of the network can be exported: {', '.join(checkpoint.architecture.tasks)}")
-    return readings, values
-
-
-def _empty_map(model: OneHead, task: str, side: int) -> torch.Tensor:
-    return torch.zeros(1, model.channels[task], side // STRIDE, side // STRIDE)
-
-
-def _stored_document(
-    checkpoint: Checkpoint, path: Path, readings: Mapping[str, MapReading], values: Mapping[str, Any], numbers: str
-) -> dict[str, Any]:
-    """What stands in the file's metadata."""
-    document = plain_document(checkpoint)
-    document["architecture"]["tasks"] = list(readings)
-    return {
-        **document,
-        "reading": dict(values),
-        "export_format": exported.FORMAT,
-        "onehead": __version__,
-        "numbers": numbers,
-        "tasks_of_outputs": {name: task for task, reading in readings.items() for name in reading.outputs},
-        "titles": {name: readable(name) for names in checkpoint.architecture.classes.values() for name in names},
-        "checkpoint_sha256": sha256_of(path),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
-    }
-
-
-def _checked(whole: ModelProto) -> bytes:
-    """The graph's bytes. Raises: OneheadError: it breaks a rule of ONNX."""
-    try:
-        onnx.checker.check_model(whole, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise OneheadError(f"the exported graph is none of ONNX ({str(error).splitlines()[0]})") from None
-    content: bytes = whole.SerializeToString()
-    return content
 
 
 def _write(file: Path, content: bytes) -> None:

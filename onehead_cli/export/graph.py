@@ -6,13 +6,13 @@ reads the maps depends on the size of the image.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Literal
 
-import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
@@ -64,16 +64,30 @@ def reading_graph(
 
 
 def joined(network: ModelProto, reading: ModelProto) -> ModelProto:
-    """One graph of both: the network's maps are the reading's."""
-    own = onnx.compose.add_prefix(
-        reading, "read/", rename_inputs=False, rename_outputs=False, rename_initializers=False
-    )
-    del own.graph.value_info[:]
-    maps = [(output.name, output.name) for output in network.graph.output]
-    whole = onnx.compose.merge_models(network, own, io_map=maps, producer_name="onehead")
+    """One graph of both: the network's maps are the reading's. What lies between keeps its name in the network, and
+    gets "read/" before it in the reading."""
+    maps = {output.name for output in network.graph.output}
+    outside = {value.name for value in (*reading.graph.input, *reading.graph.output)} | {""}
+
+    def named(names: Iterable[str]) -> list[str]:
+        return [name if name in outside else f"read/{name}" for name in names]
+
+    whole = ModelProto()
+    whole.CopyFrom(network)
+    graph = whole.graph
     # What the exporter says of values in between is wrong in part, and no reader needs it.
-    del whole.graph.value_info[:]
-    del whole.opset_import[1:]  # both parts' are the same
+    del graph.output[:], graph.value_info[:]
+    graph.input.extend(value for value in reading.graph.input if value.name not in maps)
+    graph.output.extend(reading.graph.output)
+    for tensor in reading.graph.initializer:
+        graph.initializer.add().CopyFrom(tensor)
+        [graph.initializer[-1].name] = named([tensor.name])
+    for node in reading.graph.node:
+        copied = graph.node.add()
+        copied.CopyFrom(node)
+        copied.name = f"read/{node.name}"
+        copied.input[:], copied.output[:] = named(node.input), named(node.output)
+    whole.producer_name = "onehead"
     return whole
 
 
@@ -146,7 +160,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,7 +8,17 @@ from forked import run
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 #: Those without a bound, which have tests of their own.
-OTHERS = ("common", "ablation", "specialists", "results", "results_page", "keep_last", "ship", "against_0_1_0")
+OTHERS = (
+    "common",
+    "ablation",
+    "specialists",
+    "results",
+    "results_page",
+    "keep_last",
+    "ship",
+    "deploy_page",
+    "against_0_1_0",
+)
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
 
 

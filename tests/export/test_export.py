@@ -28,9 +28,8 @@ from onehead_cli.config.load import load_config
 from onehead_cli.data.images import open_image
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.events import SILENT
-from onehead_cli.export import export as exporting
-from onehead_cli.export import measure, numbers
-from onehead_cli.runner import has_valid_checksum, with_checksum
+from onehead_cli.export import build, measure, numbers
+from onehead_cli.runner import valid_sha256, with_checksum
 from onehead_cli.tasks.classification.task import Classification
 from onehead_cli.tasks.detection.task import Detection
 from onehead_cli.tasks.segmentation.task import Segmentation
@@ -85,7 +84,7 @@ def test_one_file_that_says_what_it_is(exported):
     assert metadata["checkpoint_sha256"] == hashlib.sha256(shipped_student().read_bytes()).hexdigest()
     assert metadata["data"]["manifest"] == checkpoint.data["manifest"]
     assert metadata["versions"]["torch"] == importlib.metadata.version("torch")
-    assert has_valid_checksum(content) and len(content) == report(exported)["bytes"]
+    assert valid_sha256(content) == hashlib.sha256(content).hexdigest() and len(content) == report(exported)["bytes"]
 
 
 def test_a_report_of_what_was_measured(exported):
@@ -263,7 +262,7 @@ def test_int8_is_written_where_it_agrees_and_refused_where_it_does_not(photograp
     capsys.readouterr()
 
     to_int8 = numbers.to_int8
-    monkeypatch.setattr(exporting, "to_int8", lambda *args: to_int8(*args, operators="convolutions"))
+    monkeypatch.setattr(build, "to_int8", lambda *args: to_int8(*args, operators="convolutions"))
     assert export(tmp_path / "bad.onnx", *common) == 10
     said = error_of(capsys)
     assert "bad.onnx: not written, for it would not say what" in said and "seg mask_iou is" in said
@@ -277,18 +276,18 @@ def test_int8_is_written_where_it_agrees_and_refused_where_it_does_not(photograp
 def graphs(small_student):
     """What an export of the small student begins with, made once: it takes most of the time."""
     checkpoint, config = load_checkpoint(small_student), load_config(None)
-    readings, _ = exporting._readings(checkpoint, config, SILENT)
+    readings = build.readings_of(checkpoint, config.evaluation, SILENT)
     model = checkpoint.model()
-    network = exporting.network_graph(model, list(readings), 64, folded=True)
+    network = build.network_graph(model, list(readings), 64, folded=True)
     maps = {task: torch.zeros(1, model.channels[task], 4, 4) for task in readings}
-    return network, exporting.reading_graph(maps, readings, side=64, fit="resize")
+    return network, build.reading_graph(maps, readings, side=64, fit="resize")
 
 
 @pytest.fixture
 def quick(graphs, monkeypatch):
     """Lets an export of the small student begin with copies of its graphs."""
     for name, graph in zip(("network_graph", "reading_graph"), graphs, strict=True):
-        monkeypatch.setattr(exporting, name, lambda *args, graph=graph, **options: copy.deepcopy(graph))
+        monkeypatch.setattr(build, name, lambda *args, graph=graph, **options: copy.deepcopy(graph))
 
 
 def test_fault_55_an_exported_file_that_says_something_else(small_student, quick, tmp_path, monkeypatch, capsys):
@@ -296,7 +295,7 @@ def test_fault_55_an_exported_file_that_says_something_else(small_student, quick
     file stays, and the exit code is 10."""
     file = tmp_path / "student.onnx"
     file.write_bytes(b"an older one")
-    real = exporting.network_graph
+    real = build.network_graph
 
     def wrong(*args, **options):
         network = real(*args, **options)
@@ -306,7 +305,7 @@ def test_fault_55_an_exported_file_that_says_something_else(small_student, quick
                 initializer.CopyFrom(onnx.numpy_helper.from_array(weights * np.float32(1.1), initializer.name))
         return network
 
-    monkeypatch.setattr(exporting, "network_graph", wrong)
+    monkeypatch.setattr(build, "network_graph", wrong)
     assert export(file, "--checkpoint", small_student, "--data", tmp_path) == 10
     said = error_of(capsys)
     assert "not written" in said and "cls probability is" in said and "limit 1e-05" in said
@@ -432,6 +431,20 @@ def test_fault_106_what_is_not_installed(missing, exported, tmp_path, monkeypatc
         monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
         assert predict_with(exported, tmp_path) == 2
         assert "to read an exported file, pip install 'onehead[export]'" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--int8", "--weights", "float16"], "--int8 stores weights of 8 bits: leave --weights float16 out"),
+        (["--calibration-images", "5"], "--calibration-images is for --int8"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(more, said, tmp_path, capsys):
+    assert export(tmp_path / "a.onnx", *more) == 2
+    assert said in error_of(capsys)
+    assert run(["predict", "a.png", "--coco-masks"]) == 2
+    assert "--coco-masks is for --coco FILE" in error_of(capsys)
 
 
 def test_fault_107_a_name_that_is_none_of_a_file(tmp_path, capsys):
