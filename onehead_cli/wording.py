@@ -23,6 +23,11 @@ def is_one_line(text: str) -> bool:
     return not any(unicodedata.category(character) in _NEVER for character in text)
 
 
+def first_line(error: Exception) -> str:
+    """Of what an error of a library says, which may go on for many lines."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def escaped(character: str) -> str:
     """A character as \\n, \\xe9, \\u2013 or \\U0001f600; half of one that stands for a byte of a name as that byte."""
     if "\udc80" <= character <= "\udcff":  # how Python writes a byte of a name that is not UTF-8

@@ -22,7 +22,7 @@ from onehead_cli.network.runner import Runner, TorchRunner
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.reader import Reader
 from onehead_cli.tasks.task import Reading, all_tasks, get_task
-from onehead_cli.wording import how_many, is_one_line
+from onehead_cli.wording import first_line, how_many, is_one_line
 
 #: Format 3 added what changes the reading of weights: skip, priors, unit of sizes, pooling, how boxes are read; and on
 #: what the network was trained. In format 2 all these are what they were in 0.1.0, whatever today's defaults are.
@@ -71,7 +71,9 @@ class Checkpoint:
         try:
             model = build_model(self.architecture)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-            raise CheckpointError(f"'{self.name}': no network can be built for its architecture ({error})") from None
+            raise CheckpointError(
+                f"'{self.name}': no network can be built for its architecture ({first_line(error)})"
+            ) from None
         wanted = {name: value.shape for name, value in model.state_dict().items()}
         found = {name: value.shape for name, value in self.weights.items()}
         if others := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):

@@ -30,6 +30,7 @@ from onehead_cli.runner import KEY, valid_sha256
 from onehead_cli.tasks.exported import IMAGE, MASK_SIZE, SIZE, FileOutputs
 from onehead_cli.tasks.reader import Reader
 from onehead_cli.tasks.task import Reading, get_task
+from onehead_cli.wording import first_line
 
 SUFFIX = ".onnx"
 #: Height and width.
@@ -93,7 +94,7 @@ class FileRunner(Runner):
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # as above
-            raise CheckpointError(f"{self._path}: onnxruntime cannot run it ({_first_line(error)})") from None
+            raise CheckpointError(f"{self._path}: onnxruntime cannot run it ({first_line(error)})") from None
 
 
 class _SameForAll(dict[str, Sequence[FileOutputs]]):
@@ -178,8 +179,4 @@ def open_session(content: bytes, path: Path, onnxruntime: ModuleType, *, threads
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has a type for each status, and none that they share
-        raise CheckpointError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from None

@@ -27,7 +27,7 @@ from onehead_cli.runner import KEY, with_checksum
 from onehead_cli.tasks.architecture import STRIDE
 from onehead_cli.tasks.exported import MapReading
 from onehead_cli.tasks.task import Reading, get_task
-from onehead_cli.wording import readable
+from onehead_cli.wording import first_line, readable
 
 Numbers = Literal["float32", "float16", "int8"]
 #: Of which the versions stand in the file.
@@ -120,6 +120,6 @@ def _checked(whole: ModelProto) -> bytes:
     try:
         onnx.checker.check_model(whole, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise OneheadError(f"the exported graph is none of ONNX ({str(error).splitlines()[0]})") from None
+        raise OneheadError(f"the exported graph is none of ONNX ({first_line(error)})") from None
     content: bytes = whole.SerializeToString()
     return content
