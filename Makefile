@@ -56,11 +56,12 @@ results: install
 	$(VENV)/bin/python benchmarks/results_page.py --results benchmarks/results/0.1.0 --seeds 0,1,2
 
 # The shipped student as files for a device. int8 is calibrated on data of its classes, where they are.
+SHIPPED = --checkpoint onehead_cli/checkpoint/shipped/student.safetensors
 export: install
-	$(ONEHEAD) export --output output/student.onnx --runner --data $(DATA)
-	$(ONEHEAD) export --output output/student-float16.onnx --weights float16 --data $(DATA)
+	$(ONEHEAD) export $(SHIPPED) --output output/student.onnx --runner --data $(DATA)
+	$(ONEHEAD) export $(SHIPPED) --output output/student-float16.onnx --weights float16 --data $(DATA)
 	if [ -d $(DATA)/imagenette-160 ]; then \
-		$(ONEHEAD) export --output output/student-int8.onnx --int8 --data $(DATA); \
+		$(ONEHEAD) export $(SHIPPED) --output output/student-int8.onnx --int8 --data $(DATA); \
 	else echo "no int8: it is calibrated on the data of prepare-data"; fi
 
 clean:

@@ -24,7 +24,7 @@ from onehead_cli.config.load import load_config
 from onehead_cli.data.geometry import Fit
 from onehead_cli.events import SILENT
 from onehead_cli.export.build import Numbers, build_file, readings_of
-from onehead_cli.export.export import RUNNER_SOURCE
+from onehead_cli.export.export import runner_source
 from onehead_cli.export.measure import drawn_images
 from onehead_cli.prediction.predictor import Predictor
 
@@ -65,10 +65,11 @@ def main(options: Options) -> int:
         seconds = interleaved_minima(passes, rounds=options.rounds)
         image = Path(folder) / "image.jpg"
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)).save(image)
-        command = [files["float32"], image]
+        command, script = [files["float32"], image], Path(folder) / "runner.py"
+        script.write_text(runner_source())
         processes = {
             "process: libraries and one run": process("-c", LEAST, *command),
-            "process: runner": process(RUNNER_SOURCE, *command, "--threads", 1),
+            "process: runner": process(script, *command, "--threads", 1),
         }
         seconds |= interleaved_minima(processes, rounds=max(1, options.rounds // 4))
     checks = [

@@ -22,23 +22,19 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Image import Transpose as Turn
+
+from onehead_cli.coco_results import CocoResults
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
 #: Larger images are refused before they are decoded.
 MAX_PIXELS = 100_000_000
-#: The metadata's entry that says what the file is, and the beginning of its last one, the SHA-256 of all before.
-KEY, SUM_ENTRY = "onehead", b"\x72\x4a\x0a\x06sha256\x12\x40"
+#: Of what a file holds; the metadata's entry that says so; the beginning of its last one, the SHA-256 of all before.
+FORMAT, KEY, SUM_ENTRY = 1, "onehead", b"\x72\x4a\x0a\x06sha256\x12\x40"
 #: What turns an image upright, by EXIF orientation.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+TURNS = dict(enumerate((Turn.FLIP_LEFT_RIGHT, Turn.ROTATE_180, Turn.FLIP_TOP_BOTTOM, Turn.TRANSPOSE), start=2))
+TURNS |= dict(enumerate((Turn.ROTATE_270, Turn.TRANSVERSE, Turn.ROTATE_90), start=6))
 
 
 class Problem(Exception):
@@ -69,8 +65,10 @@ class Network:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         """Raises: Problem: the file cannot be used."""
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError:
+            raise Problem("onnxruntime is missing: pip install numpy Pillow onnxruntime") from None
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -87,6 +85,8 @@ class Network:
             self.document = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
         except Exception as error:  # onnxruntime has a type for each status
             raise Problem(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        if self.document.get("export_format") != FORMAT:
+            raise Problem(f"{path}: exported by another version of onehead ({self.document.get('onehead')})")
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def classes(self, output: str) -> list[str]:
@@ -98,7 +98,13 @@ class Network:
         """The outputs by name, the mask at the size of the image."""
         size = np.array([image.height, image.width], dtype=np.int64)
         feed = {"image": self._fitted(image), "size": size, "mask_size": size}
-        return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+        try:
+            found = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+        except Exception as error:  # onnxruntime has a type for each status
+            raise Problem(f"onnxruntime cannot run it ({str(error).splitlines()[0]})") from None
+        if not all(np.isfinite(value).all() for value in found.values() if value.dtype.kind == "f"):
+            raise Problem("the network's outputs are not finite")
+        return found
 
     def _fitted(self, image: Image.Image) -> NDArray[np.uint8]:
         """The image as the network sees it, uint8 [S, S, 3]: stretched, or scaled and padded with grey."""
@@ -128,7 +134,8 @@ def open_image(path: Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError) as error:
         raise Problem(f"not a readable {', '.join(FORMATS)} image ({type(error).__name__}: {error})") from None
     try:
-        turn = TURNS.get(image.getexif().get(0x0112, 1))
+        orientation = image.getexif().get(0x0112, 1)
+        turn = TURNS.get(orientation) if isinstance(orientation, int) else None
     except Exception:  # damaged metadata raise whatever the parser stumbles over
         turn = None
     upright = image if turn is None else image.transpose(turn)
@@ -142,6 +149,8 @@ class Masks:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):  # what is in it may be labels of the same names
+            raise Problem(f"--masks {folder}: there are files in it; name a new folder", 2)
         self._folder, self._taken = folder, set[str]()
 
     def write(self, stem: str, mask: NDArray[np.uint8]) -> str:
@@ -191,62 +200,6 @@ def record_of(
     return record
 
 
-class CocoResults:
-    """A COCO dataset of what was found: images, categories, and boxes with their scores as annotations; masks as RLE,
-    one per class of an image.
-
-    `pycocotools.coco.COCO` reads the file, labelling tools import it, and its annotations are what `COCO.loadRes`
-    takes where the image ids are those of the truth. Ids count from 1, images in the order they were given.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """Args: names: of classes; one that occurs twice is one category."""
-        self._ids = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-
-    def add_image(self, file: str, width: int, height: int) -> None:
-        """The image that what follows is in."""
-        self._images.append({"id": len(self._images) + 1, "file_name": file, "width": width, "height": height})
-
-    def add_box(self, name: str, score: float, box: Sequence[float]) -> None:
-        """Args: box: x1 y1 x2 y2 in pixels."""
-        x1, y1, x2, y2 = box
-        sides = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
-        self._add(name, bbox=sides, area=round(sides[2] * sides[3], 3), iscrowd=0, score=score)
-
-    def add_mask(self, mask: NDArray[np.uint8], names: Sequence[str]) -> None:
-        """A mask [height, width] of class indices; the background, index 0, is left out."""
-        for label in np.unique(mask):
-            if label:
-                region = mask == label
-                rows, columns = region.any(1).nonzero()[0], region.any(0).nonzero()[0]
-                x, y = int(columns[0]), int(rows[0])
-                self._add(
-                    names[label],
-                    bbox=[x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-                    area=int(region.sum()),
-                    iscrowd=1,  # a region of any number of things
-                    segmentation={"size": list(mask.shape), "counts": run_lengths(region)},
-                )
-
-    def _add(self, name: str, **values: Any) -> None:
-        number = len(self._annotations) + 1
-        found = {"id": number, "image_id": len(self._images), "category_id": self._ids[name]}
-        self._annotations.append({**found, **values})
-
-    def document(self) -> dict[str, Any]:
-        categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in self._ids.items()]
-        return {"images": self._images, "categories": categories, "annotations": self._annotations}
-
-
-def run_lengths(region: NDArray[np.bool_]) -> list[int]:
-    """COCO's uncompressed RLE of a region [height, width]: pixels outside, inside, outside, ... down the columns."""
-    pixels = region.ravel(order="F")
-    borders = np.flatnonzero(np.diff(pixels, prepend=False, append=pixels[-1:] if pixels.size else False))
-    return [int(length) for length in np.diff([0, *borders.tolist(), pixels.size])]
-
-
 def in_json(name: str | Path) -> str:
     """A name as it stands in JSON: its bytes read as UTF-8, one that is not as half a character."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
@@ -261,15 +214,15 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for argument in arguments:
         if argument == "-":
-            content = sys.stdin.buffer.read() if sys.stdin is not None else b""
+            content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf") if sys.stdin is not None else b""
             lines = content.split(b"\0" if b"\0" in content else b"\n")
             named = [Path(os.fsdecode(line.removesuffix(b"\r"))) for line in lines if line.strip()]
         else:
             named = [Path(argument)]
         for path in named:
-            if path.is_dir():
+            if os.path.isdir(path):
                 found |= dict.fromkeys(_below(path))
-            elif path.exists():
+            elif os.path.exists(path):  # pathlib raises where a name is too long
                 found[path] = None
             else:
                 raise Problem(f"no such file or folder: {path}", 2)
@@ -278,11 +231,17 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return list(found)
 
 
+def warn(message: str) -> None:
+    """A line on stderr, whatever a name in it holds."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    print(f"warning: {line}", file=sys.stderr)
+
+
 def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=lambda error: warn(f"{error.filename}: {error.strerror}")):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in sorted(files):
-            if name[0] != "." and name.lower().endswith(SUFFIXES):
+            if name[0] != "." and name.lower().endswith(SUFFIXES) and os.path.isfile(os.path.join(parent, name)):
                 yield Path(parent, name)
 
 
@@ -303,10 +262,16 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--score-threshold", type=float, metavar="S", help="score of boxes of every class")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the processor")
     given = parser.parse_args(arguments)
+    if given.coco_masks and not given.coco:
+        raise Problem("--coco-masks is for --coco FILE", 2)
+    if given.coco and given.coco.suffix != ".json":  # a glob after --coco would name an image
+        raise Problem(f"--coco {given.coco}: the name of a COCO file ends in .json", 2)
+    if given.score_threshold is not None and not 0 <= given.score_threshold <= 1:
+        raise Problem(f"--score-threshold {given.score_threshold}: from 0 to 1", 2)
     paths = find_images(given.images)
     network = Network(given.model, threads=given.threads)
     masks = Masks(given.masks) if given.masks else None
-    coco = CocoResults([*network.classes("labels"), *network.classes("mask")[1:]])
+    coco = CocoResults([*network.classes("labels"), *network.classes("mask")[1:]]) if given.coco else None
     failed = 0
     for path in paths:
         record: dict[str, Any] = {"file": in_json(path), "checkpoint": network.sha256[:12]}
@@ -315,19 +280,20 @@ def run(arguments: Sequence[str]) -> int:
             record |= {"width": image.width, "height": image.height}
             outputs = network.run(image)
             record |= record_of(network, outputs, given.score_threshold, masks, path.stem)
-        except (Problem, OSError) as error:
+        except (Problem, OSError, MemoryError) as error:
             failed += 1
-            record["error"] = str(error)
-            print(f"warning: {path}: {error}", file=sys.stderr)
+            record["error"] = str(error) or "out of memory"
+            warn(f"{path}: {record['error']}")
         else:
-            coco.add_image(record["file"], image.width, image.height)
-            for box in record.get("boxes", ()):
-                coco.add_box(box["label"], box["score"], box["box"])
-            if given.coco_masks and "mask" in record:
-                coco.add_mask(outputs["mask"], network.classes("mask"))
+            if coco is not None:
+                coco.add_record(record)
+                if given.coco_masks and "mask" in record:
+                    coco.add_mask(outputs["mask"], network.classes("mask"))
         print(json.dumps(record), flush=True)
-    if given.coco:
-        given.coco.write_text(json.dumps(coco.document()) + "\n", encoding="ascii")
+    if coco is not None:
+        unfinished = given.coco.with_name(f".{given.coco.name}.{os.getpid()}.tmp")
+        unfinished.write_text(json.dumps(coco.document()) + "\n", encoding="ascii")
+        unfinished.replace(given.coco)
     if failed:
         raise Problem(f"{failed} of {len(paths)} images failed")
     return 0
@@ -337,9 +303,10 @@ def main() -> int:
     """The exit code: 0 done, 1 failed, 2 usage, 130 and 143 stopped by a signal."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         return run(sys.argv[1:])
     except Problem as problem:

@@ -26,17 +26,15 @@ from onehead_cli.data.geometry import Fit
 from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from onehead_cli.network.onehead import OneHead
 from onehead_cli.network.runner import Runner
-from onehead_cli.runner import KEY, valid_sha256
+from onehead_cli.runner import FORMAT, KEY, valid_sha256
 from onehead_cli.tasks.exported import IMAGE, MASK_SIZE, SIZE, FileOutputs
-from onehead_cli.tasks.reader import Reader
+from onehead_cli.tasks.reader import NO_INPUTS, Reader
 from onehead_cli.tasks.task import Reading, get_task
 from onehead_cli.wording import first_line
 
 SUFFIX = ".onnx"
 #: Height and width.
 Size = tuple[int, int]
-#: Of what an exported file holds.
-FORMAT = 1
 
 
 @dataclass
@@ -74,14 +72,13 @@ class FileRunner(Runner):
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(
-        self, images: Tensor, fits: Sequence[Fit], reader: Reader | None = None
+        self, images: Tensor, fits: Sequence[Fit], *, inputs: Mapping[str, float] = NO_INPUTS, pixels: bool = True
     ) -> Mapping[str, Sequence[FileOutputs]]:
         """Each task's entry is the same list: its reader takes its outputs by their names."""
         found = []
         for image, fit in zip(images.permute(0, 2, 3, 1).cpu().numpy(), fits, strict=True):
             size = (fit.height, fit.width)
-            pixels = size if reader is None or reader.reads_pixels else (1, 1)
-            found.append(self.run_one(image, size, pixels, {} if reader is None else reader.file_inputs))
+            found.append(self.run_one(image, size, size if pixels else (1, 1), inputs))
         return _SameForAll(found)
 
     def run_one(
@@ -92,9 +89,12 @@ class FileRunner(Runner):
         feed |= {SIZE: np.array(size, dtype=np.int64), MASK_SIZE: np.array(mask_size, dtype=np.int64)}
         feed |= {name: np.array(value, dtype=np.float32) for name, value in inputs.items()}
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
-        except Exception as error:  # as above
+            found = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+        except Exception as error:  # it has a type for each status, and none that they share
             raise CheckpointError(f"{self._path}: onnxruntime cannot run it ({first_line(error)})") from None
+        if not all(np.isfinite(value).all() for value in found.values() if value.dtype.kind == "f"):
+            raise CheckpointError(f"{self._path}: its outputs are not finite; export the network again")
+        return found
 
 
 class _SameForAll(dict[str, Sequence[FileOutputs]]):

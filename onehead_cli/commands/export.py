@@ -22,7 +22,7 @@ class WeightsChoice(StrEnum):
     float16 = "float16"
 
 
-@o.configured("data.root", "seed")
+@o.configured("data.root", "threads", "seed")
 def export(
     call: o.Call,
     *,

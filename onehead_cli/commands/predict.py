@@ -81,6 +81,7 @@ def predict(
         "passed_over": run.passed_over,
         "checkpoint": in_json(run.checkpoint),
         "checkpoint_sha256": run.sha256,
+        "coco": None if coco is None else in_json(coco),
         "folder": in_json(run.folder),
         "predictions": in_json(run.predictions),
     }

@@ -166,17 +166,19 @@ def export(
     import_exporter()
 
     from onehead_cli.export.export import export_network
+    from onehead_cli.runtime.compute import threads_of_torch
 
-    return export_network(
-        config,
-        checkpoint_path=_path(checkpoint) or find_student(config.output, reporter),
-        file=_path(file),
-        weights=weights,
-        int8=int8,
-        calibration_images=calibration_images,
-        runner=runner,
-        reporter=reporter,
-    )
+    with threads_of_torch(config.threads):
+        return export_network(
+            config,
+            checkpoint_path=_path(checkpoint) or find_student(config.output, reporter),
+            file=_path(file),
+            weights=weights,
+            int8=int8,
+            calibration_images=calibration_images,
+            runner=runner,
+            reporter=reporter,
+        )
 
 
 def _path(path: Path | str | None) -> Path | None:

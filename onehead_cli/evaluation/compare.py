@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint
-from onehead_cli.checkpoint.exported import load_network
+from onehead_cli.checkpoint.exported import SUFFIX, load_network
 from onehead_cli.checkpoint.networks import load_teachers
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
@@ -17,7 +17,7 @@ from onehead_cli.data.listings import Listings
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.scan.bad_files import scan_for_run
 from onehead_cli.data.split import Loading, Split
-from onehead_cli.errors import CheckpointError, DataError
+from onehead_cli.errors import CheckpointError, ConfigError, DataError
 from onehead_cli.evaluation.drop_check import Drop, check_drop
 from onehead_cli.evaluation.evaluator import Evaluator
 from onehead_cli.evaluation.report import imagenet_sentence, write_report
@@ -26,7 +26,7 @@ from onehead_cli.files.atomic import make_writable_folder
 from onehead_cli.files.json_files import SCHEMA
 from onehead_cli.network.closed_form import image_task
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
-from onehead_cli.runtime.launch import is_main
+from onehead_cli.runtime.launch import is_main, world_size
 from onehead_cli.runtime.memory import keep_freed_memory
 from onehead_cli.runtime.processes import from_first
 from onehead_cli.tasks.reader import Result, Row
@@ -73,6 +73,8 @@ def compare(
     Raises:
         OneheadError: a checkpoint or dataset cannot be used, or the network does not do a task.
     """
+    if world_size() > 1 and checkpoint_path.suffix == SUFFIX:
+        raise ConfigError(f"{checkpoint_path}: an exported file is evaluated in one process")
     checkpoint = from_first(lambda: load_network(checkpoint_path, threads=config.threads))
     known = checkpoint.architecture.tasks
     wanted = [task for task in config.data.tasks if task in (tasks or known)]

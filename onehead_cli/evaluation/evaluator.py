@@ -53,5 +53,10 @@ class Evaluator:
             indices = range(start, min(start + self.config.batch_size, len(split)))
             if number % world_size() == rank():
                 fits = [split.fit(index) for index in indices]
-                yield indices, runner.run(split.batch(indices).images, fits, reader)[split.task]
+                yield (
+                    indices,
+                    runner.run(
+                        split.batch(indices).images, fits, inputs=reader.observe_inputs, pixels=reader.reads_pixels
+                    )[split.task],
+                )
             self.advance(len(indices))

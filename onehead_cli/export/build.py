@@ -16,14 +16,13 @@ from onnx import ModelProto
 
 from onehead_cli import __version__
 from onehead_cli.checkpoint.checkpoint import Checkpoint, plain_document
-from onehead_cli.checkpoint.exported import FORMAT
 from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.errors import ConfigError, OneheadError
 from onehead_cli.events import Reporter
 from onehead_cli.export.graph import joined, network_graph, reading_graph
 from onehead_cli.export.numbers import to_int8, with_half_weights
 from onehead_cli.files.checksum import sha256_of
-from onehead_cli.runner import KEY, with_checksum
+from onehead_cli.runner import FORMAT, KEY, with_checksum
 from onehead_cli.tasks.architecture import STRIDE
 from onehead_cli.tasks.exported import MapReading
 from onehead_cli.tasks.task import Reading, get_task
@@ -72,8 +71,26 @@ def build_file(
         advance: is told of three steps.
 
     Raises:
-        OneheadError: the graph breaks a rule of ONNX.
+        OneheadError: a layer cannot be exported, or the graph breaks a rule of ONNX.
     """
+    try:
+        return _built(checkpoint, path, readings, config, numbers, calibration, advance)
+    except (OneheadError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the exporter and the quantiser have many types for what they cannot do
+        backbone = checkpoint.architecture.backbone
+        raise OneheadError(f"{backbone}: cannot be exported ({type(error).__name__}: {first_line(error)})") from None
+
+
+def _built(
+    checkpoint: Checkpoint,
+    path: Path,
+    readings: Mapping[str, MapReading],
+    config: EvaluationConfig,
+    numbers: Numbers,
+    calibration: Sequence[NDArray[np.uint8]],
+    advance: Callable[[int, str], None],
+) -> bytes:
     model, side, fit = checkpoint.model(), checkpoint.preprocess["image_size"], checkpoint.preprocess["fit"]
     network = network_graph(model, list(readings), side, folded=numbers != "float16")
     advance(1, "network")

@@ -20,8 +20,6 @@ from onehead_cli.export.measure import Agreement, Weights, measure_floats, measu
 from onehead_cli.files.atomic import make_writable_folder, write_atomically
 from onehead_cli.files.json_files import SCHEMA, write_json
 
-#: What runs the file where there is no torch; a copy stands beside it.
-RUNNER_SOURCE = Path(__file__).parents[1] / "runner.py"
 RUNNER = "onehead_runner.py"
 
 
@@ -60,51 +58,68 @@ def export_network(
         name = "student" if checkpoint.name == STUDENT else checkpoint.name
         file = config.output / f"{name}{exported.SUFFIX}"
     make_writable_folder(file.parent)
+    if file.is_dir():
+        raise ConfigError(f"--output {file}: a folder has this name")
     readings = readings_of(checkpoint, config.evaluation, reporter)
     data = ExportData.open(checkpoint, list(readings), config, reporter, needed=int8)
     calibration = data.calibration(calibration_images) if int8 and data else []
-    with reporter.track("export", 4) as advance:
-        content = build_file(
-            checkpoint,
-            checkpoint_path,
-            readings,
-            config.evaluation,
-            numbers="int8" if int8 else weights,
-            calibration=calibration,
-            advance=advance,
-        )
-        written = exported.read_exported(content, file)
-        if int8 and data:
-            agreement = measure_int8(checkpoint, written, readings, config, data.validation())
-        else:
-            agreement = measure_floats(checkpoint, written, readings, config, weights=weights)
-        advance(4, "measured")
-
-    missed = [each for each in agreement if not each.ok]
     document: dict[str, Any] = {
         "command": "export",
         "file": str(file),
-        "written": not missed,
-        "bytes": len(content),
+        "written": False,
+        "reason": None,
         "tasks": list(readings),
         "image_size": checkpoint.preprocess["image_size"],
-        **written.exported,
         "calibration_images": len(calibration) if int8 else None,
-        "agreement": [{**asdict(each), "ok": each.ok} for each in agreement],
+        "agreement": [],
         "drop": {},
     }
     drops: list[Drop] = []
-    if not missed:
+    try:
+        with reporter.track("export", 4) as advance:
+            content = build_file(
+                checkpoint,
+                checkpoint_path,
+                readings,
+                config.evaluation,
+                numbers="int8" if int8 else weights,
+                calibration=calibration,
+                advance=advance,
+            )
+            written = exported.read_exported(content, file, threads=config.threads)
+            document |= {"bytes": len(content), **written.exported}
+            if int8 and data:
+                agreement = measure_int8(checkpoint, written, readings, config, data.validation())
+            else:
+                agreement = measure_floats(checkpoint, written, readings, config, weights=weights)
+            advance(4, "measured")
+        document["agreement"] = [{**asdict(each), "ok": each.ok} for each in agreement]
+        if missed := [each for each in agreement if not each.ok]:
+            what = ", ".join(f"{each.of} {each.name} is {each.value:.4g}, limit {each.limit:g}" for each in missed)
+            raise LostError(f"{file}: not written, for it would not say what {checkpoint_path} says: {what}")
         _write(file, content)
-        if runner:
-            _write(file.with_name(RUNNER), RUNNER_SOURCE.read_bytes())
-        drops = data.drops(checkpoint, written) if data else []
-        document["drop"] = {drop.task: asdict(drop) for drop in drops}
+    except OneheadError as error:
+        _write_report(file, {**document, "reason": str(error)})
+        raise
+    document["written"] = True
     _write_report(file, document)
-    if missed:
-        what = ", ".join(f"{each.of} {each.name} is {each.value:.4g}, limit {each.limit:g}" for each in missed)
-        raise LostError(f"{file}: not written, for it would not say what {checkpoint_path} says: {what}")
+    if runner:
+        _write(file.with_name(RUNNER), runner_source().encode())
+    if data:
+        drops = data.drops(checkpoint, written)
+        document["drop"] = {drop.task: asdict(drop) for drop in drops}
+        _write_report(file, document)
     return ExportResult(file, agreement, drops, document)
+
+
+def runner_source() -> str:
+    """The script that runs a file where there is no torch: `onehead_cli.runner`, with the one module that it imports of
+    onehead in the place of the import."""
+    package = Path(__file__).parents[1]
+    runner, coco = ((package / name).read_text(encoding="utf-8") for name in ("runner.py", "coco_results.py"))
+    head, import_, rest = runner.partition("\nfrom onehead_cli.coco_results import CocoResults\n")
+    assert import_
+    return f"{head}{rest}".replace("\ndef in_json", "\n" + coco.partition("\n\n\n")[2] + "\n\ndef in_json", 1)
 
 
 def report_path(file: Path) -> Path:

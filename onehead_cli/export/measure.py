@@ -85,14 +85,14 @@ def measure_int8(
     images: Iterable[Image.Image],
 ) -> list[Agreement]:
     """How well what is shown of images agrees."""
-    pairs: dict[str, list[tuple[Any, Any]]] = {task: [] for task in readings}
+    compared: dict[str, list[Any]] = {task: [] for task in readings}
     for found in _found_by_both(checkpoint, network, config, images):
-        for task, each in found.items():
-            pairs[task].append(each)
+        for task, both in found.items():
+            compared[task].append(readings[task].compared(*both))
     return [
         Agreement(task, name, value, reading.int8_limits[name], more_is_better=True)
         for task, reading in readings.items()
-        for name, value in reading.agreement(pairs[task]).items()
+        for name, value in reading.agreement(compared[task]).items()
     ]
 
 

@@ -50,7 +50,7 @@ def to_int8(network: ModelProto, images: Iterable[NDArray[np.uint8]], *, operato
     Nearly everything is computed in 8 bits, ReLU6 and additions too: else the range of a convolution is that before the
     clipping, and most of it is never used. Not so the first convolutions, which are no slower in floats, few channels
     that they have, and lose most; nor what comes behind the last activations: a map holds logits and sizes of boxes in
-    one scale, which 8 bits are too coarse for. `benchmarks/export.py` has the figures.
+    one scale, which 8 bits are too coarse for.
 
     Args:
         images: uint8 [S, S, 3], to calibrate by.

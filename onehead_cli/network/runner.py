@@ -14,20 +14,23 @@ from onehead_cli.data.batch import images_to_float
 from onehead_cli.data.geometry import Fit
 from onehead_cli.network.onehead import OneHead, TaskOutputs
 from onehead_cli.runtime.compute import autocast
-from onehead_cli.tasks.reader import Reader
+from onehead_cli.tasks.reader import NO_INPUTS
 
 
 class Runner(ABC):
     """Gives what the tasks' readers read, by task."""
 
     @abstractmethod
-    def run(self, images: Tensor, fits: Sequence[Fit], reader: Reader | None = None) -> Mapping[str, Any]:
+    def run(
+        self, images: Tensor, fits: Sequence[Fit], *, inputs: Mapping[str, float] = NO_INPUTS, pixels: bool = True
+    ) -> Mapping[str, Any]:
         """One pass.
 
         Args:
             images: uint8 [B, 3, S, S].
             fits: of each of them.
-            reader: the only one that will read it, by `observe`; without it all may, by `predict`.
+            inputs: further inputs of an exported file, from its readers.
+            pixels: what an exported file gives per pixel will be read.
 
         Raises:
             CheckpointError: the network cannot be run.
@@ -46,7 +49,9 @@ class TorchRunner(Runner):
     device: torch.device
     precision: torch.dtype
 
-    def run(self, images: Tensor, fits: Sequence[Fit], reader: Reader | None = None) -> TaskOutputs:
+    def run(
+        self, images: Tensor, fits: Sequence[Fit], *, inputs: Mapping[str, float] = NO_INPUTS, pixels: bool = True
+    ) -> TaskOutputs:
         batch = images_to_float(images, self.device)
         with torch.inference_mode(), autocast(self.device, self.precision):
             maps = self.model(batch)

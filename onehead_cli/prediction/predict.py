@@ -17,19 +17,19 @@ from typing import Any
 from PIL import Image
 
 from onehead_cli.checkpoint.exported import load_network
+from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config
 from onehead_cli.data.images import is_turned, open_image
 from onehead_cli.drawing import numbers_for_names
-from onehead_cli.errors import DataError, OneheadError
+from onehead_cli.errors import ConfigError, DataError, OneheadError
 from onehead_cli.events import Reporter
-from onehead_cli.files.atomic import DISK_ERRORS, write_whole
+from onehead_cli.files.atomic import DISK_ERRORS, make_writable_folder, write_atomically, write_whole
 from onehead_cli.files.checksum import sha256_of
 from onehead_cli.network.closed_form import image_task
 from onehead_cli.prediction import records
 from onehead_cli.prediction.image_paths import FOLDER
 from onehead_cli.prediction.names import Places, in_json, of_json, output_names
 from onehead_cli.prediction.predictor import Prediction, Predictor
-from onehead_cli.runner import CocoResults
 from onehead_cli.runtime.compute import threads_of_torch
 from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
@@ -85,6 +85,10 @@ class PredictRun:
         self._overlays, self._masks = overlays, masks
         self._reporter = reporter
         self._places = Places(self.folder)
+        if coco is not None:
+            if coco.suffix != ".json":  # a glob after --coco would name an image
+                raise ConfigError(f"--coco {coco}: the name of a COCO file ends in .json")
+            make_writable_folder(coco.parent)
         self._coco_file, self._coco_masks = coco, coco_masks
         self._coco = CocoResults(list(self._predictor.colours)) if coco else None
 
@@ -126,8 +130,8 @@ class PredictRun:
                         waiting = None
                 yield record
                 advance(done, path.name)
-        if self._coco is not None and self._coco_file is not None:
-            write_whole(self._coco_file, json.dumps(self._coco.document()).encode() + b"\n", kind=records.TEMPORARY)
+        if self._coco is not None and self._coco_file is not None and waiting is None:
+            _write_coco(self._coco_file, self._coco)
         if self.turned:
             self._reporter.note(f"turned as the EXIF orientation says: {how_many(self.turned, 'image')}")
         if waiting is not None:
@@ -199,6 +203,14 @@ class PredictRun:
         for found in prediction.found.values():
             record |= found.record(save)
         return {**record, "error": "; ".join(errors)} if errors else record
+
+
+def _write_coco(path: Path, results: CocoResults) -> None:
+    content = json.dumps(results.document()).encode() + b"\n"
+    try:
+        write_atomically(path, lambda file: file.write(content))
+    except OSError as error:
+        raise OneheadError(f"--coco {path}: cannot be written ({error.strerror})") from None
 
 
 def _write_png(path: Path, image: Image.Image, **options: Any) -> None:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint
+from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.drawing import Colour, class_colours
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.registry import OWN_TASKS, TASKS
-from onehead_cli.runner import CocoResults
 from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.reader import Found
@@ -94,7 +94,8 @@ class Predictor:
         Raises:
             CheckpointError: the network's outputs are not finite.
         """
-        maps = self._runner.run(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), fits)
+        further = {name: value for reader in self.readers.values() for name, value in reader.predict_inputs.items()}
+        maps = self._runner.run(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), fits, inputs=further)
         _check_finite(maps)
         found = {task: reader.predict(maps[task], fits) for task, reader in self.readers.items()}
         for fit in fits:

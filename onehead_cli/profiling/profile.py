@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,7 +164,7 @@ def profile_network(
     precision = resolve_precision(config.model.precision, device)
     exported: ExportedNetwork | None = None
     if checkpoint is not None:
-        stored = load_network(checkpoint, threads=config.threads)
+        stored = load_network(checkpoint, threads=config.threads or torch.get_num_threads())
         architecture, side = stored.architecture, image_size or int(stored.preprocess["image_size"])
         if isinstance(stored, ExportedNetwork):
             # Its weights are the file's; the layers, whose cost is counted, are those of its architecture.
@@ -198,7 +197,7 @@ def profile_network(
             device=device.type,
             processor=processor_name(device),
             precision=precision_name(precision) if exported is None else str(exported.exported["numbers"]),
-            threads=torch.get_num_threads() if exported is None else config.threads or os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
             batch=batch_size,
             runs=runs,
             warmup=WARMUP,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -74,10 +74,14 @@ class MapReading(nn.Module, ABC):
         """
 
     @abstractmethod
-    def agreement(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
+    def compared(self, torch_says: Any, file_says: Any) -> Any:
+        """What is kept of how two readings of an image agree, of what is shown."""
+
+    @abstractmethod
+    def agreement(self, compared: Sequence[Any]) -> dict[str, float]:
         """How well readings of many images agree, by the kinds of `int8_limits`, 1 where they are the same.
 
-        Args: pairs: what torch and the file say, as it is shown.
+        Args: compared: from `compared`, one per image.
         """
 
     @abstractmethod

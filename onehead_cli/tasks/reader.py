@@ -17,7 +17,7 @@ from onehead_cli.data.split import Split
 if TYPE_CHECKING:
     from PIL import Image
 
-    from onehead_cli.runner import CocoResults
+    from onehead_cli.coco_results import CocoResults
     from onehead_cli.tasks.canvas import Canvas
 
 #: A row of a table with a row per class: its name, counts and scores.
@@ -71,14 +71,18 @@ class Found(Protocol):
         """Put what a COCO dataset can hold into it, as of its last image. Args: masks: regions of pixels too."""
 
 
+NO_INPUTS: Mapping[str, float] = MappingProxyType({})
+
+
 class Reader(ABC):
     """Reads the maps of one network for one task: on labelled splits, and on images without labels.
 
-    Of an exported file it reads what the file gives instead, a `FileOutputs` per image. file_inputs: by name, further
-    inputs of the file that `observe` needs otherwise than the file has them.
+    Of an exported file it reads what the file gives instead, a `FileOutputs` per image.
     """
 
-    file_inputs: Mapping[str, float] = MappingProxyType({})
+    #: By name, the further inputs of the file that `observe` and `predict` need.
+    observe_inputs: Mapping[str, float] = NO_INPUTS
+    predict_inputs: Mapping[str, float] = NO_INPUTS
     #: Whether it reads an output of the file that has a value per pixel.
     reads_pixels: bool = False
 

@@ -29,6 +29,7 @@ from onehead_cli.data.images import open_image
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.events import SILENT
 from onehead_cli.export import build, measure, numbers
+from onehead_cli.prediction.predictor import Predictor
 from onehead_cli.runner import valid_sha256, with_checksum
 from onehead_cli.tasks.classification.task import Classification
 from onehead_cli.tasks.detection.task import Detection
@@ -206,12 +207,13 @@ def test_what_a_file_no_longer_can_is_one_line(exported, tmp_path, capsys):
     for key, said in (
         ("evaluation.vote_iou=0.5", "evaluation.vote_iou is 1.0 in the exported file; export it again for 0.5"),
         ("evaluation.best_class=true", "evaluation.best_class is False in the exported file"),
-        ("evaluation.score_min=0.001", "has no boxes of scores below 0.01"),
-        ("evaluation.max_detections=300", "gives 100 boxes at most"),
     ):
         command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path), "--set", key]
         assert run(command) == 2
         assert said in error_of(capsys)
+    command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path)]
+    assert run([*command, "--score-threshold", "0.001"]) == 2
+    assert "has no boxes of scores below 0.01" in error_of(capsys)
     with pytest.raises(CheckpointError, match="an exported file has no weights of torch"):
         files.load_exported(exported).model()
 
@@ -372,7 +374,9 @@ def test_fault_102_a_disk_that_fills(small_student, quick, tmp_path, monkeypatch
     monkeypatch.setattr(atomic.os, "fsync", full)
     assert export(file, "--checkpoint", small_student, "--data", tmp_path) == 1
     assert f"{file}: cannot be written (No space left on device); an older file is untouched" in error_of(capsys)
-    assert file.read_bytes() == b"an older one" and [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
+    assert file.read_bytes() == b"an older one" and not report(file)["written"]
+    assert "No space left" in report(file)["reason"]
+    assert {path.name for path in tmp_path.iterdir()} == {"student.onnx", "student.export.json"}
 
 
 def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
@@ -433,6 +437,85 @@ def test_fault_106_what_is_not_installed(missing, exported, tmp_path, monkeypatc
         assert "to read an exported file, pip install 'onehead[export]'" in error_of(capsys)
 
 
+@pytest.mark.parametrize("nms", ["0.1", "0.4", "0.9"])
+def test_the_nms_of_the_config_holds_in_a_file_too(nms, exported, tmp_path):
+    """As many boxes as torch has, however much they may overlap."""
+    image, found = tmp_path / "a.png", {}
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(image)
+    for name, network in (("torch", shipped_student()), ("file", exported)):
+        command = ["predict", str(image), "--checkpoint", str(network), "--output", str(tmp_path / name), "--quiet"]
+        keys = [f"evaluation.predict_nms_iou={nms}", "model.precision=fp32"]
+        assert run([*command, "--score-threshold", "0.01", *(w for key in keys for w in ("--set", key))]) == 0
+        record = json.loads((tmp_path / name / "predictions" / "predictions.jsonl").read_text())
+        found[name] = [box["label"] for box in record["boxes"]]
+    assert found["torch"] == found["file"] != []
+    assert {"0.1": 1, "0.4": 5, "0.9": 20}[nms] <= len(found["file"])
+
+
+class Session:
+    """onnxruntime's, with outputs that are not the file's."""
+
+    def __init__(self, real, **changes):
+        self.real, self.changes = real, changes
+
+    def run(self, names, feed):
+        found = dict(zip(names, self.real.run(names, feed), strict=True))
+        return [self.changes.get(name, lambda value: value)(found[name]) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("output", "change", "said"),
+    [
+        ("probabilities", lambda value: value * np.nan, "its outputs are not finite"),
+        ("scores", lambda value: value + np.inf, "its outputs are not finite"),
+        ("mask", lambda value: value | 255, "gives a pixel no class"),
+    ],
+)
+def test_outputs_that_are_no_numbers_are_one_line(output, change, said, exported):
+    network = files.load_exported(exported, threads=1)
+    outputs = [each.name for each in network.session.get_outputs()]
+    predictor = Predictor(network, load_config(None))
+    predictor._runner._session = Session(network.session, **{output: change})
+    assert predictor._runner._outputs == outputs
+    with pytest.raises(CheckpointError, match=said):
+        predictor.predict_one(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+
+
+def test_a_layer_that_cannot_be_exported_is_one_line(small_student, quick, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise torch.onnx.errors.OnnxExporterError("no translation of aten.odd\nand more lines")
+
+    monkeypatch.setattr(build, "network_graph", refuse)
+    assert export(tmp_path / "a.onnx", "--checkpoint", small_student, "--data", tmp_path) == 1
+    assert "cannot be exported (OnnxExporterError: no translation of aten.odd)" in error_of(capsys)
+    assert not report(tmp_path / "a.onnx")["written"] and "aten.odd" in report(tmp_path / "a.onnx")["reason"]
+
+
+def test_a_coco_file_replaces_nothing_else(exported, tmp_path, capsys):
+    """A glob after --coco names an image; a missing folder is made; a run that reads nothing keeps the old file."""
+    image, broken, old = tmp_path / "a.png", tmp_path / "broken.png", tmp_path / "old.json"
+    Image.new("RGB", (30, 30)).save(image)
+    broken.write_bytes(b"x")
+    old.write_text("{}")
+    content = image.read_bytes()
+    common = ["--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--quiet"]
+    assert run(["predict", str(image), "--coco", str(image), *common]) == 2
+    assert "the name of a COCO file ends in .json" in error_of(capsys) and image.read_bytes() == content
+    assert run(["predict", str(broken), "--coco", str(old), *common]) == 1 and old.read_text() == "{}"
+    assert run(["predict", str(image), "--coco", str(tmp_path / "new" / "found.json"), *common]) == 0
+    assert json.loads((tmp_path / "new" / "found.json").read_text())["images"][0]["file_name"] == str(image)
+
+
+def test_one_process_evaluates_a_file(exported, tmp_path, monkeypatch):
+    from onehead_cli.evaluation import compare
+
+    monkeypatch.setattr(compare, "world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="an exported file is evaluated in one process"):
+        compare.compare(
+            load_config(None), checkpoint_path=exported, tasks=None, splits=["val"], relative=False, reporter=SILENT
+        )
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -451,6 +534,9 @@ def test_fault_107_a_name_that_is_none_of_a_file(tmp_path, capsys):
     """A name without .onnx, or a folder that cannot be made, is refused before anything is computed."""
     assert export(tmp_path / "student.pt") == 2
     assert "the name of an exported file ends in .onnx" in error_of(capsys)
+    (tmp_path / "folder.onnx").mkdir()
+    assert export(tmp_path / "folder.onnx") == 2
+    assert "a folder has this name" in error_of(capsys)
     (tmp_path / "file").touch()
     assert export(tmp_path / "file" / "student.onnx") == 1
     assert str(tmp_path / "file") in error_of(capsys)

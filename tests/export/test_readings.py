@@ -172,12 +172,13 @@ def test_differences_by_hand():
     assert reading.differences(none, none) == {"score": 0.0, "box_px": 0.0, "unmatched": 0.0}
     assert reading.differences(mine, none)["unmatched"] == 1.0
     # Of 3 + 3 boxes two pairs overlap by .8 or more; the third does by half.
-    assert reading.agreement([(mine, its)]) == {"box_f1": 4 / 6}
-    assert reading.agreement([(none, none)]) == {"box_f1": 1.0}
+    assert reading.agreement([reading.compared(mine, its)]) == {"box_f1": 4 / 6}
+    assert reading.agreement([reading.compared(none, none)]) == {"box_f1": 1.0}
     masks = [np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8)]
     one, other = (FoundMask(["x", "y", "z"], mask) for mask in masks)
     assert MaskReading(3).differences(one, other) == {"mask": 0.25}
-    assert MaskReading(3).agreement([(one, other)]) == {"mask_iou": pytest.approx((1 / 2 + 2 / 3) / 2)}
+    masks = MaskReading(3)
+    assert masks.agreement([masks.compared(one, other)]) == {"mask_iou": pytest.approx((1 / 2 + 2 / 3) / 2)}
 
 
 def test_matched_takes_the_best_pair_first():

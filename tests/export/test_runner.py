@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,11 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from onehead_cli import runner as onehead_runner
 from onehead_cli.app import run
-from onehead_cli.runner import CocoResults, run_lengths
+from onehead_cli.coco_results import CocoResults, run_lengths
+from onehead_cli.data import images as images_module
+from onehead_cli.data.layout import IMAGE_SUFFIXES
 
 #: Refuses what an edge device has not, before the runner begins.
 WITHOUT_TORCH = """
@@ -61,6 +65,26 @@ def images(tmp_path_factory):
     return folder
 
 
+def found_in(document):
+    """The annotations of each image by its name, without ids."""
+    names = {image["id"]: image["file_name"] for image in document["images"]}
+    found = {name: [] for name in names.values()}
+    for annotation in document["annotations"]:
+        plain = {key: value for key, value in annotation.items() if key not in ("id", "image_id")}
+        found[names[annotation["image_id"]]].append(plain)
+    return found
+
+
+def test_what_the_runner_knows_of_images_is_what_the_package_knows():
+    known = (images_module.FORMATS, images_module.MAX_PIXELS, images_module._TURNS, frozenset(IMAGE_SUFFIXES))
+    assert known == (
+        onehead_runner.FORMATS,
+        onehead_runner.MAX_PIXELS,
+        onehead_runner.TURNS,
+        set(onehead_runner.SUFFIXES),
+    )
+
+
 def test_the_runner_says_what_predict_says(exported, images, tmp_path):
     """The same records from the same file, torch nowhere in reach; masks and COCO files have the same content."""
     where = ["--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--quiet", "--no-overlays"]
@@ -82,8 +106,7 @@ def test_the_runner_says_what_predict_says(exported, images, tmp_path):
     one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("runner", "predict"))
     assert one["categories"] == other["categories"]
     # Only the order of the images differs.
-    assert sorted(image["file_name"] for image in one["images"]) == sorted(i["file_name"] for i in other["images"])
-    assert len(one["annotations"]) == len(other["annotations"]) > 0
+    assert found_in(one) == found_in(other) and sum(map(len, found_in(one).values())) > 0
 
 
 def test_pycocotools_and_the_records_agree_on_a_coco_file(exported, images, tmp_path, capsys):
@@ -196,6 +219,28 @@ def test_the_runner_refuses_a_damaged_file(exported, images, tmp_path):
         assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"its checksum does not fit" in done.stderr
 
 
+def test_what_the_user_has_is_not_overwritten(exported, images, tmp_path):
+    label = tmp_path / "masks" / "grey_mask.png"
+    label.parent.mkdir()
+    label.write_bytes(b"a label")
+    done = runner(exported, images / "grey.png", "--masks", label.parent)
+    assert done.returncode == 2 and b"there are files in it" in done.stderr and label.read_bytes() == b"a label"
+    done = runner(exported, images / "palette.png", "--coco", images / "grey.png")
+    assert done.returncode == 2 and b"the name of a COCO file ends in .json" in done.stderr
+    assert Image.open(images / "grey.png").mode == "L"
+    assert runner(exported, images / "grey.png", "--coco-masks").returncode == 2
+    assert runner(exported, images / "grey.png", "--score-threshold", "nan").returncode == 2
+
+
+def test_another_version_of_the_file_is_refused(exported, images, tmp_path):
+    model = onnx.load_from_string(exported.read_bytes()[:-76])
+    model.metadata_props[0].value = json.dumps({**json.loads(model.metadata_props[0].value), "export_format": 9})
+    (tmp_path / "later.onnx").write_bytes(onehead_runner.with_checksum(model.SerializeToString()))
+    shutil.copy(exported.with_name("onehead_runner.py"), tmp_path)
+    done = runner(tmp_path / "later.onnx", images / "grey.png")
+    assert done.returncode == 1 and b"exported by another version of onehead" in done.stderr
+
+
 def test_streams_that_are_full_or_left_end_in_a_line(exported, images, tmp_path):
     script = exported.with_name("onehead_runner.py")
     command = f"{sys.executable} {script} {exported} {images}"
@@ -210,16 +255,13 @@ def test_streams_that_are_full_or_left_end_in_a_line(exported, images, tmp_path)
     ).endswith(b"caf\xe9.png")
 
 
-def test_a_signal_ends_it_with_its_code(exported, images):
-    script = exported.with_name("onehead_runner.py")
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(exported), "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdin.write(b"x")  # it waits for the rest
-    process.stdin.flush()
-    import time
-
-    time.sleep(0.6)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+def test_a_signal_ends_it_with_its_code(exported, images, tmp_path):
+    """Sent once it has said something: before, the imports are Python's own."""
+    for number in range(200):
+        (tmp_path / f"{number}.png").symlink_to(images / "palette.png")
+    command = [sys.executable, str(exported.with_name("onehead_runner.py")), str(exported), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["width"] > 0
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 143 and b"Traceback" not in said

@@ -387,6 +387,7 @@ def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytes
         "passed_over": {},
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "coco": None,
         "folder": str(folder),
         "predictions": str(folder / "predictions.jsonl"),
     }

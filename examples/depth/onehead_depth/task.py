@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config, EvaluationConfig
 from onehead_cli.data.augment import Seen
 from onehead_cli.data.batch import Target
@@ -21,7 +22,6 @@ from onehead_cli.data.format import Listing
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_mask, resize_mask
 from onehead_cli.data.split import Loading, Split
-from onehead_cli.runner import CocoResults
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.canvas import Canvas
 from onehead_cli.tasks.labels import Label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,10 +37,13 @@ class ClassReading(MapReading):
         """The largest difference of a probability."""
         return {"probability": float(np.abs(torch_says.probabilities - file_says.probabilities).max())}
 
-    def agreement(self, pairs: Iterable[tuple[FoundClass, FoundClass]]) -> dict[str, float]:
+    def compared(self, torch_says: FoundClass, file_says: FoundClass) -> bool:
+        """Whether both give the image the same class."""
+        return bool(torch_says.probabilities.argmax() == file_says.probabilities.argmax())
+
+    def agreement(self, compared: Sequence[bool]) -> dict[str, float]:
         """The share of the images that are given the same class."""
-        same = [mine.probabilities.argmax() == its.probabilities.argmax() for mine, its in pairs]
-        return {"top1_equal": float(np.mean(same))}
+        return {"top1_equal": float(np.mean(compared))}
 
 
 @dataclass

@@ -25,7 +25,7 @@ from onehead_cli.wording import readable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from onehead_cli.runner import CocoResults
+    from onehead_cli.coco_results import CocoResults
 
 #: The thresholds that are tried on val for leaving out unsure cells.
 _CELL_THRESHOLDS = [i / 20 for i in range(20)]

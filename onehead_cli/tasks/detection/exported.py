@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -98,8 +97,8 @@ class BoxesReading(MapReading):
         boxes = self._in_image(decoded.boxes[0].flatten(0, 2), place)
         solid = ((boxes[:, 2] - boxes[:, 0]) > 0) & ((boxes[:, 3] - boxes[:, 1]) > 0)
         scores = torch.where(solid, scores, -1.0)
-        # Of two boxes the better one, and at the lowest score itself too, which ONNX would leave out.
-        lowest = math.nextafter(np.float32(self.config.score_min), -1)
+        # A box at the lowest score itself stays, which ONNX would leave out.
+        lowest = float(np.nextafter(np.float32(self.config.score_min), np.float32(-1)))
         kept = select_boxes(boxes.float(), scores, inputs[0], lowest, self.config.max_detections)
         labels, index = kept.unbind(1)
         found = boxes[index]
@@ -121,14 +120,16 @@ class BoxesReading(MapReading):
             "unmatched": 1 - len(pairs) / most if most else 0.0,
         }
 
-    def agreement(self, pairs: Iterable[tuple[FoundBoxes, FoundBoxes]]) -> dict[str, float]:
-        """The F1 of the boxes that are shown: those of a class that overlap by an IoU of .8 are the same."""
-        both = either = 0
-        for mine, its in ((a.boxes, b.boxes) for a, b in pairs):
-            overlaps = box_iou(torch.from_numpy(mine.boxes), torch.from_numpy(its.boxes)).numpy()
-            overlaps[mine.labels[:, None] != its.labels] = -1.0
-            both += len(matched(overlaps, 0.8))
-            either += len(mine.labels) + len(its.labels)
+    def compared(self, torch_says: FoundBoxes, file_says: FoundBoxes) -> NDArray[np.int64]:
+        """How many boxes are the same, of a class and with an IoU of .8, and how many there are in both together."""
+        mine, its = torch_says.boxes, file_says.boxes
+        overlaps = box_iou(torch.from_numpy(mine.boxes), torch.from_numpy(its.boxes)).numpy()
+        overlaps[mine.labels[:, None] != its.labels] = -1.0
+        return np.array([len(matched(overlaps, 0.8)), len(mine.labels) + len(its.labels)])
+
+    def agreement(self, compared: Sequence[NDArray[np.int64]]) -> dict[str, float]:
+        """The F1 of the boxes that are shown."""
+        both, either = np.sum(compared, axis=0).tolist()
         return {"box_f1": 2 * both / either if either else 1.0}
 
     def _in_image(self, boxes: Tensor, place: PlaceInInput) -> Tensor:
@@ -165,7 +166,8 @@ class ExportedBoxes(DetectionReader):
     """Takes the boxes as the file gives them."""
 
     def __post_init__(self) -> None:
-        self.file_inputs = {NMS_INPUT: self.reading.nms_iou}
+        self.observe_inputs = {NMS_INPUT: self.reading.nms_iou}
+        self.predict_inputs = {NMS_INPUT: self.reading.predict_nms_iou}
 
     def boxes(self, maps: Any, fits: Sequence[Fit], nms_iou: float, score_min: float) -> list[Detections]:
         read = []
@@ -184,7 +186,5 @@ def check_fixed(reader: DetectionReader, fixed: Mapping[str, Any]) -> None:
     for key in ("best_class", "vote_iou"):
         if (wanted := getattr(reader.reading, key)) != fixed[key]:
             raise ConfigError(f"evaluation.{key} is {fixed[key]} in the exported file; export it again for {wanted}")
-    if reader.score_min < fixed["score_min"]:
+    if reader.score_min < min(reader.config.score_min, fixed["score_min"]):
         raise ConfigError(f"the exported file has no boxes of scores below {fixed['score_min']:g}; export it again")
-    if reader.config.max_detections > fixed["max_detections"]:
-        raise ConfigError(f"the exported file gives {fixed['max_detections']} boxes at most; export it again for more")

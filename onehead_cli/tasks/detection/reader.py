@@ -23,7 +23,7 @@ from onehead_cli.tasks.reader import Choice, Reader
 if TYPE_CHECKING:
     from PIL import Image
 
-    from onehead_cli.runner import CocoResults
+    from onehead_cli.coco_results import CocoResults
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onehead_cli.data.geometry import Fit
+from onehead_cli.errors import CheckpointError
 from onehead_cli.tasks.exported import MapReading, PlaceInInput
 from onehead_cli.tasks.segmentation.reader import FoundMask, SegmentationReader
 from onehead_cli.tasks.segmentation.reading import contenders
@@ -34,10 +35,13 @@ class MaskReading(MapReading):
         """The share of the pixels that are given another class."""
         return {"mask": float((torch_says.mask != file_says.mask).mean())}
 
-    def agreement(self, pairs: Iterable[tuple[FoundMask, FoundMask]]) -> dict[str, float]:
+    def compared(self, torch_says: FoundMask, file_says: FoundMask) -> NDArray[np.int64]:
+        """The pixels of each class by torch (row) that the file gave each class (column)."""
+        return confusion_matrix(file_says.mask, torch_says.mask, self.classes, ignore_index=-1)
+
+    def agreement(self, compared: Sequence[NDArray[np.int64]]) -> dict[str, float]:
         """The IoU of the two masks, over the pixels of all images and averaged over the classes that either has."""
-        each = [confusion_matrix(its.mask, mine.mask, self.classes, ignore_index=-1) for mine, its in pairs]
-        counts: NDArray[np.int64] = np.sum(each, axis=0)
+        counts: NDArray[np.int64] = np.sum(compared, axis=0)
         both = np.diag(counts)
         either = counts.sum(0) + counts.sum(1) - both
         return {"mask_iou": float((both[either > 0] / either[either > 0]).mean())}
@@ -73,4 +77,7 @@ class ExportedMasks(SegmentationReader):
     reads_pixels = True
 
     def masks(self, maps: Any, fits: Iterable[Fit]) -> Iterator[NDArray[np.uint8]]:
-        return (each["mask"] for each in maps)
+        for each in maps:
+            if each["mask"].max() >= len(self.classes):
+                raise CheckpointError("the exported file gives a pixel no class: its outputs are not finite")
+            yield each["mask"]

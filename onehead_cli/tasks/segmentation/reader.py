@@ -21,7 +21,7 @@ from onehead_cli.tasks.segmentation.split import SegmentationSplit
 if TYPE_CHECKING:
     from PIL import Image
 
-    from onehead_cli.runner import CocoResults
+    from onehead_cli.coco_results import CocoResults
 
 
 @dataclass
