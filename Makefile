@@ -5,7 +5,7 @@ ONEHEAD = $(VENV)/bin/onehead
 DEMO = output/demo
 DATA ?= data
 
-.PHONY: install demo test test-install soak check bench results export clean
+.PHONY: install demo test test-install soak check bench bench-quick results export clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,11 @@ demo: install
 	$(ONEHEAD) evaluate --config configs/demo.yaml --split val,test
 
 test: install
-	$(VENV)/bin/python -m pytest -m "not install"
+	$(VENV)/bin/python -m pytest -m "not install and not benchmark"
+
+# Every benchmark runs, for a moment and without a verdict; `make bench` is the long way.
+bench-quick: install
+	$(VENV)/bin/python -m pytest -n 2 --dist load -m benchmark tests/benchmarks/test_benchmarks.py
 
 # What installs or downloads stands in tests/install: the wheel in an environment of its own, run from an empty folder.
 test-install: install

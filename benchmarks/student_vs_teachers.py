@@ -21,7 +21,6 @@ def main(options: Options) -> int:
         image_size=options.image_size,
         batch_size=1,
         runs=options.rounds,
-        threads=None,
         reporter=Console(quiet=True),
     )
     assert result.teachers is not None and result.ratios is not None

@@ -19,6 +19,7 @@ OTHERS = (
     "deploy_page",
     "against_0_1_0",
 )
+pytestmark = pytest.mark.benchmark
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
 
 
