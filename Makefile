@@ -64,7 +64,7 @@ SHIPPED = --checkpoint onehead_cli/checkpoint/shipped/student.safetensors
 export: install
 	$(ONEHEAD) export $(SHIPPED) --output output/student.onnx --runner --data $(DATA)
 	$(ONEHEAD) export $(SHIPPED) --output output/student-float16.onnx --weights float16 --data $(DATA)
-	if [ -d $(DATA)/imagenette-160 ]; then \
+	@if [ -d $(DATA)/imagenette-160 ]; then \
 		$(ONEHEAD) export $(SHIPPED) --output output/student-int8.onnx --int8 --data $(DATA); \
 	else echo "no int8: it is calibrated on the data of prepare-data"; fi
 
