@@ -65,7 +65,7 @@ class OpenVinoRunner(FileRunner):
     def __init__(self, network: ExportedNetwork, hint: str) -> None:
         import openvino
 
-        super().__init__(network.path, network.session)
+        super().__init__(network.path, network.session, network.architecture.tasks)
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": hint}
         # To OpenVINO the NMS is a constant: here that of `evaluate`, as onnxruntime is told it.
         content = with_nms(network.path.read_bytes(), BoxReading().nms_iou)

@@ -185,7 +185,10 @@ def record_of(
         record["class"] = {**top[0], "top5": top}
     if "mask" in outputs:
         counts = np.bincount(outputs["mask"].ravel(), minlength=256).tolist()
-        pixels = {name: count for name, count in zip(network.classes("mask"), counts, strict=False) if count}
+        names = network.classes("mask")
+        if any(counts[len(names) :]):  # a map with a number that is none
+            raise Problem("the network's outputs are not finite")
+        pixels = {name: count for name, count in zip(names, counts, strict=False) if count}
         file = {} if masks is None else {"file": masks.write(stem, outputs["mask"])}
         record["mask"] = {**file, "pixels": pixels}
     if "boxes" in outputs:

@@ -7,7 +7,7 @@ import pytest
 from tiny import SMALL
 
 from onehead_cli.app import run
-from onehead_cli.data import class_folders, coco, mask_folders
+from onehead_cli.data import cache, class_folders, coco, mask_folders
 from onehead_cli.network.onehead import OneHead
 
 
@@ -73,3 +73,14 @@ def test_each_image_of_val_passes_through_the_network_once(tiny_data, tmp_path, 
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
     assert run(["train-unified", "--lambda-distill", "0", *where]) == 0
     assert seen["images"] == 3 * 10
+
+
+def test_each_image_is_decoded_once_where_none_is_kept(trained, tiny_data, tmp_path, monkeypatch):
+    """By each network that is evaluated, whose input and whose place in it come of one decoding."""
+    opened = Counter()
+    real = cache.open_image
+    monkeypatch.setattr(cache, "open_image", lambda path: opened.update([path]) or real(path))
+    where = ["--data", str(tiny_data), "--teachers", str(tmp_path), "--output", str(tmp_path), "--quiet"]
+    command = ["evaluate", "--checkpoint", str(trained / "all_best.pth"), "--split", "val", *where]
+    assert run([*command, "--set", "data.cache_mb=0"]) == 0
+    assert len(opened) == 30 and set(opened.values()) == {1}

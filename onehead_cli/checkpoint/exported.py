@@ -52,7 +52,7 @@ class ExportedNetwork(Checkpoint):
         raise CheckpointError(f"{self.path}: an exported file has no weights of torch; name the checkpoint it is from")
 
     def runner(self, device: torch.device, precision: torch.dtype) -> FileRunner:
-        return FileRunner(self.path, self.session)
+        return FileRunner(self.path, self.session, self.architecture.tasks)
 
     def reader(self, task: str, config: EvaluationConfig, *, score_threshold: float | None = None) -> Reader:
         found = get_task(task)
@@ -67,8 +67,8 @@ class ExportedNetwork(Checkpoint):
 class FileRunner(Runner):
     """Runs an exported file, one image at a time."""
 
-    def __init__(self, path: Path, session: Any) -> None:
-        self._path, self._session = path, session
+    def __init__(self, path: Path, session: Any, tasks: Sequence[str]) -> None:
+        self._path, self._session, self._tasks = path, session, tasks
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(
@@ -79,7 +79,7 @@ class FileRunner(Runner):
         for image, fit in zip(images.permute(0, 2, 3, 1).cpu().numpy(), fits, strict=True):
             size = (fit.height, fit.width)
             found.append(self.run_one(image, size, size if pixels else (1, 1), inputs))
-        return _SameForAll(found)
+        return dict.fromkeys(self._tasks, found)
 
     def run_one(
         self, image: NDArray[np.uint8], size: Size, mask_size: Size, inputs: Mapping[str, float]
@@ -95,15 +95,6 @@ class FileRunner(Runner):
         if not all(np.isfinite(value).all() for value in found.values() if value.dtype.kind == "f"):
             raise CheckpointError(f"{self._path}: its outputs are not finite; export the network again")
         return found
-
-
-class _SameForAll(dict[str, Sequence[FileOutputs]]):
-    def __init__(self, found: Sequence[FileOutputs]) -> None:
-        super().__init__()
-        self._found = found
-
-    def __missing__(self, task: str) -> Sequence[FileOutputs]:
-        return self._found
 
 
 def import_onnxruntime(path: Path) -> ModuleType:

@@ -61,8 +61,6 @@ def export_network(
     if file.is_dir():
         raise ConfigError(f"--output {file}: a folder has this name")
     readings = readings_of(checkpoint, config.evaluation, reporter)
-    data = ExportData.open(checkpoint, list(readings), config, reporter, needed=int8)
-    calibration = data.calibration(calibration_images) if int8 and data else []
     document: dict[str, Any] = {
         "command": "export",
         "file": str(file),
@@ -70,12 +68,15 @@ def export_network(
         "reason": None,
         "tasks": list(readings),
         "image_size": checkpoint.preprocess["image_size"],
-        "calibration_images": len(calibration) if int8 else None,
+        "calibration_images": None,
         "agreement": [],
         "drop": {},
     }
     drops: list[Drop] = []
     try:
+        data = ExportData.open(checkpoint, list(readings), config, reporter, needed=int8)
+        calibration = data.calibration(calibration_images) if int8 and data else []
+        document["calibration_images"] = len(calibration) if int8 else None
         with reporter.track("export", 4) as advance:
             content = build_file(
                 checkpoint,

@@ -71,6 +71,10 @@ class PredictRun:
         Raises:
             OneheadError: the checkpoint cannot be used.
         """
+        if coco is not None:
+            if coco.suffix != ".json":  # a glob after --coco would name an image
+                raise ConfigError(f"--coco {coco}: the name of a COCO file ends in .json")
+            make_writable_folder(coco.parent)
         self.checkpoint = checkpoint
         self.folder = config.output / FOLDER
         self.predictions = self.folder / records.FILE
@@ -85,10 +89,6 @@ class PredictRun:
         self._overlays, self._masks = overlays, masks
         self._reporter = reporter
         self._places = Places(self.folder)
-        if coco is not None:
-            if coco.suffix != ".json":  # a glob after --coco would name an image
-                raise ConfigError(f"--coco {coco}: the name of a COCO file ends in .json")
-            make_writable_folder(coco.parent)
         self._coco_file, self._coco_masks = coco, coco_masks
         self._coco = CocoResults(list(self._predictor.colours)) if coco else None
 

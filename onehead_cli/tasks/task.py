@@ -204,7 +204,7 @@ class Task(ABC):
         Raises:
             ConfigError: the config wants what the file no longer can.
         """
-        raise NotImplementedError
+        raise ConfigError(f"task '{self.name}': its package cannot read an exported file")
 
     # What people look at
 

@@ -401,6 +401,7 @@ def test_fault_104_bad_images_to_calibrate_by(small_student, tiny_data, tmp_path
     *warnings, error = capsys.readouterr().err.splitlines()
     assert len(warnings) > 10 and all(line.startswith("warning: left out: ") for line in warnings)
     assert error == "error: split train: no image to calibrate int8 by can be read"
+    assert report(tmp_path / "a.onnx")["reason"] in error and not report(tmp_path / "a.onnx")["written"]
     assert not (tmp_path / "a.onnx").exists()
 
 
@@ -473,10 +474,8 @@ class Session:
 )
 def test_outputs_that_are_no_numbers_are_one_line(output, change, said, exported):
     network = files.load_exported(exported, threads=1)
-    outputs = [each.name for each in network.session.get_outputs()]
     predictor = Predictor(network, load_config(None))
     predictor._runner._session = Session(network.session, **{output: change})
-    assert predictor._runner._outputs == outputs
     with pytest.raises(CheckpointError, match=said):
         predictor.predict_one(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
 

@@ -11,6 +11,8 @@ from onehead_cli.data.geometry import Fit
 
 #: Pixels whose logits are upsampled at once when a mask is read.
 _BAND_PIXELS = 1_000_000
+#: Numbers that are held at once to find the classes that are nowhere the best.
+_COMPARED = 8_000_000
 
 
 def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
@@ -44,10 +46,15 @@ def read_mask(segmentation_map: Tensor, fit: Fit) -> NDArray[np.uint8]:
 
 def contenders(logits: Tensor) -> Tensor:
     """The classes that may be the best of some pixel, int64 [k]: no other class is above them in every cell of logits
-    [C, h, w]. A pixel is a mean of cells with the same weights for all classes, so that no class but these is best."""
+    [C, h, w]. A pixel is a mean of cells with the same weights for all classes, so that no class but these is best.
+
+    Of very large maps of many classes, only the likeliest are asked whether they are above; then some are kept in vain.
+    """
     cells = logits.flatten(1)
-    leads = (cells[None] - cells[:, None]).amin(2)  # of each other class over a class, in the cell where it is least
-    return (~(leads.amax(1) > 0)).nonzero().flatten()
+    count = min(len(cells), max(1, _COMPARED // cells.numel()))
+    rivals = cells if count == len(cells) else cells[cells.mean(1).topk(count).indices]
+    leads = (rivals[:, None] - cells).amin(2)  # of each rival over each class, in the cell where it is least
+    return (~(leads.amax(0) > 0)).nonzero().flatten()
 
 
 def _interpolation(pixels: int, scale: float, offset: int, size: int, cells: int) -> Tensor:
