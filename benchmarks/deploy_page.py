@@ -293,8 +293,12 @@ entry `sha256` is the sum of all bytes before it. The overlap of NMS, `nms_iou`,
 given; onnxruntime remarks on it when it loads the file, which does no harm.
 
 `onehead predict --coco FILE` and the runner's `--coco` write a COCO JSON of images, categories and boxes with scores
-(`--coco-masks`: masks as RLE too). pycocotools loads it, labelling tools import it, and its `annotations` are what
-`COCO.loadRes` takes once their image and category ids are those of the truth (match `file_name` and `name`).
+(`--coco-masks`: masks as RLE too), which pycocotools loads and labelling tools import. With `--coco-ids LABELS.json` they
+write a list of results instead, with the ids that this COCO file has for its images and categories: `COCO.loadRes` takes
+it as it is. An image is found there by its path, which must end in the `file_name`.
+
+Memory: a mask at the full size of an image takes up to 4 bytes per pixel and class found in it, 2 GB for five classes in
+100 megapixels. A smaller `mask_size` takes less.
 
 A file is of one size, one image at a time, and reads boxes in one way: another `data.image_size`, `best_class` or
 `vote_iou` is another export. Not tried: LiteRT, CoreML, TensorRT, browsers, ARM. On x86 processors without VNNI, int8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,54 @@ class CocoResults:
     one per class of an image.
 
     `pycocotools.coco.COCO` reads the file and labelling tools import it. Ids count from 1, images in the order they
-    were given: for `COCO.loadRes` give the annotations the ids that the truth has for their images and categories.
+    were given.
+
+    With the ids of a COCO file of labels it is a list of results, as `COCO.loadRes` of that file takes it: of the
+    images and categories that the file has.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Args: names: of classes; one that occurs twice is one category."""
+    def __init__(self, names: Sequence[str], labels: Any = None) -> None:
+        """Args:
+            names: of classes; one that occurs twice is one category.
+            labels: the JSON of a COCO file, whose ids are taken.
+
+        Raises:
+            ValueError: labels are no such JSON, or have none of the names.
+        """
         self._ids = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self._image_ids: dict[str, Any] | None = None
+        self._image: Any = None
+        if labels is not None:
+            try:
+                known = {each["name"]: each["id"] for each in labels["categories"]}
+                self._image_ids = {each["file_name"]: each["id"] for each in labels["images"]}
+            except (KeyError, TypeError):
+                raise ValueError("no COCO file: it needs images with file_name and id, and named categories") from None
+            self._ids = {name: known[name] for name in self._ids if name in known}
+            if not self._ids:
+                raise ValueError(f"none of its categories is a class of the network: {', '.join(names)}")
 
-    def add_image(self, file: str, width: int, height: int) -> None:
-        """The image that what follows is in."""
-        self._images.append({"id": len(self._images) + 1, "file_name": file, "width": width, "height": height})
+    def add_image(self, file: str, width: int, height: int) -> bool:
+        """The image that what follows is in. False: the labels have none whose file_name the path ends in, and it is
+        left out."""
+        if self._image_ids is None:
+            self._image = len(self._images) + 1
+            self._images.append({"id": self._image, "file_name": file, "width": width, "height": height})
+            return True
+        parts = Path(file).parts
+        endings = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+        found = next((ending for ending in endings if ending in self._image_ids), None)
+        self._image = None if found is None else self._image_ids[found]
+        return found is not None
 
-    def add_record(self, record: Mapping[str, Any]) -> None:
-        """The image of a record, and its boxes."""
-        self.add_image(record["file"], record["width"], record["height"])
+    def add_record(self, record: Mapping[str, Any]) -> bool:
+        """The image of a record, and its boxes. False: see `add_image`."""
+        known = self.add_image(record["file"], record["width"], record["height"])
         for box in record.get("boxes", ()):
             self.add_box(box["label"], box["score"], box["box"])
+        return known
 
     def add_box(self, name: str, score: float, box: Sequence[float]) -> None:
         """Args: box: x1 y1 x2 y2 in pixels."""
@@ -55,11 +86,18 @@ class CocoResults:
                 )
 
     def _add(self, name: str, **values: Any) -> None:
+        if self._image is None or name not in self._ids:
+            return
         number = len(self._annotations) + 1
-        found = {"id": number, "image_id": len(self._images), "category_id": self._ids[name]}
-        self._annotations.append({**found, **values})
+        found = {"id": number, "image_id": self._image, "category_id": self._ids[name]}
+        # COCOeval wants a score of every result; the network gives a region none.
+        score = {"score": 1.0} if self._image_ids is not None else {}
+        self._annotations.append({**found, **score, **values})
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """What is to be written as JSON."""
+        if self._image_ids is not None:
+            return self._annotations
         categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in self._ids.items()]
         return {"images": self._images, "categories": categories, "annotations": self._annotations}
 

@@ -154,7 +154,7 @@ class Masks:
         self._folder, self._taken = folder, set[str]()
 
     def write(self, stem: str, mask: NDArray[np.uint8]) -> str:
-        """Its name. Raises: OSError: it cannot be written."""
+        """Its name. Raises: Problem: it cannot be written."""
         name, count = f"{stem}_mask.png", 1
         while name.casefold() in self._taken:
             count += 1
@@ -164,7 +164,10 @@ class Masks:
         # The bits of a label are dealt to red, green and blue in turn, as in VOC.
         places = [(label, channel) for label in range(256) for channel in range(3)]
         image.putpalette([sum((la >> (3 * bit + ch) & 1) << (7 - bit) for bit in range(3)) for la, ch in places])
-        image.save(self._folder / name)
+        try:
+            image.save(self._folder / name)
+        except OSError as error:
+            raise Problem(f"{self._folder / name}: cannot be written ({error.strerror or error})") from None
         return in_json(name)
 
 
@@ -189,8 +192,12 @@ def record_of(
         if any(counts[len(names) :]):  # a map with a number that is none
             raise Problem("the network's outputs are not finite")
         pixels = {name: count for name, count in zip(names, counts, strict=False) if count}
-        file = {} if masks is None else {"file": masks.write(stem, outputs["mask"])}
-        record["mask"] = {**file, "pixels": pixels}
+        record["mask"] = {"pixels": pixels}
+        if masks is not None:
+            try:
+                record["mask"] = {"file": masks.write(stem, outputs["mask"]), "pixels": pixels}
+            except Problem as problem:  # the rest of the record is known
+                record["error"] = str(problem)
     if "boxes" in outputs:
         names, own = network.classes("labels"), network.document["thresholds"]["boxes"]
         least = own or [network.document["reading"]["score_min"]] * len(names)
@@ -217,7 +224,10 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for argument in arguments:
         if argument == "-":
-            content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf") if sys.stdin is not None else b""
+            content = sys.stdin.buffer.read() if sys.stdin is not None else b""
+            if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16, as PowerShell writes it
+                content = content.decode("utf-16", "replace").encode()
+            content = content.removeprefix(b"\xef\xbb\xbf")
             lines = content.split(b"\0" if b"\0" in content else b"\n")
             named = [Path(os.fsdecode(line.removesuffix(b"\r"))) for line in lines if line.strip()]
         else:
@@ -248,6 +258,15 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
+def coco_results(network: Network, ids: Path | None) -> CocoResults:
+    """Raises: Problem: the file with the ids cannot be used."""
+    try:
+        labels = None if ids is None else json.loads(ids.read_bytes())
+        return CocoResults([*network.classes("labels"), *network.classes("mask")[1:]], labels)
+    except (OSError, ValueError, RecursionError) as error:
+        raise Problem(f"--coco-ids {ids}: {getattr(error, 'strerror', None) or error}") from None
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Problem(f"{message}; see --help", 2)
@@ -262,11 +281,12 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="write masks as PNGs into it")
     parser.add_argument("--coco", type=Path, metavar="FILE", help="write boxes as a COCO JSON")
     parser.add_argument("--coco-masks", action="store_true", help="with --coco: masks too, as RLE")
+    parser.add_argument("--coco-ids", type=Path, metavar="FILE", help="with --coco: results with the ids of this file")
     parser.add_argument("--score-threshold", type=float, metavar="S", help="score of boxes of every class")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the processor")
     given = parser.parse_args(arguments)
-    if given.coco_masks and not given.coco:
-        raise Problem("--coco-masks is for --coco FILE", 2)
+    if (given.coco_masks or given.coco_ids) and not given.coco:
+        raise Problem(f"{'--coco-masks' if given.coco_masks else '--coco-ids'} is for --coco FILE", 2)
     if given.coco and given.coco.suffix != ".json":  # a glob after --coco would name an image
         raise Problem(f"--coco {given.coco}: the name of a COCO file ends in .json", 2)
     if given.score_threshold is not None and not 0 <= given.score_threshold <= 1:
@@ -274,7 +294,7 @@ def run(arguments: Sequence[str]) -> int:
     paths = find_images(given.images)
     network = Network(given.model, threads=given.threads)
     masks = Masks(given.masks) if given.masks else None
-    coco = CocoResults([*network.classes("labels"), *network.classes("mask")[1:]]) if given.coco else None
+    coco = coco_results(network, given.coco_ids) if given.coco else None
     failed = 0
     for path in paths:
         record: dict[str, Any] = {"file": in_json(path), "checkpoint": network.sha256[:12]}
@@ -283,15 +303,16 @@ def run(arguments: Sequence[str]) -> int:
             record |= {"width": image.width, "height": image.height}
             outputs = network.run(image)
             record |= record_of(network, outputs, given.score_threshold, masks, path.stem)
-        except (Problem, OSError, MemoryError) as error:
-            failed += 1
-            record["error"] = str(error) or "out of memory"
-            warn(f"{path}: {record['error']}")
-        else:
             if coco is not None:
-                coco.add_record(record)
+                if not coco.add_record(record):
+                    warn(f"{path}: not among the images of {given.coco_ids}, so it is not in the COCO file")
                 if given.coco_masks and "mask" in record:
                     coco.add_mask(outputs["mask"], network.classes("mask"))
+        except (Problem, OSError, MemoryError) as error:
+            record["error"] = str(error) or "out of memory"
+        if "error" in record:
+            failed += 1
+            warn(f"{path}: {record['error']}")
         print(json.dumps(record), flush=True)
     if coco is not None:
         unfinished = given.coco.with_name(f".{given.coco.name}.{os.getpid()}.tmp")

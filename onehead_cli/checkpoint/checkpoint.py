@@ -62,18 +62,26 @@ class Checkpoint:
     reading: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str | None] = field(default_factory=dict)
 
-    def model(self) -> OneHead:
-        """The network in eval mode.
+    def untrained(self) -> OneHead:
+        """A network of the architecture, with any weights.
 
         Raises:
-            CheckpointError: the weights are not those of the architecture.
+            CheckpointError: none can be built.
         """
         try:
-            model = build_model(self.architecture)
+            return build_model(self.architecture)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise CheckpointError(
                 f"'{self.name}': no network can be built for its architecture ({first_line(error)})"
             ) from None
+
+    def model(self) -> OneHead:
+        """The network in eval mode.
+
+        Raises:
+            CheckpointError: the weights are not those of the architecture, or none can be built.
+        """
+        model = self.untrained()
         wanted = {name: value.shape for name, value in model.state_dict().items()}
         found = {name: value.shape for name, value in self.weights.items()}
         if others := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):

@@ -36,7 +36,7 @@ def find_student(output: Path, reporter: Reporter) -> Path:
         return shipped
     raise CheckpointError(
         f"{own}: no such checkpoint, and no student comes with this installation; train one with "
-        "`onehead train-unified`, name its folder with --output, or name a file with --checkpoint"
+        "`onehead train-unified`, or name a file with --checkpoint"
     )
 
 

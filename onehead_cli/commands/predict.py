@@ -43,6 +43,15 @@ def predict(
         Path | None, typer.Option("--coco", metavar="FILE", help="Write the boxes as a COCO JSON as well.")
     ] = None,
     coco_masks: Annotated[bool, typer.Option("--coco-masks", help="With --coco: the masks too, as RLE.")] = False,
+    coco_ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--coco-ids",
+            metavar="FILE",
+            help="With --coco: write results with the ids of this COCO JSON of labels, as pycocotools' loadRes takes "
+            "them.",
+        ),
+    ] = None,
 ) -> None:
     """Find class, mask and boxes of images in one forward pass.
 
@@ -51,8 +60,9 @@ def predict(
     images stays. An image that cannot be read is reported, the others are done, and the exit code is 1.
     """
     refuse_several("predict")
-    if coco_masks and coco is None:
-        raise ConfigError("--coco-masks is for --coco FILE")
+    for flag, given in (("--coco-masks", coco_masks), ("--coco-ids", coco_ids)):
+        if given and coco is None:
+            raise ConfigError(f"{flag} is for --coco FILE")
     from onehead_cli import engine
 
     run = engine.predict(
@@ -64,6 +74,7 @@ def predict(
         masks=masks,
         coco=coco,
         coco_masks=coco_masks,
+        coco_ids=coco_ids,
         reporter=call.console,
     )
     from onehead_cli.prediction.names import in_json, short_names

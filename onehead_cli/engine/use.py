@@ -100,6 +100,7 @@ def predict(
     masks: bool = True,
     coco: Path | str | None = None,
     coco_masks: bool = False,
+    coco_ids: Path | str | None = None,
     reporter: Reporter = SILENT,
 ) -> PredictRun:
     """Class, mask and boxes of images, written to {output}/predictions as the result is iterated over.
@@ -108,7 +109,8 @@ def predict(
         images: files, folders and glob patterns; a Path is never a pattern.
         checkpoint: None for the one that `checkpoint.networks.find_student` gives.
         score_threshold: for boxes of every class, instead of the checkpoint's own.
-        coco: a file to write the boxes to as a COCO dataset. coco_masks: the masks too, as RLE.
+        coco: a file to write the boxes to as a COCO dataset. coco_masks: the masks too, as RLE. coco_ids: a COCO file
+            of labels; what is written are results with its ids.
 
     Raises:
         OneheadError: see `prediction.image_paths.find_images` and `prediction.predict.PredictRun`.
@@ -130,6 +132,7 @@ def predict(
         masks=masks,
         coco=_path(coco),
         coco_masks=coco_masks,
+        coco_ids=_path(coco_ids),
         passed_over=found.passed_over,
         reporter=reporter,
     )

@@ -31,6 +31,11 @@ from onehead_cli.wording import first_line, readable
 Numbers = Literal["float32", "float16", "int8"]
 #: Of which the versions stand in the file.
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+_LICENCE = (
+    "The code of onehead is under the Apache License 2.0. The weights were learned from images and from the weights of "
+    "a backbone, whose owners have terms of their own; data.manifest is the sha256 of the list of those images, which "
+    "has the licence of each where it is known."
+)
 
 
 def readings_of(checkpoint: Checkpoint, config: EvaluationConfig, reporter: Reporter) -> dict[str, MapReading]:
@@ -127,6 +132,7 @@ def _document(checkpoint: Checkpoint, readings: Mapping[str, MapReading], config
         **document,
         "export_format": FORMAT,
         "onehead": __version__,
+        "licence": _LICENCE,
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "tasks_of_outputs": {name: task for task, reading in readings.items() for name in reading.outputs},
         "titles": {name: readable(name) for name in names},

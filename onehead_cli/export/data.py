@@ -17,6 +17,8 @@ from onehead_cli.data.format import check_classes
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.data.listings import Listings
+from onehead_cli.data.scan.bad_files import settle
+from onehead_cli.data.scan.scan import scan_data
 from onehead_cli.errors import DataError
 from onehead_cli.evaluation.compare import Measurer, find_drops
 from onehead_cli.evaluation.drop_check import Drop
@@ -38,7 +40,7 @@ class ExportData:
     def open(
         cls, checkpoint: Checkpoint, tasks: Sequence[str], config: Config, reporter: Reporter, *, needed: bool
     ) -> ExportData | None:
-        """None where the data cannot be used, which is said.
+        """None where the data cannot be used, which is said. Bad images are left out, and named.
 
         Raises:
             DataError: they cannot, and are needed.
@@ -50,6 +52,10 @@ class ExportData:
             for task in tasks:
                 for split in splits:
                     check_classes(task, listings.get(task, split).classes, list(classes[task]), f"split {split}")
+            scan = scan_data({(t, s): listings.get(t, s) for t in tasks for s in splits}, reporter=reporter)
+            scan.doubts.clear()  # of labels, from which nothing is learned here
+            settle(scan, skip_bad=True, folder=None, reporter=reporter)
+            listings.leave_out(scan.bad)
         except DataError as error:
             if needed:
                 raise
@@ -58,11 +64,8 @@ class ExportData:
         return cls(checkpoint, tasks, config, listings, reporter)
 
     def calibration(self, count: int) -> list[NDArray[np.uint8]]:
-        """Images of the training split as the network sees them, uint8 [S, S, 3]; as many of each task, spread evenly.
-
-        Raises:
-            DataError: none can be read.
-        """
+        """Images of the training split as the network sees them, uint8 [S, S, 3]; as many of each task, spread
+        evenly."""
         stored, images = self.checkpoint.preprocess, list[NDArray[np.uint8]]()
         for place, task in enumerate(self.tasks):
             paths = self.listings.get(task, self.config.data.train_split).images
@@ -71,26 +74,15 @@ class ExportData:
             for image in self._readable([paths[index] for index in chosen]):
                 fit = Fit.of(image.width, image.height, stored["image_size"], stored["fit"])
                 images.append(fit_image(image, fit, stored["interpolation"]))
-        if not images:
-            raise DataError(f"split {self.config.data.train_split}: no image to calibrate int8 by can be read")
         return images
 
     def validation(self) -> Iterator[Image.Image]:
-        """All images of val, of all tasks.
-
-        Raises:
-            DataError: none can be read.
-        """
-        split, found = self.config.data.val_split, False
+        """All images of val, of all tasks."""
         for task in self.tasks:
-            for image in self._readable(self.listings.get(task, split).images):
-                found = True
-                yield image
-        if not found:
-            raise DataError(f"split {split}: no image to measure int8 by can be read")
+            yield from self._readable(self.listings.get(task, self.config.data.val_split).images)
 
     def drops(self, checkpoint: Checkpoint, network: ExportedNetwork) -> list[Drop]:
-        """What the file loses on val against the checkpoint in float32; none where a label cannot be read, which is
+        """What the file loses on val against the checkpoint in float32; none where it cannot be measured, which is
         said."""
         config = in_float32(self.config)
         measurer = Measurer(config, [config.data.val_split], self.listings, self.reporter)
@@ -103,6 +95,7 @@ class ExportData:
         return find_drops(config, baseline, unified, warn=self.reporter.warn)
 
     def _readable(self, paths: Sequence[Path]) -> Iterator[Image.Image]:
+        """The images but those that cannot be read: of many images, the scan has decoded a sample."""
         for path in paths:
             try:
                 yield open_image(path)

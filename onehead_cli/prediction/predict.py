@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from onehead_cli.checkpoint.exported import load_network
+from onehead_cli.checkpoint.exported import ExportedNetwork, load_network
 from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config
 from onehead_cli.data.images import is_turned, open_image
@@ -25,6 +25,7 @@ from onehead_cli.errors import ConfigError, DataError, OneheadError
 from onehead_cli.events import Reporter
 from onehead_cli.files.atomic import DISK_ERRORS, make_writable_folder, write_atomically, write_whole
 from onehead_cli.files.checksum import sha256_of
+from onehead_cli.files.json_files import read_json
 from onehead_cli.network.closed_form import image_task
 from onehead_cli.prediction import records
 from onehead_cli.prediction.image_paths import FOLDER
@@ -59,6 +60,7 @@ class PredictRun:
         masks: bool,
         coco: Path | None,
         coco_masks: bool,
+        coco_ids: Path | None,
         reporter: Reporter,
         passed_over: Mapping[str, int] | None = None,
     ) -> None:
@@ -67,9 +69,10 @@ class PredictRun:
         score_threshold: for boxes of every class, instead of the checkpoint's own.
         overlays, masks: which images are written; the records always are.
         coco: where all boxes are written to as a COCO dataset once all images are done. coco_masks: masks as well.
+        coco_ids: a COCO file of labels, whose ids are taken; see `CocoResults`.
 
         Raises:
-            OneheadError: the checkpoint cannot be used.
+            OneheadError: the checkpoint or the labels cannot be used.
         """
         if coco is not None:
             if coco.suffix != ".json":  # a glob after --coco would name an image
@@ -84,13 +87,16 @@ class PredictRun:
         network = load_network(checkpoint, threads=config.threads)
         self.sha256 = sha256_of(checkpoint)
         self.tasks = network.architecture.tasks
-        self._batch_size, self._threads = config.evaluation.batch_size, config.threads
+        # An exported file takes one image at a time, and gives its mask at once.
+        self._batch_size = 1 if isinstance(network, ExportedNetwork) else config.evaluation.batch_size
+        self._threads = config.threads
         self._predictor = Predictor(network, config, score_threshold=score_threshold)
         self._overlays, self._masks = overlays, masks
         self._reporter = reporter
         self._places = Places(self.folder)
         self._coco_file, self._coco_masks = coco, coco_masks
-        self._coco = CocoResults(list(self._predictor.colours)) if coco else None
+        self._coco = _coco_results(list(self._predictor.colours), coco_ids) if coco else None
+        self._coco_ids = coco_ids
 
     @property
     def images(self) -> int:
@@ -175,8 +181,8 @@ class PredictRun:
                 yield {"error": errors[path]}
                 continue
             prediction, drawing = next(predictions)
-            if self._coco is not None:
-                prediction.add_to_coco(self._coco, in_json(path), masks=self._coco_masks)
+            if self._coco is not None and not prediction.add_to_coco(self._coco, in_json(path), masks=self._coco_masks):
+                self._reporter.warn(f"{path}: not among the images of {self._coco_ids}, so it is not in the COCO file")
             yield self._write(name, prediction, drawing)
 
     def _write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:
@@ -203,6 +209,13 @@ class PredictRun:
         for found in prediction.found.values():
             record |= found.record(save)
         return {**record, "error": "; ".join(errors)} if errors else record
+
+
+def _coco_results(names: list[str], ids: Path | None) -> CocoResults:
+    try:
+        return CocoResults(names, None if ids is None else read_json(ids))
+    except ValueError as error:
+        raise DataError(f"--coco-ids {ids}: {error}") from None
 
 
 def _write_coco(path: Path, results: CocoResults) -> None:

@@ -46,11 +46,16 @@ class Prediction:
             record |= found.record(lambda kind, image: None)
         return record
 
-    def add_to_coco(self, results: CocoResults, file: str, *, masks: bool) -> None:
-        """Put the image and what was found into a COCO dataset. Args: file: its name there. masks: as RLE too."""
-        results.add_image(file, self.width, self.height)
+    def add_to_coco(self, results: CocoResults, file: str, *, masks: bool) -> bool:
+        """Put the image and what was found into a COCO dataset; False where its labels do not know the image.
+
+        Args:
+            file: the image's name there. masks: as RLE too.
+        """
+        known = results.add_image(file, self.width, self.height)
         for found in self.found.values():
             found.add_to_coco(results, masks=masks)
+        return known
 
     def draw(self, drawing: Image.Image) -> Image.Image:
         """The overlay. Args: drawing: the image at the size that it is drawn at; see `drawing_copy`."""

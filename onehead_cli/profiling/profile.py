@@ -15,7 +15,7 @@ from onehead_cli.data.geometry import Fit
 from onehead_cli.errors import ConfigError
 from onehead_cli.events import Reporter
 from onehead_cli.network.backbone import resolve_skip
-from onehead_cli.network.onehead import OneHead, build_model, build_pretrained
+from onehead_cli.network.onehead import OneHead, build_pretrained
 from onehead_cli.profiling.counts import Count, count_of_teacher, count_parts, count_with_torch, stages_of, total
 from onehead_cli.profiling.timing import (
     WARMUP,
@@ -168,7 +168,7 @@ def profile_network(
         architecture, side = stored.architecture, image_size or int(stored.preprocess["image_size"])
         if isinstance(stored, ExportedNetwork):
             # Its weights are the file's; the layers, whose cost is counted, are those of its architecture.
-            exported, model = stored, build_model(architecture).eval()
+            exported, model = stored, stored.untrained().eval()
             if side != stored.preprocess["image_size"]:
                 raise ConfigError(f"{checkpoint}: an exported file reads {stored.preprocess['image_size']} px alone")
         else:

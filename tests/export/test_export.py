@@ -84,6 +84,7 @@ def test_one_file_that_says_what_it_is(exported):
     assert metadata["thresholds"] == checkpoint.thresholds and metadata["preprocess"] == checkpoint.preprocess
     assert metadata["checkpoint_sha256"] == hashlib.sha256(shipped_student().read_bytes()).hexdigest()
     assert metadata["data"]["manifest"] == checkpoint.data["manifest"]
+    assert "Apache License 2.0" in metadata["licence"]
     assert metadata["versions"]["torch"] == importlib.metadata.version("torch")
     assert valid_sha256(content) == hashlib.sha256(content).hexdigest() and len(content) == report(exported)["bytes"]
 
@@ -105,6 +106,17 @@ def test_half_weights_of_a_student_that_has_no_others_change_nothing(exported, t
     assert document["bytes"] < 0.55 * exported.stat().st_size
     assert {each["limit"] for each in document["agreement"]} == {2e-3, 1e-2, 1.0, 0.1}
     assert max(each["value"] for each in document["agreement"] if each["name"] != "box_px") < 1e-5
+
+
+def test_half_weights_that_are_rounded_stay_within_their_limits(small_student, tmp_path):
+    """Weights that were float32 lose their last 13 bits, which shows and is little."""
+    assert (
+        export(tmp_path / "half.onnx", "--weights", "float16", "--checkpoint", small_student, "--data", tmp_path) == 0
+    )
+    found = {each["name"]: each for each in report(tmp_path / "half.onnx")["agreement"]}
+    assert 1e-6 < found["probability"]["value"] <= found["probability"]["limit"] == 2e-3
+    network = onehead_cli.load(tmp_path / "half.onnx")
+    assert network.checkpoint.exported["numbers"] == "float16"
 
 
 def test_a_teacher_and_a_task_that_has_no_part(tiny_data, undisturbed, small_student, tmp_path, monkeypatch, capsys):
@@ -389,20 +401,49 @@ def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cls classes of the split test differ")
 
 
+def test_fault_103_floats_beside_data_of_other_classes(small_student, quick, tiny_data, tmp_path, capsys):
+    """A file in floats needs no data: it is written, and why nothing was measured on val is said."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    for split in ("train", "val", "test"):
+        folder = sorted((data / "imagenette-160" / split).iterdir())[0]
+        folder.rename(folder.with_name("n00000000"))
+    command = ["export", "--checkpoint", str(small_student), "--data", str(data), "--output", str(tmp_path / "a.onnx")]
+    assert run(command) == 0
+    assert "no drop check: cls classes of the split val differ" in capsys.readouterr().err
+    assert report(tmp_path / "a.onnx")["written"] and report(tmp_path / "a.onnx")["drop"] == {}
+
+
 def test_fault_104_bad_images_to_calibrate_by(small_student, tiny_data, tmp_path, capsys):
     """An image that cannot be read is left out of the calibration and of the measurement, and named; where none can be
     read, nothing is written."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
-    images = [path for path in data.rglob("*.jp*g") if "train" in path.parts]
+    images = [path for path in data.rglob("*.jp*g") if "train" in path.parts and "imagenette-160" in path.parts]
     for path in images:
         path.write_bytes(b"")
     assert export(tmp_path / "a.onnx", "--int8", "--checkpoint", small_student, "--data", data) == 1
-    *warnings, error = capsys.readouterr().err.splitlines()
-    assert len(warnings) > 10 and all(line.startswith("warning: left out: ") for line in warnings)
-    assert error == "error: split train: no image to calibrate int8 by can be read"
+    error = error_of(capsys)
+    assert error == f"error: cls train: none of its images can be used ({len(images)})\n"
     assert report(tmp_path / "a.onnx")["reason"] in error and not report(tmp_path / "a.onnx")["written"]
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_fault_104_one_bad_image_among_good_ones(small_student, quick, tiny_data, tmp_path, monkeypatch, capsys):
+    """One bad image of train, one of val and one bad label are named, and the other images do."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    bad = [sorted((data / "imagenette-160" / split).rglob("*.jp*g"))[0] for split in ("train", "val")]
+    bad.append(sorted((data / "mini_voc_seg" / "val" / "SegmentationClass").iterdir())[0])
+    for path in bad:
+        path.write_bytes(b"\xff\xd8")
+    seen = []
+    monkeypatch.setattr(build, "to_int8", lambda network, images: seen.extend(images) or network)
+    assert export(tmp_path / "a.onnx", "--int8", "--checkpoint", small_student, "--data", data) == 0
+    said = capsys.readouterr().err
+    assert all(f"warning: {path}: " in said for path in bad) and "3 of " in said
+    assert len(seen) == report(tmp_path / "a.onnx")["calibration_images"] and len(seen) > 10
+    assert report(tmp_path / "a.onnx")["drop"].keys() == {"cls", "seg", "det"}
 
 
 def test_fault_105_a_runtime_without_an_operator(exported, tmp_path, monkeypatch, capsys):

@@ -18,9 +18,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from onehead_cli import runner as onehead_runner
 from onehead_cli.app import run
+from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.networks import shipped_student
 from onehead_cli.coco_results import CocoResults, run_lengths
 from onehead_cli.data import images as images_module
 from onehead_cli.data.layout import IMAGE_SUFFIXES
@@ -146,6 +149,78 @@ def test_pycocotools_and_the_records_agree_on_a_coco_file(exported, images, tmp_
     assert len(scored.anns) == sum("score" in each for each in coco.dataset["annotations"])
 
 
+def labels_of(folder, names):
+    """A COCO file of labels with ids of its own for the images, and the categories in another order."""
+    classes = load_checkpoint(shipped_student()).architecture.classes["det"]
+    return {
+        "images": [
+            {"id": 700 + i, "file_name": f"{folder.name}/{name}", "width": 270, "height": 180}
+            for i, name in enumerate(names)
+        ],
+        "categories": [{"id": 90 - i, "name": name} for i, name in enumerate(classes)] + [{"id": 7, "name": "kite"}],
+        "annotations": [
+            {"id": 1, "image_id": 700, "category_id": 90, "bbox": [5, 5, 60, 60], "area": 3600, "iscrowd": 0}
+        ],
+    }
+
+
+def test_results_with_the_ids_of_the_labels_go_straight_into_cocoeval(exported, images, tmp_path, capsys):
+    """loadRes takes the file as it is, of predict and of the runner alike; an image that the labels do not have is left
+    out with a line."""
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(labels_of(images, ["palette.png", "grey.png"])))
+    common = ["--coco-masks", "--coco-ids", str(labels), "--score-threshold", "0.02"]
+    paths = [str(images / name) for name in ("grey.png", "deep.png", "palette.png")]
+    done = runner(exported, *paths, "--coco", tmp_path / "runner.json", *common)
+    assert done.returncode == 0 and done.stderr.decode().splitlines() == [
+        f"warning: {images / 'deep.png'}: not among the images of {labels}, so it is not in the COCO file"
+    ]
+    where = ["--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--quiet"]
+    assert run(["predict", *paths, "--coco", str(tmp_path / "predict.json"), *common, *where]) == 0
+    assert f"{images / 'deep.png'}: not among the images of" in capsys.readouterr().err
+    mine, its = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("runner", "predict"))
+    assert isinstance(mine, list) and sorted(map(repr, mine)) == sorted(map(repr, its))
+    truth = COCO(labels)
+    results = truth.loadRes(str(tmp_path / "predict.json"))
+    assert set(results.getImgIds()) == {700, 701} and {each["image_id"] for each in mine} == {700, 701}
+    records = {record["file"]: record for record in map(json.loads, done.stdout.splitlines())}
+    boxes = [each for each in results.anns.values() if each["image_id"] == 700 and each["iscrowd"] == 0]
+    assert [truth.cats[each["category_id"]]["name"] for each in boxes if each["score"] < 1] == [
+        box["label"] for box in records[str(images / "palette.png")]["boxes"]
+    ]
+    for kind in ("bbox", "segm"):
+        if kind == "segm":
+            truth.anns[1]["segmentation"] = [[5, 5, 65, 5, 65, 65, 5, 65]]
+        scores = COCOeval(truth, results, kind)
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+        assert 0 <= scores.stats[0] <= 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        (b"{", "Expecting property name"),
+        (b"[1]", "no COCO file: it needs images with file_name and id, and named categories"),
+        (b'{"images": [], "categories": [{"id": 1, "name": "kite"}]}', "none of its categories is a class of the"),
+    ],
+)
+def test_labels_whose_ids_cannot_be_taken_are_one_line(content, said, exported, images, tmp_path, capsys):
+    labels = tmp_path / "labels.json"
+    if content is not None:
+        labels.write_bytes(content)
+    common = [str(images / "grey.png"), "--coco", str(tmp_path / "found.json"), "--coco-ids", str(labels)]
+    done = runner(exported, *common)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and said in done.stderr.decode()
+    assert run(["predict", *common, "--checkpoint", str(exported), "--output", str(tmp_path), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(labels) in error
+    assert not (tmp_path / "found.json").exists()
+
+
 @given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))))
 def test_run_lengths_are_those_of_pycocotools(region):
     height, width = region.shape
@@ -192,6 +267,20 @@ def test_fault_108_a_bad_image_for_the_runner(exported, images, tmp_path):
     *warnings, last = done.stderr.decode().splitlines()
     assert len(warnings) == 2 and all(line.startswith("warning: ") for line in warnings)
     assert last == "error: 2 of 3 images failed"
+
+
+def test_a_list_in_utf_16_and_a_mask_that_cannot_be_written(exported, images, tmp_path):
+    """The list is as PowerShell writes it. The name of the mask is too long for a file: what else was found stands in
+    the record."""
+    long = tmp_path / f"{'x' * 248}.png"
+    shutil.copy(images / "grey.png", long)
+    listed = f"{images / 'grey.png'}\r\n{long}\r\n".encode("utf-16")
+    done = runner(exported, "-", "--masks", tmp_path / "masks", "--coco", tmp_path / "found.json", input=listed)
+    whole, partly = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1 and "error" not in whole and "cannot be written" in partly.pop("error")
+    del whole["mask"]["file"]
+    assert {**partly, "file": ""} == {**whole, "file": ""}
+    assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 2
 
 
 @pytest.mark.parametrize(

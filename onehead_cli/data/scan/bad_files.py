@@ -87,7 +87,8 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
     """Say what a scan found: a note where all is well, a warning where images are left out, else an error.
 
     Args:
-        folder: for the list of what is left out (skipped.txt) or, where it is long, of what is wrong (bad_files.txt).
+        folder: for the list of what is left out (skipped.txt) or, where it is long, of what is wrong (bad_files.txt);
+            None names the first of them in warnings.
 
     Raises:
         DataError: something is wrong, and it cannot be left out or `skip_bad` is not set.
@@ -103,6 +104,8 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
                 raise DataError(f"{task} {split}: none of its images can be used ({count})")
     if folder is not None:
         _record_skipped(scan, folder / SKIPPED_FILE)
+    else:
+        _name(scan.problems, reporter)
     if scan.bad:
         where = f", listed in {folder / SKIPPED_FILE}" if folder is not None else ""
         reporter.warn(f"{len(scan.bad)} of {total} images left out{where}")
@@ -117,14 +120,18 @@ def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, repor
     advice = "" if fatal else "; mend it, or leave it out with --skip-bad"
     if len(problems) == 1:
         raise DataError(f"{problems[0]}{advice}")
+    _name(problems, reporter)
+    listed = ""
+    if len(problems) > _SHOWN and folder is not None and _write(folder / BAD_FILE, map(_line, problems)):
+        listed = f", all in {folder / BAD_FILE}"
+    raise DataError(f"{len(problems)} problems in the data{listed}{advice.replace(' it', ' them')}")
+
+
+def _name(problems: Sequence[Problem], reporter: Reporter) -> None:
     for problem in problems[:_SHOWN]:
         reporter.warn(str(problem))
-    listed = ""
     if len(problems) > _SHOWN:
         reporter.warn(f"and {len(problems) - _SHOWN} more")
-        if folder is not None and _write(folder / BAD_FILE, map(_line, problems)):
-            listed = f", all in {folder / BAD_FILE}"
-    raise DataError(f"{len(problems)} problems in the data{listed}{advice.replace(' it', ' them')}")
 
 
 def _record_skipped(scan: Scan, path: Path) -> None:

@@ -99,10 +99,12 @@ def _ends_whole(path: Path) -> bool:
 class ProbeCache:
     """The facts of unchanged files, kept in a file; one that cannot be read or written is passed over in silence."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self._entries: dict[str, tuple[int, int, Facts]] = {}
         self._changed = False
+        if path is None:
+            return
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] == _FORMAT:
@@ -122,7 +124,8 @@ class ProbeCache:
 
     def save(self) -> None:
         """Write the file where anything is new."""
-        if not self._changed:
+        path = self.path
+        if path is None or not self._changed:
             return
         files = {
             name: (size, time, {k: v for k, v in dataclasses.asdict(facts).items() if v is not None})
@@ -130,8 +133,8 @@ class ProbeCache:
         }
         text = json.dumps({"format": _FORMAT, "files": files}).encode()
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, lambda file: file.write(text))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: file.write(text))
         self._changed = False
 
 

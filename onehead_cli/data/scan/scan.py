@@ -94,12 +94,14 @@ class Scan:
         return {task: {split: len(found[task, split]) for split in splits} for task, splits in self.images.items()}
 
 
-def scan_data(listings: Mapping[Part, Listing], *, cache: Path, deep: bool = False, reporter: Reporter) -> Scan:
+def scan_data(
+    listings: Mapping[Part, Listing], *, cache: Path | None = None, deep: bool = False, reporter: Reporter
+) -> Scan:
     """Scan splits of tasks. Every image and mask is decoded, unless there are more than MANY images.
 
     Args:
         listings: in the order of the report; only splits of one task are compared with each other.
-        cache: file that remembers what was found, so that unchanged files are not read again.
+        cache: file that remembers what was found, so that unchanged files are not read again; None for no such file.
         deep: decode however many there are.
     """
     began = time.perf_counter()
