@@ -70,7 +70,7 @@ def read_half_precision(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: holds no checkpoint of onehead; weights of a backbone are given with --backbone-weights"
         )
-    checksum = str(document.pop("sha256", "")).encode()
+    checksum = str(document.pop("sha256", "")).encode("utf-8", "replace")  # JSON may hold half a character
     if hashlib.sha256(raw.replace(checksum, _ZEROS, 1)).hexdigest().encode() != checksum:
         raise DamagedCheckpointError(f"{path}: damaged: its checksum does not fit")
     try:

@@ -141,6 +141,7 @@ def _with_header(metadata):
         (_with_header({"format": "pt"}), "holds no checkpoint of onehead"),
         (_with_header({"onehead": "[[1]]"}), "damaged"),
         (_with_header({"onehead": json.dumps({"sha256": "0" * 64})}), "its checksum does not fit"),
+        (_with_header({"onehead": json.dumps({"sha256": "\ud800"})}), "its checksum does not fit"),
         (
             to_half_precision({"format": 1, "weights": {}}),
             "not a checkpoint of this version of onehead (format 2 or 3)",
