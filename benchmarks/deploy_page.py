@@ -32,7 +32,7 @@ from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.listings import Listings
-from onehead_cli.evaluation.compare import Measurer
+from onehead_cli.evaluation.measurer import Measurer
 from onehead_cli.events import SILENT
 from onehead_cli.export.build import build_file, readings_of
 from onehead_cli.export.data import ExportData
@@ -247,12 +247,18 @@ TEXT = """
 `onehead export` writes a network as one ONNX file with everything inside: normalisation, network, pooling, decoding,
 NMS and voting. A device needs onnxruntime and no torch.
 
-```
+```sh no-run: it installs packages
 pip install 'onehead[export]'
+```
+
+```sh
 onehead export --output student.onnx --runner               # float32, the shipped student
 onehead export --output half.onnx --weights float16         # half the size, computed in float32
-onehead export --output int8.onnx --int8 --data data        # calibrated on the train split of data
 onehead predict --checkpoint student.onnx photo.jpg         # as with any checkpoint; evaluate and profile too
+```
+
+```sh no-run: it needs data of the student's own classes
+onehead export --output int8.onnx --int8 --data data        # calibrated on the train split of data
 ```
 
 Before the file gets its name it is run beside the checkpoint in float32, and where it says something else it is not
@@ -266,8 +272,11 @@ are there, what the file loses in Top-1, mIoU and mAP, with the interval.
 
 `--runner` writes `onehead_runner.py` beside the file. It needs numpy, Pillow and onnxruntime, under 200 MB in all:
 
-```
+```sh no-run: it installs packages
 pip install numpy Pillow onnxruntime
+```
+
+```sh
 python onehead_runner.py student.onnx photos/ --masks masks --coco found.json > records.jsonl
 find . -name '*.jpg' -print0 | python onehead_runner.py student.onnx -
 ```
@@ -293,12 +302,12 @@ entry `sha256` is the sum of all bytes before it. The overlap of NMS, `nms_iou`,
 given; onnxruntime remarks on it when it loads the file, which does no harm.
 
 `onehead predict --coco FILE` and the runner's `--coco` write a COCO JSON of images, categories and boxes with scores
-(`--coco-masks`: masks as RLE too), which pycocotools loads and labelling tools import. With `--coco-ids LABELS.json` they
-write a list of results instead, with the ids that this COCO file has for its images and categories: `COCO.loadRes` takes
-it as it is. An image is found there by its path, which must end in the `file_name`.
+(`--coco-masks`: masks as RLE too), which pycocotools loads and labelling tools import. With `--coco-ids LABELS.json`
+they write a list of results instead, with the ids that this COCO file has for its images and categories, and
+`COCO.loadRes` takes it as it is. An image is found there by its path, which must end in the `file_name`.
 
-Memory: a mask at the full size of an image takes up to 4 bytes per pixel and class found in it, 2 GB for five classes in
-100 megapixels. A smaller `mask_size` takes less.
+Memory: a mask at the full size of an image takes up to 4 bytes per pixel and class found in it, 2 GB for five classes
+in 100 megapixels. A smaller `mask_size` takes less.
 
 A file is of one size, one image at a time, and reads boxes in one way: another `data.image_size`, `best_class` or
 `vote_iou` is another export. Not tried: LiteRT, CoreML, TensorRT, browsers, ARM. On x86 processors without VNNI, int8

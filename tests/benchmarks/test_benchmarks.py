@@ -17,6 +17,8 @@ OTHERS = (
     "keep_last",
     "ship",
     "deploy_page",
+    "door_picture",
+    "fields_page",
     "against_0_1_0",
 )
 pytestmark = pytest.mark.benchmark
