@@ -18,6 +18,7 @@ class StepInfo:
 
     losses: the mean over the buffer of each task loss and distillation term ("cls", "kd_cls", ...), not normalised.
     weights: the task weights in use, adding up to 1.
+    gradient_cosine: see `TaskGradients.cosines`; empty after a step in which it was not measured.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class StepInfo:
     lr: float
     grad_norm: float
     seconds: float
+    gradient_cosine: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 @dataclass

@@ -83,6 +83,13 @@ class StudentConfig(ScheduleConfig):
     weights_lr: float = field(1e-3, "Learning rate of the learned task weights.", unit="per step", gt=0)
     weights_decay: float = field(1.0, "Decoupled decay that pulls the learned task weights together.", ge=0)
     weights_floor: float = field(0.05, "A task weight below this is warned about.", ge=0, lt=1)
+    log_conflict: int = field(
+        0,
+        "Optimizer steps from one measurement of the conflict between tasks to the next: the cosine of their gradients "
+        "on the layers that they share, for the log; 0: none.",
+        unit="steps",
+        ge=0,
+    )
 
 
 class DistillConfig(Section):

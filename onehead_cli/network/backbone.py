@@ -71,6 +71,25 @@ class Backbone(nn.Module):
         """The stem's and the first stages' layers in their order; none where all learns."""
         return self._first_modules(self.frozen_stages)
 
+    def stages(self) -> dict[int, list[nn.Parameter]]:
+        """Its parameters, by the stride of the map that they lead to (timm's `feature_info`): 2, 4, ... 32.
+
+        What comes after the last map, such as `conv_head`, counts with it. A backbone of which timm does not say where
+        its maps are is one stage, of stride 32.
+        """
+        infos: Any = getattr(self.body, "feature_info", ())
+        names = [f"{name}." for name, _ in self.body.named_modules()]
+        ends: dict[int, int] = {}
+        for info in infos:
+            # The last layer inside the module that gives the map; of ResNets the first is an activation.
+            inside = [place for place, name in enumerate(names) if name.startswith(f"{info['module']}.")]
+            ends[info["reduction"]] = max(inside, default=0)
+        found: dict[int, list[nn.Parameter]] = {}
+        for place, module in enumerate(self.body.modules()):
+            stride = next((stride for stride, end in ends.items() if place <= end), max(ends, default=32))
+            found.setdefault(stride, []).extend(module.parameters(recurse=False))
+        return found
+
     def trunk(self, images: Tensor) -> Tensor:
         """What the frozen layers, as far as the skip, make of the images; the images themselves where all learns."""
         with torch.no_grad():

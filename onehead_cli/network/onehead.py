@@ -18,6 +18,8 @@ from onehead_cli.tasks.task import get_task
 
 #: The map of each task by its name: float [B, channels of the task, S / 16, S / 16].
 TaskOutputs = dict[str, Tensor]
+#: A parameter of layers that several tasks share, and which of its rows (the first dimension) they do share.
+SharedRows = tuple[nn.Parameter, slice]
 
 
 class OneHead(nn.Module):
@@ -80,6 +82,25 @@ class OneHead(nn.Module):
         for task, channels in self.channels.items():
             outputs[task] = own[task][:, :channels] + shared[:, :channels] + self.identity[task](necks[task])
         return outputs
+
+    def shared_stages(self) -> dict[str, list[SharedRows]]:
+        """The layers that learn and that at least two tasks' losses reach, by stage, from the images to the maps.
+
+        backbone.stride2 ... backbone.stride32: see `Backbone.stages`. upsample: with the skip. necks: of all tasks, for
+        every task reads the sum of them. head: the shared group alone, of which two tasks use as many rows as the task
+        with the second most channels has.
+        """
+        stages = {f"backbone.stride{stride}": whole for stride, whole in self.backbone.stages().items()}
+        stages["upsample"] = [*self.upsample.parameters(), *(self.skip.parameters() if self.skip else ())]
+        stages["necks"] = [*self.necks.parameters()]
+        shared = {
+            stage: [(p, slice(None)) for p in parameters if p.requires_grad] for stage, parameters in stages.items()
+        }
+        head, begin = self.head, len(self.head.tasks) * self.head.width
+        of_two = slice(begin, begin + sorted(self.channels.values())[-2])
+        shared["head"] = [(p, slice(begin, None)) for p in head.project.parameters()]
+        shared["head"] += [(p, of_two) for p in head.grouped.parameters()]
+        return {stage: rows for stage, rows in shared.items() if rows}
 
 
 def build_model(architecture: Architecture) -> OneHead:

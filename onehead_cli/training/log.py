@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,11 +87,17 @@ class RunLog:
             values = {"loss/total": info.loss, "lr": info.lr, "grad_norm": info.grad_norm}
             values |= {f"loss/{name}": value for name, value in info.losses.items()}
             values |= {f"weight/{name}": value for name, value in info.weights.items()}
+            values |= {
+                f"gradient_cosine/{pair}/{stage}": value
+                for pair, stages in info.gradient_cosine.items()
+                for stage, value in stages.items()
+            }
         else:
-            values = {f"val/{name}": value for name, value in info.scores.items() if value is not None}
+            values = {f"val/{name}": value for name, value in info.scores.items()}
         try:
             for name, value in values.items():
-                self._board.add_scalar(name, value, info.step)
+                if value is not None:
+                    self._board.add_scalar(name, value, info.step)
         except OSError as error:
             raise _unwritable(self._board_folder, error) from None
 
@@ -103,20 +109,87 @@ class RunLog:
             raise _unwritable(self._path, error) from None
 
 
+def mean_gradient_cosines(path: Path) -> dict[str, dict[str, float | None]]:
+    """What a run's log holds of the tasks' gradients: by pair of tasks and stage, the mean of their cosine over the
+    steps that have one; None where none has.
+
+    Args: path: of the log, `{output}/{name}.jsonl`.
+
+    Returns: an empty dict where the run did not measure it (`student.log_conflict`), or has no log.
+
+    Raises:
+        OneheadError: the log cannot be read.
+    """
+    try:
+        records = [record for _, record in _records(path)]
+    except OSError as error:
+        raise OneheadError(f"{path}: cannot be read ({error.strerror})") from None
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in records:
+        for pair, stages in record.get("gradient_cosine", {}).items():
+            for stage, value in stages.items():
+                found.setdefault(pair, {}).setdefault(stage, []).extend([] if value is None else [value])
+    return {
+        pair: {stage: sum(values) / len(values) if values else None for stage, values in stages.items()}
+        for pair, stages in found.items()
+    }
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """What a run's log holds, per epoch; None where there is no log, or nothing in it.
+
+    Returns: "epochs", each with "epoch", "losses" (means over its steps), "weights" (after its last step) and "scores"
+        (on val); "steps"; "resumed", the steps at which the run went on; "conflict", see `mean_gradient_cosines`.
+
+    Raises:
+        OneheadError: the log cannot be read.
+    """
+    try:
+        records = [record for _, record in _records(path)]
+    except OSError as error:
+        raise OneheadError(f"{path}: cannot be read ({error.strerror})") from None
+    epochs: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        if record.get("kind") in ("step", "epoch") and isinstance(record.get("epoch"), int):
+            epochs.setdefault(record["epoch"], []).append(record)
+    if not epochs:
+        return None
+    return {
+        "epochs": [{"epoch": epoch, **_in_short(found)} for epoch, found in sorted(epochs.items())],
+        "steps": max(record["step"] for record in records),
+        "resumed": [record["step"] for record in records if record.get("kind") == "resumed"],
+        "conflict": mean_gradient_cosines(path),
+    }
+
+
+def _in_short(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    steps = [record for record in records if record["kind"] == "step"]
+    names = dict.fromkeys(name for step in steps for name in step.get("losses", {}))
+    values = {name: [step["losses"][name] for step in steps if name in step.get("losses", {})] for name in names}
+    return {
+        "losses": {name: sum(found) / len(found) for name, found in values.items()},
+        "weights": steps[-1].get("weights", {}) if steps else {},
+        "scores": next((r.get("scores", {}) for r in reversed(records) if r["kind"] == "epoch"), {}),
+    }
+
+
 def _unwritable(path: Path, error: OSError) -> OneheadError:
     return OneheadError(f"{path}: cannot be written ({error.strerror})")
 
 
 def _lines_until(path: Path, step: int) -> list[bytes]:
-    if not path.is_file():
-        return []
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        # A line that was cut by a kill, or damaged, is left out.
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-    return kept
+    return [line for line, record in _records(path) if record["step"] <= step]
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of a log and what they say, without those that were cut by a kill, or damaged."""
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield line, record
 
 
 def _tensorboard(folder: Path, purge_step: int | None) -> Any:

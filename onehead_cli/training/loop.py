@@ -26,6 +26,7 @@ from onehead_cli.runtime.processes import average_, sum_gradients, sum_number
 from onehead_cli.training.ema import WeightAverage
 from onehead_cli.training.objective import Objective
 from onehead_cli.training.optim import build_optimizer, clip_gradients, lr_factor, set_lr
+from onehead_cli.training.task_gradients import TaskGradients
 
 
 @dataclass
@@ -55,7 +56,9 @@ class TrainingLoop:
         batch_norm: Literal["train", "slow", "frozen"],
         validate: Callable[[OneHead], Validation],
         weights_floor: float,
+        log_conflict: int = 0,
     ) -> None:
+        """Args: log_conflict: steps between two measurements of the tasks' gradients; 0 for none."""
         self.objective = objective
         self.loader = loader
         self.schedule: ScheduleConfig = objective.schedule
@@ -63,6 +66,7 @@ class TrainingLoop:
         self.validate = validate
         self.validation: Validation | None = None
         self.weights_floor = weights_floor
+        self.log_conflict = log_conflict
         self.state = LoopState()
         self.average = WeightAverage(objective.model, self.schedule.ema_decay)
         self.optimizer = build_optimizer(objective, self.schedule)
@@ -143,7 +147,10 @@ class TrainingLoop:
         # Set to 0, not freed: with freed gradients the first mini-batch of a buffer would meet another heap than the
         # rest, and the peak of memory would depend on the size of the buffer.
         self.optimizer.zero_grad(set_to_none=False)
-        total, losses = gather_buffer(objective, (self.loader.minibatch(step * size + i) for i in range(size)), size)
+        model, is_measured = objective.model, self.log_conflict and (step + 1) % self.log_conflict == 0
+        gradients = TaskGradients(model.tasks, model.shared_stages()) if is_measured else None
+        batches = (self.loader.minibatch(step * size + i) for i in range(size))
+        total, losses = gather_buffer(objective, batches, size, gradients=gradients)
         weights = objective.task_weights.as_dict()
         norm = clip_gradients(objective.learned(), self.schedule.clip_norm)
         if not math.isfinite(norm):
@@ -151,6 +158,7 @@ class TrainingLoop:
                 f"gradient is {norm} at step {step + 1}: stopped before the step; "
                 "try a lower --lr or model.precision=fp32"
             )
+        cosines = gradients.cosines() if gradients is not None else {}
         self.optimizer.step()
         if self.batch_norm != "frozen":
             average_([b for b in objective.model.backbone.buffers() if b.is_floating_point()])
@@ -168,6 +176,7 @@ class TrainingLoop:
             lr=self.schedule.lr * factor,
             grad_norm=norm,
             seconds=time.perf_counter() - began,
+            gradient_cosine=cosines,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,7 +206,9 @@ class TrainingLoop:
         self.average.model.load_state_dict(averaged)
 
 
-def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> tuple[float, dict[str, float]]:
+def gather_buffer(
+    objective: Objective, batches: Iterable[Batch], size: int, *, gradients: TaskGradients | None = None
+) -> tuple[float, dict[str, float]]:
     """Add up the gradients of a buffer of mini-batches; returns the mean total and the mean of each part.
 
     Each mini-batch runs backward at once, so that only one graph is held whatever the size. The gradient equals that
@@ -205,12 +216,18 @@ def gather_buffer(objective: Objective, batches: Iterable[Batch], size: int) -> 
     in a run's very first buffer, when there is no running mean yet, each loss is divided by itself.) Of several
     processes, each ends with the gradients of all.
 
+    Args: gradients: takes in each task's own, where they are measured.
+
     Raises:
         NonFiniteLossError: see `Objective`.
     """
     total, sums = 0.0, dict[str, torch.Tensor]()
     for batch in batches:
-        loss, parts = objective(batch)
+        if gradients is None:
+            loss, parts = objective(batch)
+        else:
+            loss, parts, shares = objective.by_task(batch)
+            gradients.add(shares)
         (loss / size).backward()
         total += float(loss.detach()) / size
         for name, part in parts.items():

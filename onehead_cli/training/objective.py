@@ -58,6 +58,16 @@ class Objective(nn.Module):
         Raises:
             NonFiniteLossError: a mean is NaN or infinite.
         """
+        total, means, _ = self.by_task(batch)
+        return total, means
+
+    def by_task(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """What `forward` gives and, of each task that has a loss, its share of the total: the weighed losses on its
+        labels and of its teachers. A loss that is of no one task ("kd_cells") is in no share.
+
+        Raises:
+            NonFiniteLossError: a mean is NaN or infinite.
+        """
         images = torch.cat([part.images for part in batch.values()])
         with autocast(images.device, self.precision):
             trunk = self.model.trunk(images)
@@ -66,15 +76,18 @@ class Objective(nn.Module):
         seen = Pass(self.model, batch, images, trunk, features, outputs, self.precision)
         found = [(term, term(seen)) for term in self._terms()]
         means = sum_parts({name: part for _, parts in found for name, part in parts.items()})
-        total = images.new_zeros(())
+        total, shares = images.new_zeros(()), dict[str, Tensor]()
         for term, parts in found:
             for name in parts:
                 _check_finite(name, means[name], batch, term.images_of(name))
         for term, parts in found:
             weights = term.weights()
             for name, part in parts.items():
-                total = total + weights[name] * part / self.normaliser.scale(name, means[name])
-        return total, means
+                weighed = weights[name] * part / self.normaliser.scale(name, means[name])
+                total, task = total + weighed, term.images_of(name)
+                if task in self.model.tasks:
+                    shares[task] = shares[task] + weighed if task in shares else weighed
+        return total, means, shares
 
     @property
     def task_weights(self) -> TaskWeights:

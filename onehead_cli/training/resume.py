@@ -25,8 +25,8 @@ from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.setup import scores_of
 from onehead_cli.wording import how_many
 
-#: What may differ between a run and its continuation: where things are, when to save, how what was learned is read and
-#: drawn. Another device computes the same but for rounding, and so do deterministic operations.
+#: What may differ between a run and its continuation: where things are, when to save, what is logged, how what was
+#: learned is read and drawn. Another device computes the same but for rounding, and so do deterministic operations.
 _FREE_KEYS = (
     "output",
     "device",
@@ -39,6 +39,7 @@ _FREE_KEYS = (
     "data.workers",
     "teacher.save_every",
     "student.save_every",
+    "student.log_conflict",
     "evaluation.",
 )
 #: What 0.1.0 did, of keys that it had not and whose default is another by now; none is.

@@ -157,6 +157,7 @@ def build_loop(
         batch_norm=config.model.batch_norm,
         validate=measure,
         weights_floor=config.student.weights_floor if is_student else 0.0,
+        log_conflict=config.student.log_conflict if is_student else 0,
     )
 
 

@@ -68,7 +68,7 @@ class Term(nn.Module, ABC):
         """How much each of its losses counts, by name."""
 
     def images_of(self, name: str) -> str:
-        """The task whose images a loss is of, where it is one of them."""
+        """The task whose images a loss is of, and whose loss it is, where it is one of them."""
         return name.removeprefix("kd_")
 
     def frozen(self) -> Iterable[nn.Module]:

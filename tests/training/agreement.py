@@ -43,7 +43,7 @@ def everything(root: Path) -> dict[str, object]:
             "data": {"root": root, "image_size": 64},
             "model": {"backbone": BACKBONE, "pretrained": False, "precision": "fp32"},
             # 3 over 2 processes is uneven; a teacher's 1 leaves a process with none.
-            "student": {"batch_size": 3, "buffer_size": 1, "epochs": 100},
+            "student": {"batch_size": 3, "buffer_size": 1, "epochs": 100, "log_conflict": 20},
             "teacher": {"batch_size": 1, "epochs": 100},
             "distill": {"images": "all"},
             "evaluation": {"batch_size": 4, "score_min": 0.001},
@@ -107,6 +107,7 @@ def weights_after(loop: TrainingLoop, *, steps: int) -> dict[str, object]:
         "weights": state["task_weights"],
         "means": state["normaliser"]["mean"],
         "log": [[info.loss, info.grad_norm, *info.losses.values(), *info.weights.values()] for info in infos],
+        "gradient_cosine": infos[-1].gradient_cosine,
     }
 
 

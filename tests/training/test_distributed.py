@@ -51,6 +51,7 @@ def test_fault_47_two_processes_agree_with_one(tiny_data, tmp_path):
     difference = sum((gradients[name] - theirs[name]).square().sum() for name in gradients).sqrt()
     norm = sum(gradient.square().sum() for gradient in gradients.values()).sqrt()
     assert norm > 0 and difference <= 1e-5 * norm
+    assert one["student"]["gradient_cosine"]
     assert_near(one["student"], two["student"], 1e-9)
     assert_near(one["teacher"], two["teacher"], 1e-9)
     assert differences(one["evaluation"], two["evaluation"]) == []

@@ -1,5 +1,6 @@
 """The log of a run, and TensorBoard where it is installed."""
 
+import dataclasses
 import json
 import sys
 import threading
@@ -51,10 +52,11 @@ def test_tensorboard_gets_losses_weights_and_scores(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     monkeypatch.setattr("torch.utils.tensorboard", fake, raising=False)
     with RunLog(tmp_path, "all", resumed_step=None) as log:
-        log.write(step(2))
+        log.write(dataclasses.replace(step(2), gradient_cosine={"cls-seg": {"head": -0.5, "necks": None}}))
         log.write(epoch(1))
     assert written["loss/cls"] == (2.0, 2) and written["weight/cls"] == (1.0, 2) and written["val/top1"] == (0.5, 3)
-    assert "val/top5" not in written and written["closed"]
+    assert written["gradient_cosine/cls-seg/head"] == (-0.5, 2) and written["closed"]
+    assert "val/top5" not in written and "gradient_cosine/cls-seg/necks" not in written
 
 
 def test_a_log_that_cannot_be_written_is_one_error(tmp_path):
