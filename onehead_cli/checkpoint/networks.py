@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from onehead_cli.checkpoint.exported import load_network
 from onehead_cli.config.sections import Config
 from onehead_cli.errors import CheckpointError
 from onehead_cli.events import Reporter
@@ -77,3 +79,27 @@ def load_teachers(config: Config) -> dict[str, Checkpoint]:
         raise CheckpointError(f"{folder}: no such folder of teachers")
     paths = {task: best_path(folder, task) for task in config.data.tasks}
     return {task: load_checkpoint(path) for task, path in paths.items() if path.is_file()}
+
+
+def load_compared(path: Path, tasks: Sequence[str], *, threads: int | None = None) -> dict[str, Checkpoint]:
+    """The network of each task that a checkpoint, an exported file or a folder has.
+
+    A folder stands for its teachers of the tasks; without any, for its student.
+
+    Args: threads: of an exported file.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be used, or it does none of the tasks.
+    """
+    if path.is_dir():
+        found = {task: load_checkpoint(best_path(path, task)) for task in tasks if best_path(path, task).is_file()}
+        if found:
+            return found
+        if not best_path(path, STUDENT).is_file():
+            raise CheckpointError(f"{path}: no network of {', '.join(tasks)} in this folder")
+        path = best_path(path, STUDENT)
+    network = load_network(path, threads=threads)
+    networks = {task: network for task in tasks if task in network.architecture.tasks}
+    if not networks:
+        raise CheckpointError(f"{path}: does {', '.join(network.architecture.tasks)}, not {', '.join(tasks)}")
+    return networks

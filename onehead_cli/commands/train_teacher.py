@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from onehead_cli.commands import options as o
-from onehead_cli.commands.training_result import show_training
+from onehead_cli.commands.seeds import Seeds, configs_of
+from onehead_cli.commands.training_result import show_training, train_seeds
 
 
 @o.configured(
@@ -31,6 +32,7 @@ def train_teacher(
     *,
     task: Annotated[o.TaskChoice, typer.Option("--task", help="The task, or all one after the other.")],
     resume: o.Resume = False,
+    seeds: Seeds = None,
 ) -> None:
     """Train the single-task networks: teachers and baselines.
 
@@ -39,5 +41,15 @@ def train_teacher(
     from onehead_cli import engine
 
     tasks = o.chosen_tasks(task, call.config)
-    results = engine.train_teacher(call.config, tasks=tasks, resume=resume, reporter=call.console)
-    show_training("train-teacher", results, call.console)
+    if seeds is None:
+        results = engine.train_teacher(call.config, tasks=tasks, resume=resume, reporter=call.console)
+        show_training("train-teacher", results, call.console)
+        return
+    train_seeds(
+        "train-teacher",
+        configs_of(seeds, call),
+        lambda config, resume: engine.train_teacher(config, tasks=tasks, resume=resume, reporter=call.console),
+        names=tasks,
+        resume=resume,
+        console=call.console,
+    )

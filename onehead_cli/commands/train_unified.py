@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onehead_cli.commands import options as o
-from onehead_cli.commands.training_result import show_training
+from onehead_cli.commands.seeds import Seeds, configs_of
+from onehead_cli.commands.training_result import show_training, train_seeds
 
 
 @o.configured(
@@ -24,12 +25,24 @@ from onehead_cli.commands.training_result import show_training
     "seed",
     "deterministic",
 )
-def train_unified(call: o.Call, *, resume: o.Resume = False) -> None:
+def train_unified(call: o.Call, *, resume: o.Resume = False, seeds: Seeds = None) -> None:
     """Train the one network for all tasks, taught by teachers.
 
     It has one head; without teachers, --lambda-distill 0 trains it on the labels alone.
     """
     from onehead_cli import engine
 
-    result = engine.train_unified(call.config, resume=resume, reporter=call.console)
-    show_training("train-unified", [result], call.console)
+    if seeds is None:
+        result = engine.train_unified(call.config, resume=resume, reporter=call.console)
+        show_training("train-unified", [result], call.console)
+        return
+    from onehead_cli.checkpoint.networks import STUDENT
+
+    train_seeds(
+        "train-unified",
+        configs_of(seeds, call),
+        lambda config, resume: [engine.train_unified(config, resume=resume, reporter=call.console)],
+        names=[STUDENT],
+        resume=resume,
+        console=call.console,
+    )

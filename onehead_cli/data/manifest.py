@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,18 @@ def verify_manifest(root: Path) -> list[str]:
         elif sha256_of(path) != entry["sha256"]:
             problems.append(f"{entry['path']}: changed")
     return problems
+
+
+def licences(root: Path) -> Iterator[str]:
+    """The licence of each file of which the manifest names one; none where there is no manifest that can be read."""
+    try:
+        entries = entries_of(read_json(root / MANIFEST_FILE), "files", {"path": str}, root / MANIFEST_FILE)
+    except DataError:
+        return
+    for entry in entries:
+        licence = entry.get("license")
+        if isinstance(licence, Mapping) and isinstance(licence.get("name"), str):
+            yield licence["name"]
 
 
 def manifest_hash(config: Config, tasks: Collection[str]) -> str | None:

@@ -31,12 +31,16 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     splits: Sequence[str] = ("test",),
     relative: bool = False,
+    against: Sequence[str | Path] = (),
+    report: bool = True,
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
-    """Measure a network and the teachers on the pooled splits and check what was lost; see `evaluation.compare`.
+    """Measure a network and what it is compared with on the pooled splits; see `evaluation.compare`.
 
     Args:
         checkpoint: None for the one that `checkpoint.networks.find_student` gives.
+        against: checkpoints, exported files and folders of networks; none for the teachers.
+        report: write report.html beside evaluate.json.
 
     Raises:
         OneheadError: a checkpoint or dataset cannot be used.
@@ -44,17 +48,24 @@ def evaluate(
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.evaluation.compare import compare
     from onehead_cli.runtime.compute import threads_of_torch
+    from onehead_cli.runtime.launch import is_main
     from onehead_cli.runtime.processes import from_first
 
     with threads_of_torch(config.threads):
-        return compare(
+        result = compare(
             config,
             checkpoint_path=_path(checkpoint) or from_first(lambda: find_student(config.output, reporter)),
             tasks=None if tasks is None else listed(tasks),
             splits=listed(splits),
             relative=relative,
+            against=[Path(path) for path in against],
             reporter=reporter,
         )
+        if is_main():
+            from onehead_cli.report.write import write_files
+
+            result.files[:] = write_files(result, config, page=report)
+        return result
 
 
 def profile(

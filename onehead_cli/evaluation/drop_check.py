@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ _INTERVAL = (2.5, 97.5)
 _ROUNDING = 1e-9
 #: Largest table of resampled counts, in numbers of 8 bytes.
 _CHUNK = 5_000_000
+#: Larger numbers of images are as good as none.
+_MOST_IMAGES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Drop:
     within_limit: the drop itself is under the limit, whatever the interval says.
     verdict: PASS where the whole interval is above the limit, FAIL where all of it is below.
     reason: why nothing can be concluded, where the interval does not show it.
+    images_to_decide: how many images such as these would end an INCONCLUSIVE verdict if `diff` stayed as it is, rounded
+        up to two significant digits. Where `diff` is the true one, that many decide in half of all draws, and three
+        times as many in nine of ten (fewer over seeds, whose part does not shrink). None where the verdict is decided,
+        where there is a `reason`, and where 10 million images would not do, the drop being all but the limit.
     """
 
     task: str
@@ -50,6 +57,7 @@ class Drop:
     within_limit: bool
     verdict: Verdict
     reason: str | None = None
+    images_to_decide: int | None = None
 
 
 def check_drop(
@@ -73,46 +81,139 @@ def check_drop(
         ValueError: results of different tasks or numbers of images.
         DataError: a split without anything to score.
     """
-    if baseline.task != unified.task or len(baseline) != len(unified):
-        raise ValueError(
-            f"cannot pair {baseline.task} on {len(baseline)} images with {unified.task} on {len(unified)} images"
-        )
-    metric = get_task(baseline.task).metric
-    before, after = baseline.scores()[metric.key], unified.scores()[metric.key]
-    if before is None or after is None:
-        raise DataError(f"{baseline.task}: the split has nothing labelled, so its {metric.key} cannot be compared")
-    drawn = np.concatenate(
-        [unified.resampled(counts) - baseline.resampled(counts) for counts in _draw(len(baseline), resamples, seed)]
+    before, after = main_scores([baseline, unified])
+    drawn = resampled_diffs([(baseline, unified)], resamples=resamples, seed=seed)
+    low, high = (float(bound) for bound in np.percentile(drawn, _INTERVAL))
+    return judge(
+        baseline.task,
+        images=len(baseline),
+        baseline=before,
+        unified=after,
+        low=low,
+        high=high,
+        limit=limit,
+        relative=relative,
     )
+
+
+def main_scores(results: Sequence[Result]) -> list[float]:
+    """The main score of each.
+
+    Args:
+        results: at least one, all of one task and on the same images.
+
+    Raises:
+        ValueError: results of different tasks or numbers of images.
+        DataError: a split without anything to score.
+    """
+    first, key = results[0], get_task(results[0].task).metric.key
+    scores = []
+    for result in results:
+        if result.task != first.task or len(result) != len(first):
+            raise ValueError(
+                f"cannot pair {first.task} on {len(first)} images with {result.task} on {len(result)} images"
+            )
+        score = result.scores()[key]
+        if score is None:
+            raise DataError(f"{first.task}: the split has nothing labelled, so its {key} cannot be compared")
+        scores.append(score)
+    return scores
+
+
+def resampled_diffs(pairs: Sequence[tuple[Result, Result]], *, resamples: int, seed: int) -> NDArray[np.float64]:
+    """The mean over the pairs of unified - baseline, float64 [R], per resample in which all of them can be scored.
+
+    Args:
+        pairs: (baseline, unified), at least one, all of one task and on the same images in the same order.
+        resamples: how often the images are drawn, the same ones for all pairs.
+        seed: of the draw.
+
+    Raises:
+        DataError: there are fewer than 2 such resamples.
+    """
+    first, _ = pairs[0]
+    drawn: NDArray[np.float64] = np.concatenate(
+        [
+            np.mean([unified.resampled(counts) - baseline.resampled(counts) for baseline, unified in pairs], axis=0)
+            for counts in _draw(len(first), resamples, seed)
+        ]
+    )
+    finite: NDArray[np.float64] = drawn[np.isfinite(drawn)]
+    if finite.size < 2:
+        key = get_task(first.task).metric.key
+        raise DataError(f"{first.task}: too little of the split is labelled for the interval of its {key}")
+    return finite
+
+
+def interval_of_score(result: Result, *, resamples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % percentile interval of a network's own main score; None where too little is labelled.
+
+    Args: resamples, seed: as for `check_drop`, which draws the same images.
+    """
+    drawn = np.concatenate([result.resampled(counts) for counts in _draw(len(result), resamples, seed)])
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
-        raise DataError(f"{baseline.task}: too little of the split is labelled for the interval of its {metric.key}")
+        return None, None
     low, high = (float(bound) for bound in np.percentile(drawn, _INTERVAL))
-    floor = -limit * before if relative else -limit
-    diff = after - before
-    # Gains: the worst and the best of the interval, in the direction in which more is better.
+    return low, high
+
+
+def judge(
+    task: str,
+    *,
+    images: int,
+    baseline: float,
+    unified: float,
+    low: float,
+    high: float,
+    limit: float,
+    relative: bool,
+    seeds_half_width: float = 0,
+) -> Drop:
+    """The verdict that an interval of unified - baseline gives.
+
+    Args:
+        images: of the split.
+        baseline, unified: the scores, or their means over seeds.
+        low, high: the interval.
+        limit, relative: as for `check_drop`.
+        seeds_half_width: the part of the interval's half-width that stays whatever the number of images. It and the
+            images' part add in quadrature.
+    """
+    metric = get_task(task).metric
+    floor = -limit * baseline if relative else -limit
+    diff = unified - baseline
+    # Gains: the score's own, and the worst and the best of the interval, in the direction in which more is better.
+    gain = metric.sign * diff
     worst, best = sorted((metric.sign * low, metric.sign * high))
+    distance = abs(gain - floor)
     verdict: Verdict = "INCONCLUSIVE"
-    reason = None
-    if metric.higher_is_better and before == after == 0:
+    reason = images_to_decide = None
+    if metric.higher_is_better and baseline == unified == 0:
         reason = f"{metric.label} is 0 for both networks: there was nothing to lose"
     elif worst > floor + _ROUNDING:
         verdict = "PASS"
     elif best < floor - _ROUNDING:
         verdict = "FAIL"
+    elif seeds_half_width > distance:
+        reason = "more seeds are needed, for these differ so much that no number of images would do"
+    else:
+        half_width = gain - worst if gain > floor else best - gain
+        images_to_decide = _images_to_decide(images, half_width, distance, seeds_half_width)
     return Drop(
-        task=baseline.task,
+        task=task,
         metric=metric.key,
-        baseline=before,
-        unified=after,
+        baseline=baseline,
+        unified=unified,
         limit=limit,
         relative=relative,
         diff=diff,
         low=low,
         high=high,
-        within_limit=metric.sign * diff > floor + _ROUNDING,
+        within_limit=gain > floor + _ROUNDING,
         verdict=verdict,
         reason=reason,
+        images_to_decide=images_to_decide,
     )
 
 
@@ -135,3 +236,23 @@ def _draw(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]
     rows = max(1, _CHUNK // images)
     for start in range(0, resamples, rows):
         yield rng.multinomial(images, share, size=min(rows, resamples - start))
+
+
+def _images_to_decide(images: int, half_width: float, distance: float, seeds_half_width: float) -> int | None:
+    """The number of images at which the interval just reaches the limit; see `Drop.images_to_decide`.
+
+    The images' part of the half-width shrinks as 1 / sqrt(n), the seeds' part stays:
+    n = images * (half_width^2 - seeds_half_width^2) / (distance^2 - seeds_half_width^2).
+
+    Args:
+        half_width: of the interval on the side of the limit, now.
+        distance: of the difference from the limit.
+    """
+    room = distance**2 - seeds_half_width**2
+    if room <= 0:
+        return None
+    needed = max(images, images * (half_width**2 - seeds_half_width**2) / room)
+    if needed > _MOST_IMAGES:
+        return None
+    unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / unit - _ROUNDING) * int(unit)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 MODELS = ("baseline", "unified")
-_PATTERNS = ("per_class_*.*", "confusion_*_*.csv", "precision_recall_*.csv", "drop_check.md")
+PAGE = "report.html"
+_PATTERNS = ("per_class_*.*", "confusion_*_*.csv", "precision_recall_*.csv", "drop_check.md", PAGE)
 
 _ABSENT = "–"
 
@@ -32,8 +33,10 @@ def write_report(
     *,
     drops: Sequence[Drop],
     curves: Mapping[str, Sequence[Sequence[Any]]],
+    page: str | None = None,
 ) -> list[Path]:
-    """Write evaluate.json, per_class_{task}.{json,csv,md}, the curves and drop_check.md; each whole or not at all.
+    """Write evaluate.json, per_class_{task}.{json,csv,md}, the curves, drop_check.md and report.html; each whole or not
+    at all.
 
     Files of an earlier report that this one does not have are removed.
 
@@ -44,6 +47,7 @@ def write_report(
             without rows gets no files.
         drops: one per task that was compared; without any there is no drop_check.md.
         curves: file name -> the rows of a CSV.
+        page: report.html, if it is wanted.
 
     Returns:
         The files, in the order of writing.
@@ -62,6 +66,8 @@ def write_report(
     if drops:
         notes = [_skipped_note(document.get("skipped", {})), imagenet_sentence(document.get("imagenet_classes", {}))]
         files["drop_check.md"] = drop_table(drops) + "".join(f"\n{note}\n" for note in notes if note)
+    if page is not None:
+        files[PAGE] = page
     for name, text in files.items():
         _write(folder / name, text)
     # What an earlier evaluation of other tasks left would pass for a part of this one.

@@ -20,8 +20,9 @@ from onehead_cli.data.listings import Listings
 from onehead_cli.data.scan.bad_files import settle
 from onehead_cli.data.scan.scan import scan_data
 from onehead_cli.errors import DataError
-from onehead_cli.evaluation.compare import Measurer, find_drops
+from onehead_cli.evaluation.compare import find_drops
 from onehead_cli.evaluation.drop_check import Drop
+from onehead_cli.evaluation.measurer import Measurer
 from onehead_cli.events import Reporter
 from onehead_cli.export.measure import in_float32
 

@@ -66,16 +66,17 @@ class Canvas:
     legend: Sequence[tuple[str, str]] = ()
     panels: list[Image.Image] = field(default_factory=list)
 
-    def render(self, drawing: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def render(self, drawing: Image.Image, size: tuple[int, int], *, least: tuple[int, int] = _MIN_AREA) -> Image.Image:
         """An RGB image, larger than `drawing` by the banner, the legend and the panels.
 
         Args:
             drawing: from `drawing_copy`.
             size: width and height of the original image, whose pixels labels and boxes refer to.
+            least: width and height of the area that a thinner image is drawn amid.
         """
         font = Font(9 + max(drawing.size) / 75)
         line = round(font.size * 1.75)
-        width, height = (max(side, least) for side, least in zip(drawing.size, _MIN_AREA, strict=True))
+        width, height = (max(side, least) for side, least in zip(drawing.size, least, strict=True))
         whole = width * (1 + len(self.panels))
         top = line if self.banner else 0
         legend = legend_rows(self.legend, font, whole)

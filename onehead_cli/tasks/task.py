@@ -21,8 +21,9 @@ from onehead_cli.data.split import Loading, Split
 from onehead_cli.errors import ConfigError
 from onehead_cli.tasks.architecture import Architecture
 from onehead_cli.tasks.exported import MapReading
+from onehead_cli.tasks.figures import Figure
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
-from onehead_cli.tasks.reader import Reader
+from onehead_cli.tasks.reader import Reader, Result
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,10 @@ class Task(ABC):
         raise ConfigError(f"task '{self.name}': its package cannot read an exported file")
 
     # What people look at
+
+    def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
+        """Diagrams of a result. Args: thresholds: of the checkpoint."""
+        return []
 
     @property
     def histogram(self) -> Histogram:

@@ -58,8 +58,9 @@ class ProbabilityReader(Reader):
         return [each["probabilities"] for each in maps]
 
     def result(self, observations: Sequence[NDArray[np.float32]], splits: Sequence[Split]) -> ClassificationResult:
-        # Their order is that of the logits, which is all that a score depends on.
-        return ClassificationResult(np.stack(observations), np.array(labels_of(splits)), self.classes)
+        # Their logarithms are the logits but for a constant; a probability of 0 stays finite.
+        logits = np.log(np.maximum(np.stack(observations), np.finfo(np.float32).tiny))
+        return ClassificationResult(logits, np.array(labels_of(splits)), self.classes)
 
     def predict(self, maps: Sequence[FileOutputs], fits: Sequence[Fit]) -> Iterator[FoundClass]:
         return (FoundClass(self.classes, each["probabilities"]) for each in maps)

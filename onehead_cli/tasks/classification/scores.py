@@ -54,6 +54,13 @@ class ClassificationResult:
         best: NDArray[np.int64] = self.logits.argmax(axis=1)
         return best
 
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 [n, C]."""
+        powers = np.exp(self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True))
+        shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return shares
+
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Images of each true class (row) that were given each class (column), int64 [C, C]."""

@@ -15,9 +15,11 @@ from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.classification.exported import ClassReading, ProbabilityReader
 from onehead_cli.tasks.classification.loss import classification_loss, distil_classes
 from onehead_cli.tasks.classification.reader import ClassificationReader
-from onehead_cli.tasks.classification.scores import NAME
+from onehead_cli.tasks.classification.scores import NAME, ClassificationResult
 from onehead_cli.tasks.classification.split import ClassificationSplit, ClassLabels
+from onehead_cli.tasks.figures import Figure, Lines, reliability, shares_of_rows
 from onehead_cli.tasks.labels import Label
+from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
 
 
@@ -77,6 +79,27 @@ class Classification(Task):
 
     def exported_reader(self, reading: Reading, fixed: Mapping[str, Any]) -> ProbabilityReader:
         return ProbabilityReader(reading.architecture.classes[self.name])
+
+    def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
+        assert isinstance(result, ClassificationResult)
+        points, error = reliability(result.probabilities.max(axis=1), result.predicted == result.labels)
+        said = "" if error is None else f" On average the two are {error:.3f} apart (expected calibration error)."
+        return [
+            shares_of_rows(
+                result.confusion,
+                result.class_names,
+                title="Confusion",
+                note="The share of the images of a class (row) that were given each class (column).",
+            ),
+            Lines(
+                "Reliability",
+                f"How often the class that is named is right, by the probability that it is given.{said}",
+                "probability",
+                "right",
+                {"images": points},
+                diagonal=True,
+            ),
+        ]
 
     record_column = "Class"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from onehead_cli.tasks.detection.errors import box_errors
 from onehead_cli.tasks.reader import Row
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class DetectionResult:
         detections: Sequence[Detections],
         category_ids: Sequence[int],
         class_names: Sequence[str],
+        shown: Sequence[Detections] | None = None,
     ) -> None:
         """Match the boxes; nothing given is changed.
 
@@ -66,6 +68,7 @@ class DetectionResult:
             detections: one per image, in the order of `images`, boxes x1 y1 x2 y2 in pixels of the image.
             category_ids: the category of each class index, C numbers.
             class_names: the C names.
+            shown: the boxes of each image that are drawn, where they are known.
 
         Raises:
             ValueError: lists whose lengths do not fit together, or an id that stands twice.
@@ -78,6 +81,7 @@ class DetectionResult:
         if len(set(image_ids)) < len(image_ids) or len(set(category_ids)) < len(category_ids):
             raise ValueError("an image id or category id stands twice")
         self.class_names = class_names
+        self.errors = None if shown is None else box_errors(shown, _by_image(ground_truth, category_ids))
         self._images = len(image_ids)
         truth = [_true_box(annotation) for annotation in ground_truth["annotations"]]
         found = [
@@ -107,6 +111,13 @@ class DetectionResult:
         if not present.size:
             return {"map": None, "map50": None}
         return {"map": float(present.mean()), "map50": float(present[0].mean())}
+
+    def by_score(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The score of each detection that is no crowd's, and whether it is right at IoU .50; of all classes."""
+        kept = [~matches.ignored[0] for matches in self._matches]
+        scores = [matches.scores[keep] for matches, keep in zip(self._matches, kept, strict=True)]
+        right = [matches.correct[0, keep] for matches, keep in zip(self._matches, kept, strict=True)]
+        return np.concatenate([*scores, np.zeros(0)]), np.concatenate([*right, np.zeros(0, dtype=bool)])
 
     def per_class(self) -> list[Row]:
         """A row per class: name, count (true boxes without crowds), ap and ap50, None without a true box."""
@@ -201,6 +212,16 @@ def _best_f1_threshold(classes: Sequence[_Matches], default: float) -> float:
     # A threshold keeps all boxes of its score, so only the last of equal scores is one.
     last = np.append(scores[1:] < scores[:-1], True)
     return float(scores[np.where(last, f1, -1.0).argmax()])
+
+
+def _by_image(ground_truth: Mapping[str, Any], category_ids: Sequence[int]) -> dict[Any, list[Mapping[str, Any]]]:
+    """The annotations of each image, their categories as class indices."""
+    index = {category_id: place for place, category_id in enumerate(category_ids)}
+    found: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
+    for annotation in ground_truth["annotations"]:
+        if annotation["category_id"] in index:
+            found[annotation["image_id"]].append({**annotation, "category_id": index[annotation["category_id"]]})
+    return found
 
 
 def _true_box(annotation: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,9 +69,13 @@ class BoxReading:
 
 @dataclass(frozen=True)
 class Observation:
-    """found: the boxes of an image, for each NMS. ranking: of all images of its batch, with the first of them."""
+    """found: the boxes of an image, for each NMS. shown: those that are drawn, if they are known.
+
+    ranking: of all images of its batch, with the first of them.
+    """
 
     found: tuple[Detections, ...]
+    shown: Detections | None = None
     ranking: BoxRanking | None = None
 
 
@@ -92,7 +96,10 @@ class DetectionReader(Reader):
         nms_ious = self._nms_ious() if choosing else [self.reading.nms_iou]
         read = [self.boxes(maps, fits, nms_iou, self.config.score_min) for nms_iou in nms_ious]
         observed = [Observation(found) for found in zip(*read, strict=True)]
-        if choosing:
+        if not choosing:
+            shown = self._shown(maps, fits)
+            observed = [replace(one, shown=each) for one, each in zip(observed, shown, strict=True)]
+        else:
             ranking = rank_boxes(self._decoded(maps), split.target(indices), split.image_size)
             observed[0] = replace(observed[0], ranking=ranking)
         return observed
@@ -109,8 +116,16 @@ class DetectionReader(Reader):
 
     def predict(self, maps: Any, fits: Sequence[Fit]) -> Iterator[FoundBoxes]:
         for found in self.boxes(maps, fits, self.reading.predict_nms_iou, self.score_min):
-            keep = found.scores >= self.thresholds[found.labels]
-            yield FoundBoxes(self.classes, Detections(found.boxes[keep], found.scores[keep], found.labels[keep]))
+            yield FoundBoxes(self.classes, self._above_thresholds(found))
+
+    def _shown(self, maps: Any, fits: Sequence[Fit]) -> Sequence[Detections | None]:
+        """The boxes of each image that `predict` would give."""
+        found = self.boxes(maps, fits, self.reading.predict_nms_iou, self.score_min)
+        return [self._above_thresholds(each) for each in found]
+
+    def _above_thresholds(self, found: Detections) -> Detections:
+        keep = found.scores >= self.thresholds[found.labels]
+        return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
 
     def _nms_ious(self) -> list[float]:
         return list(dict.fromkeys([self.reading.nms_iou, self.reading.predict_nms_iou]))
@@ -119,10 +134,12 @@ class DetectionReader(Reader):
         """A result for each NMS."""
         sources = [split for split in splits if isinstance(split, DetectionSplit)]
         truth, first = pooled_ground_truth(sources), sources[0]
-        count = len(observations[0].found)
+        shown = [one.shown for one in observations if one.shown is not None]
+        known = shown if len(shown) == len(observations) else None
+        labels = range(len(first.classes))
         return [
-            DetectionResult(truth, [one.found[which] for one in observations], range(len(first.classes)), first.classes)
-            for which in range(count)
+            DetectionResult(truth, [one.found[which] for one in observations], labels, first.classes, known)
+            for which in range(len(observations[0].found))
         ]
 
     def boxes(self, maps: Any, fits: Sequence[Fit], nms_iou: float, score_min: float) -> list[Detections]:

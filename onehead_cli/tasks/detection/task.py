@@ -20,7 +20,9 @@ from onehead_cli.data.format import Listing
 from onehead_cli.data.split import Loading, Split
 from onehead_cli.tasks.architecture import STRIDE, Architecture
 from onehead_cli.tasks.boxes_from_masks import check_shared, lend_boxes, lender
+from onehead_cli.tasks.detection.average_precision import DetectionResult
 from onehead_cli.tasks.detection.decode import BOX_CHANNELS
+from onehead_cli.tasks.detection.errors import KINDS
 from onehead_cli.tasks.detection.exported import BoxesReading, ExportedBoxes, check_fixed
 from onehead_cli.tasks.detection.loss import Teaching, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.priors import SPREAD, kmeans_priors, spread_priors
@@ -28,7 +30,9 @@ from onehead_cli.tasks.detection.reader import BoxLayout, BoxReading, DetectionR
 from onehead_cli.tasks.detection.split import DetectionSplit, box_sizes
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
+from onehead_cli.tasks.figures import Bars, Figure, Lines, reliability
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
+from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
 
 #: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
@@ -173,6 +177,53 @@ class Detection(Task):
             "box_sizes": {size: counts.further[size] for size in ("small", "medium", "large")},
             "pictures_without_boxes": sum(not labels - {None} for labels in counts.shown),
         }
+
+    def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
+        assert isinstance(result, DetectionResult)
+        precision = result.precision[0, ::10, ~np.isnan(result.precision[0, 0])]  # [classes with a true box, 11]
+        curve = precision.mean(axis=0).tolist() if precision.size else []
+        lowest = min(thresholds["boxes"], default=0.0)
+        points, error = reliability(*result.by_score())
+        said = "" if error is None else f" On average the two are {error:.3f} apart (expected calibration error)."
+        found: list[Figure] = [
+            Lines(
+                "Precision and recall",
+                "At IoU .50, the mean of the classes that have a true box; a CSV beside this report has each class.",
+                "recall",
+                "precision",
+                {"boxes": list(zip(result.recall_steps[::10].tolist(), curve, strict=False))},
+            ),
+            Lines(
+                "Reliability",
+                "How often a box is right (class, and IoU of .50 or more), by its score. A box is drawn from the score "
+                f"of its class on, which the checkpoint holds, {lowest:.2f} at least.{said}",
+                "score",
+                "right",
+                {"boxes": points},
+                diagonal=True,
+            ),
+        ]
+        errors = result.errors
+        if errors is None:  # of an exported file, which reads boxes as evaluation does
+            return found
+        kinds = "; ".join(f"{kind}: {words}" for kind, words in KINDS.items())
+        by_size: dict[str, float | None] = {"precision": errors.precision, "recall": errors.recall}
+        by_size |= {f"recall, {size}": share for size, share in errors.recall_by_size().items()}
+        return [
+            *found,
+            Bars(
+                "Errors of the boxes that are drawn",
+                f"As in TIDE (arXiv 2008.08115), at IoU .50. {kinds}.",
+                "boxes",
+                {kind: float(errors.kinds[kind]) for kind in KINDS},
+            ),
+            Bars(
+                "How many of the boxes that are drawn are right, and of the true ones are found",
+                "At IoU .50; sizes are areas in pixels of the image.",
+                "share",
+                by_size,
+            ),
+        ]
 
     record_column = "Boxes"
 

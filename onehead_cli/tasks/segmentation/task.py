@@ -14,12 +14,15 @@ from onehead_cli.data.batch import Target
 from onehead_cli.data.format import Listing
 from onehead_cli.data.mask_folders import MaskFoldersListing
 from onehead_cli.data.split import Loading, Split
+from onehead_cli.tasks.figures import Figure, shares_of_rows
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
+from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.segmentation.copy_paste import Pastes
 from onehead_cli.tasks.segmentation.exported import ExportedMasks, MaskReading
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 from onehead_cli.tasks.segmentation.reader import SegmentationReader
 from onehead_cli.tasks.segmentation.repeat_factor import mask_classes, repeat_factors
+from onehead_cli.tasks.segmentation.scores import SegmentationResult
 from onehead_cli.tasks.segmentation.split import Masks, SegmentationSplit
 from onehead_cli.tasks.soft_targets import distil_cells
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
@@ -76,6 +79,11 @@ class Segmentation(Task):
 
     def counts_document(self, counts: LabelCounts) -> dict[str, Any]:
         return {"void": {"pictures": counts.images(None), "pixels": counts.amounts[None]}}
+
+    def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
+        assert isinstance(result, SegmentationResult)
+        note = "The share of the pixels of a class (row) that were given each class (column)."
+        return [shares_of_rows(result.confusion, result.class_names, title="Confusion", note=note)]
 
     record_column = "Mask"
 
