@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.data.split import Split
@@ -13,6 +15,9 @@ from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.processes import merge
 from onehead_cli.tasks.reader import Reader, Result
 
+#: How many images of a task `Evaluator.maps` is about.
+KEPT = 200
+
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -20,6 +25,8 @@ class Evaluator:
 
     config: how many images are read at once.
     advance: called with the number of images of each finished batch, also of those that other processes do.
+    maps: what the network gave of the first KEPT images of the task that was measured last, by the image's number; only
+        those of this process, and none of an exported file, which gives what its reader asked for.
 
     Of several processes, each does every n-th batch, and all get what all observed: a batch is the same as in one
     process, and so is every bit of its result.
@@ -27,6 +34,7 @@ class Evaluator:
 
     config: EvaluationConfig
     advance: Callable[[int], None] = lambda count: None
+    maps: dict[int, Tensor] = field(default_factory=dict)
 
     def measure(self, runner: Runner, splits: Sequence[Split], reader: Reader) -> Result:
         """The result of a task over all images of the splits.
@@ -38,12 +46,23 @@ class Evaluator:
         Raises:
             DataError: an image or label cannot be read.
         """
-        return reader.result([one for split in splits for one in self.observe(runner, split, reader)], splits)
+        self.maps.clear()
+        observations: list[Any] = []
+        for split in splits:
+            observations += self.observe(runner, split, reader, number=len(observations))
+        return reader.result(observations, splits)
 
-    def observe(self, runner: Runner, split: Split, reader: Reader, *, choosing: bool = False) -> list[Any]:
-        """What the reader observes of each image of a split, each of which passes through the network once."""
+    def observe(
+        self, runner: Runner, split: Split, reader: Reader, *, choosing: bool = False, number: int = KEPT
+    ) -> list[Any]:
+        """What the reader observes of each image of a split, each of which passes through the network once.
+
+        Args: number: of its first image, for `maps`.
+        """
         mine: list[tuple[int, Any]] = []
         for indices, maps in self._maps(runner, split, reader):
+            if isinstance(maps, Tensor) and number + indices.start < KEPT:
+                self.maps.update(zip((number + index for index in indices), maps.cpu(), strict=True))
             mine += zip(indices, reader.observe(maps, split, indices, choosing=choosing), strict=True)
         return merge(mine)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.config.sections import Config
 from onehead_cli.data.cache import CacheBudget
@@ -33,6 +35,8 @@ class Measurer:
         self.precision = resolve_precision(config.model.precision, self.device)
         self.budget = CacheBudget(config.data.cache_mb)
         self.warnings: list[str] = []
+        #: What a network gave for a task, by identity and task; see `Evaluator.maps`.
+        self.maps: dict[tuple[int, str], dict[int, Tensor]] = {}
         self._loaded: dict[tuple[Any, ...], list[Split]] = {}
 
     def measure(self, label: str, networks: Mapping[str, Checkpoint]) -> dict[str, Result]:
@@ -55,9 +59,9 @@ class Measurer:
                 evaluator = Evaluator(self.config.evaluation, count)
                 for task, parts in data.items():
                     if id(networks[task]) == identity:
-                        results[task] = evaluator.measure(
-                            runner, parts, checkpoint.reader(task, self.config.evaluation)
-                        )
+                        reader = checkpoint.reader(task, self.config.evaluation)
+                        results[task] = evaluator.measure(runner, parts, reader)
+                        self.maps[identity, task] = dict(evaluator.maps)
         return {task: results[task] for task in networks}
 
     def warn(self, message: str) -> None:

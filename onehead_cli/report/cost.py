@@ -47,7 +47,7 @@ def costs(networks: Sequence[Shown], config: Config) -> list[dict[str, Any]]:
             sums = {
                 key: None if any(row[key] is None for row in found) else sum(row[key] for row in found) for key in keys
             }
-            rows.append({"network": f"{shown.label}s together", "image_size": None, **sums, "p50_ms": None})
+            rows.append({"network": f"{shown.label}, together", "image_size": None, **sums, "p50_ms": None})
     return rows
 
 

@@ -44,7 +44,9 @@ def shown_networks(result: EvaluateResult, config: Config) -> list[Shown]:
     found = [_other(comparison, result, config) for comparison in result.comparisons]
     if result.unified:
         files = dict.fromkeys(result.unified, result.checkpoint)
-        found.append(Shown("student" if len(result.unified) > 1 else "network", result.networks, result.unified, files))
+        network = next(iter(result.networks.values()))
+        label = "student" if len(network.architecture.tasks) > 1 else network.name
+        found.append(Shown(label, result.networks, result.unified, files))
     return [shown for shown in found if shown.results]
 
 

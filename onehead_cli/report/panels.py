@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.config.sections import IGNORE_INDEX, Config
 from onehead_cli.data.images import open_image
 from onehead_cli.data.split import Split
 from onehead_cli.drawing import DARK, LIGHT, Colour, class_colours, class_text
+from onehead_cli.evaluation.evaluator import KEPT
+from onehead_cli.evaluation.measurer import Measurer
 from onehead_cli.prediction.predictor import Predictor
 from onehead_cli.report.details import Shown
 from onehead_cli.tasks.canvas import Boxes, Canvas
 from onehead_cli.tasks.labels import Label
-from onehead_cli.tasks.reader import Result
+from onehead_cli.tasks.reader import Found, Result
 from onehead_cli.tasks.task import Task, get_task
 from onehead_cli.wording import readable
 
 #: How many images of each kind; the longer side of a panel in pixels.
 LOST, WON, RANDOM, SIDE = 6, 3, 3, 256
-#: Images times images that are scored one by one, so that a large split does not take long.
-_MOST_SCORED = 250_000
 
 
 @dataclass(frozen=True)
@@ -40,42 +41,70 @@ class Choice:
     scores: Mapping[str, float | None]
 
 
-def image_details(networks: Sequence[Shown], splits: Mapping[str, Sequence[Split]], config: Config) -> dict[str, Any]:
-    """By task, the images of the report with what is said of each, and its panels as (caption, data URI)."""
-    tasks = list(dict.fromkeys(task for shown in networks for task in shown.results))
-    predictors: dict[int, Predictor] = {}
-
-    def predictor_of(network: Checkpoint) -> Predictor:
-        if id(network) not in predictors:
-            predictors[id(network)] = Predictor(network, config)
-        return predictors[id(network)]
-
+def image_details(networks: Sequence[Shown], measurer: Measurer, config: Config) -> dict[str, Any]:
+    """By task, the images of the report with what is said of each, and its panels as data URIs."""
     found = {}
-    for task in tasks:
+    for task in dict.fromkeys(task for shown in networks for task in shown.results):
         pair = [shown for shown in (networks[0], networks[-1]) if task in shown.results]
         pair = pair if pair[0] is not pair[-1] else pair[:1]
-        choices = choose_images({shown.label: shown.results[task] for shown in pair}, get_task(task), seed=config.seed)
-        predictors_of = {shown.label: predictor_of(shown.networks[task]) for shown in pair}
-        found[task] = list(_images(get_task(task), choices, splits[task], predictors_of))
+        kept = [measurer.maps.get((id(shown.networks[task]), task), {}) for shown in pair]
+        count = len(pair[0].results[task])
+        known = sorted(set(kept[0]).intersection(*kept[1:])) or list(range(min(count, KEPT)))
+        choices = choose_images(
+            {shown.label: shown.results[task] for shown in pair}, get_task(task), known, config.seed
+        )
+        splits = measurer.load(task, pair[-1].networks[task])
+        sayings = {
+            shown.label: _Saying(shown.networks[task], task, measurer.load(task, shown.networks[task]), maps, config)
+            for shown, maps in zip(pair, kept, strict=True)
+        }
+        found[task] = list(_images(get_task(task), choices, splits, sayings))
     return found
 
 
-def choose_images(results: Mapping[str, Result], task: Task, *, seed: int) -> list[Choice]:
+class _Saying:
+    """What a network says of single images of a task."""
+
+    def __init__(
+        self,
+        network: Checkpoint,
+        task: str,
+        splits: Sequence[Split],
+        maps: Mapping[int, Tensor],
+        config: Config,
+    ) -> None:
+        """Args: maps: by the number of the image; one without passes through the network."""
+        self._network, self._task, self._maps, self._config = network, task, maps, config
+        self._places = [(split, index) for split in splits for index in range(len(split))]
+        self._predictor: Predictor | None = None
+        self._reader = network.reader(task, config.evaluation)
+
+    def __call__(self, number: int, image: Image.Image) -> Found:
+        if number in self._maps:
+            split, index = self._places[number]
+            return next(self._reader.predict(self._maps[number][None], [split.fit(index)]))
+        if self._predictor is None:
+            self._predictor = Predictor(self._network, self._config)
+        return self._predictor.predict_one(image).found[self._task]
+
+
+def choose_images(results: Mapping[str, Result], task: Task, known: Sequence[int], seed: int) -> list[Choice]:
     """Those in which the last network lost most against the first, won most, and some at random.
 
     Of one network alone, those with its lowest scores and some at random. An image's score is that of a split of it
-    alone; of a large split, as many images are scored as take a moment, drawn at random.
+    alone.
+
+    Args: known: the images to choose from, by their number. seed: of those at random.
     """
     count = len(next(iter(results.values())))
     rng = np.random.default_rng([seed, 15])
-    scored = np.sort(rng.permutation(count)[: max(20, _MOST_SCORED // max(count, 1))])
-    alone = np.zeros((len(scored), count), dtype=np.int64)
-    alone[np.arange(len(scored)), scored] = 1
+    alone = np.zeros((len(known), count), dtype=np.int64)
+    alone[np.arange(len(known)), known] = 1
     scores = {label: result.resampled(alone) for label, result in results.items()}
     values = list(scores.values())
     gains: NDArray[np.float64] = task.metric.sign * (values[-1] - values[0] if len(values) > 1 else values[0])
-    known = np.isfinite(gains)
-    order = [int(place) for place in np.argsort(np.where(known, gains, np.inf), kind="stable") if known[place]]
+    finite = np.isfinite(gains)
+    order = [int(place) for place in np.argsort(np.where(finite, gains, np.inf), kind="stable") if finite[place]]
     if len(values) > 1:
         lost = [place for place in order if gains[place] < 0][:LOST]
         won = [place for place in reversed(order) if gains[place] > 0][:WON]
@@ -83,17 +112,17 @@ def choose_images(results: Mapping[str, Result], task: Task, *, seed: int) -> li
     else:
         chosen = {"lowest score": order[:LOST]}
     taken = {place for places in chosen.values() for place in places}
-    rest = [place for place in range(len(scored)) if place not in taken]
+    rest = [place for place in range(len(known)) if place not in taken]
     chosen["at random"] = sorted(rng.permutation(rest)[:RANDOM].tolist())
     return [
-        Choice(why, int(scored[place]), {label: _number(one[place]) for label, one in scores.items()})
+        Choice(why, known[place], {label: _number(one[place]) for label, one in scores.items()})
         for why, places in chosen.items()
         for place in places
     ]
 
 
 def _images(
-    task: Task, choices: Sequence[Choice], splits: Sequence[Split], predictors: Mapping[str, Predictor]
+    task: Task, choices: Sequence[Choice], splits: Sequence[Split], sayings: Mapping[str, _Saying]
 ) -> Iterator[dict[str, Any]]:
     places = [(split, index) for split in splits for index in range(len(split))]
     for choice in choices:
@@ -104,13 +133,11 @@ def _images(
         names = list(split.classes)
         only_text = label.mask is None and not label.boxes and label.panel is None and bool(label.text)
         panels = [("truth", readable(label.text), Canvas({}) if only_text else _truth(label, names, task))]
-        for name, predictor in predictors.items():
-            fitted, fit = predictor.fit(image)
-            [prediction] = predictor.predict([fitted], [fit])
-            said = prediction.found[task.name]
+        for name, saying in sayings.items():
+            said = saying(choice.place, image)
             canvas = Canvas(class_colours(task.colour_names(names)))
             said.paint(canvas)
-            panels.append((name, task.record_cell(prediction.record()), canvas))
+            panels.append((name, task.record_cell(_record(said, image)), canvas))
         drawn = [] if only_text else [_data_uri(c.render(drawing, image.size, least=(1, 1))) for _, _, c in panels]
         yield {
             "file": str(split.paths[index]),
@@ -119,6 +146,10 @@ def _images(
             "said": {name: text for name, text, _ in panels},
             "panels": drawn or [_data_uri(drawing)],
         }
+
+
+def _record(said: Found, image: Image.Image) -> dict[str, Any]:
+    return {"width": image.width, "height": image.height, **said.record(lambda kind, saved: None)}
 
 
 def _truth(label: Label, classes: Sequence[str], task: Task) -> Canvas:

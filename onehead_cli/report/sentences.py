@@ -14,18 +14,19 @@ def verdict_in_words(drop: Drop, *, against: str, images: int) -> str:
     """A sentence or two on one task. Args: against: what the baseline is called. images: of the split."""
     task = get_task(drop.task)
     metric, unit = task.metric.label, f" {task.metric.unit}" if task.metric.unit else ""
-    limit = f"{100 * drop.limit:g} % of the {against}'s score" if drop.relative else f"{drop.limit:g}{unit}"
+    owner = "the teacher's" if against == "teacher" else f"that of {against}"
+    limit = f"{100 * drop.limit:g}% of the baseline's score" if drop.relative else f"{drop.limit:g}{unit}"
     change = abs(drop.diff)
     if round(change, 4) == 0:
-        moved = f"{metric} is the same as the {against}'s"
+        moved = f"{metric} is the same as {owner}"
     else:
         gained = task.metric.sign * drop.diff > 0
-        moved = f"{metric} is {change:.4f}{unit} {'better' if gained else 'worse'} than the {against}'s"
-    interval = f"the 95 % interval of the difference runs from {drop.low:+.4f} to {drop.high:+.4f}"
+        moved = f"{metric} is {change:.4f}{unit} {'better' if gained else 'worse'} than {owner}"
+    interval = f"the 95% interval of the difference runs from {drop.low:+.4f} to {drop.high:+.4f}"
     if drop.verdict == "PASS":
-        said = f"all of it stays within the limit of {limit}, so nothing that matters was lost"
+        said = f"all of it stays within the limit of {limit}, so less than that was lost, if anything"
     elif drop.verdict == "FAIL":
-        said = f"all of it is worse than the limit of {limit} allows, so something was lost"
+        said = f"all of it lies beyond the limit of {limit}, so more than that was lost"
     elif drop.reason is not None:
         return f"On {how_many(images, 'image')}: {drop.reason}. Nothing can be concluded."
     else:

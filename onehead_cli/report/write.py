@@ -25,11 +25,7 @@ def write_files(result: EvaluateResult, config: Config, *, page: bool) -> list[P
         from onehead_cli.report.panels import image_details
 
         details = report_details(result, config)
-        networks = shown_networks(result, config)
-        splits = {
-            task: result.measurer.load(task, shown.networks[task]) for shown in networks for task in shown.results
-        }
-        images = image_details(networks, splits, config)
+        images = image_details(shown_networks(result, config), result.measurer, config)
         rendered = render_page(details, images, result.document)
         without_panels = {
             task: [{key: value for key, value in image.items() if key != "panels"} for image in found]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onehead_cli.wording import readable
+
+#: The mean distance of confidence and share that is right; see `reliability`.
+CALIBRATION_ERROR = "expected calibration error"
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,13 @@ class Matrix(Figure):
 
 @dataclass(frozen=True)
 class Lines(Figure):
-    """series: points (x, y) by name, both 0..1. diagonal: x = y is what is wanted."""
+    """series: points (x, y) by name, both 0..1. diagonal: x = y is what is wanted. summary: numbers by name."""
 
     x: str
     y: str
     series: Mapping[str, Sequence[tuple[float, float]]]
     diagonal: bool = False
+    summary: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ def shares_of_rows(counts: NDArray[np.int64], names: Sequence[str], *, title: st
         [None if not total else count / total for count in row]
         for row, total in zip(counts.tolist(), sums, strict=True)
     ]
-    return Matrix(title, note, names, names, values)
+    called = [readable(name) for name in names]
+    return Matrix(title, note, called, called, values)
 
 
 def reliability(

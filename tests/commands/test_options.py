@@ -34,7 +34,8 @@ FLAGS = {info.name: getattr(info.callback, "flags", {}) for info in app.register
 PLAIN = {
     *("--task", "--split", "--checkpoint", "--resume", "--relative", "--strict", "--runs"),
     *("--score-threshold", "--overlays", "--masks", "--config", "--set", "--show-config", "--json", "--quiet"),
-    *("--source", "--dry-run", "--verify", "--preview", "--coco-masks"),
+    *("--source", "--dry-run", "--verify", "--preview", "--coco-masks", "--coco-ids"),
+    *("--against", "--report", "--seeds"),
     *("--weights", "--int8", "--calibration-images", "--runner"),
 }
 #: Named as fields are, and yet none of them: a profile's batch is of one image whatever the config says, an export

@@ -1,5 +1,6 @@
 """A fourth task from a package of its own, `examples/depth`, through the real commands and without a change here."""
 
+import html
 import json
 import shutil
 import tomllib
@@ -136,6 +137,14 @@ def test_every_command_knows_four_tasks(onehead, trained):
     before, after = document["baseline"]["rmse"], document["unified"]["rmse"]
     assert drop["diff"] == pytest.approx(after - before) and drop["low"] <= drop["diff"] <= drop["high"]
     assert drop["within_limit"] == (drop["diff"] < 0.05), "less is better: a rise is the drop"
+
+    # Its part of the report is there without a change in the package.
+    report = document["report"]
+    verdict = next(row for row in report["verdicts"] if row["task"] == "depth")
+    assert verdict["unit"] == "m" and "RMSE is" in verdict["sentence"] and verdict["sign"] == -1
+    assert len(report["images"]["depth"]) >= 3
+    page = html.unescape((trained / "output" / "report.html").read_text())
+    assert verdict["sentence"] in page and "gain in m" in page
 
     profile = json.loads(profiled)
     assert profile["tasks"] == ["cls", "seg", "det", "depth"]

@@ -401,7 +401,7 @@ def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cls classes of the split test differ")
 
 
-def test_fault_103_floats_beside_data_of_other_classes(small_student, quick, tiny_data, tmp_path, capsys):
+def test_floats_are_written_beside_data_of_other_classes(small_student, quick, tiny_data, tmp_path, capsys):
     """A file in floats needs no data: it is written, and why nothing was measured on val is said."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
@@ -429,7 +429,7 @@ def test_fault_104_bad_images_to_calibrate_by(small_student, tiny_data, tmp_path
     assert not (tmp_path / "a.onnx").exists()
 
 
-def test_fault_104_one_bad_image_among_good_ones(small_student, quick, tiny_data, tmp_path, monkeypatch, capsys):
+def test_bad_images_among_good_ones_are_left_out(small_student, quick, tiny_data, tmp_path, monkeypatch, capsys):
     """One bad image of train, one of val and one bad label are named, and the other images do."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)

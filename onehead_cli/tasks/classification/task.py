@@ -17,7 +17,7 @@ from onehead_cli.tasks.classification.loss import classification_loss, distil_cl
 from onehead_cli.tasks.classification.reader import ClassificationReader
 from onehead_cli.tasks.classification.scores import NAME, ClassificationResult
 from onehead_cli.tasks.classification.split import ClassificationSplit, ClassLabels
-from onehead_cli.tasks.figures import Figure, Lines, reliability, shares_of_rows
+from onehead_cli.tasks.figures import CALIBRATION_ERROR, Figure, Lines, reliability, shares_of_rows
 from onehead_cli.tasks.labels import Label
 from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
@@ -83,7 +83,6 @@ class Classification(Task):
     def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
         assert isinstance(result, ClassificationResult)
         points, error = reliability(result.probabilities.max(axis=1), result.predicted == result.labels)
-        said = "" if error is None else f" On average the two are {error:.3f} apart (expected calibration error)."
         return [
             shares_of_rows(
                 result.confusion,
@@ -93,11 +92,12 @@ class Classification(Task):
             ),
             Lines(
                 "Reliability",
-                f"How often the class that is named is right, by the probability that it is given.{said}",
+                "How often the class that is named is right, by the probability that it is given.",
                 "probability",
                 "right",
                 {"images": points},
                 diagonal=True,
+                summary={CALIBRATION_ERROR: error},
             ),
         ]
 

@@ -30,10 +30,11 @@ from onehead_cli.tasks.detection.reader import BoxLayout, BoxReading, DetectionR
 from onehead_cli.tasks.detection.split import DetectionSplit, box_sizes
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
-from onehead_cli.tasks.figures import Bars, Figure, Lines, reliability
+from onehead_cli.tasks.figures import CALIBRATION_ERROR, Bars, Figure, Lines, reliability
 from onehead_cli.tasks.labels import Histogram, Label, LabelCounts
 from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import Metric, Reading, Setting, Task
+from onehead_cli.wording import readable
 
 #: A fresh detector believes that 1 % of its boxes hold something, so that empty cells do not drown the first steps.
 _PRIOR_CONFIDENCE = 0.01
@@ -182,9 +183,7 @@ class Detection(Task):
         assert isinstance(result, DetectionResult)
         precision = result.precision[0, ::10, ~np.isnan(result.precision[0, 0])]  # [classes with a true box, 11]
         curve = precision.mean(axis=0).tolist() if precision.size else []
-        lowest = min(thresholds["boxes"], default=0.0)
         points, error = reliability(*result.by_score())
-        said = "" if error is None else f" On average the two are {error:.3f} apart (expected calibration error)."
         found: list[Figure] = [
             Lines(
                 "Precision and recall",
@@ -195,12 +194,13 @@ class Detection(Task):
             ),
             Lines(
                 "Reliability",
-                "How often a box is right (class, and IoU of .50 or more), by its score. A box is drawn from the score "
-                f"of its class on, which the checkpoint holds, {lowest:.2f} at least.{said}",
+                "How often a box is right (class, and IoU of .50 or more), by its score. From which score on a box is "
+                "drawn was chosen on val, and is stored in the checkpoint.",
                 "score",
                 "right",
                 {"boxes": points},
                 diagonal=True,
+                summary={CALIBRATION_ERROR: error, **_stored(thresholds["boxes"], result.class_names)},
             ),
         ]
         errors = result.errors
@@ -255,6 +255,13 @@ class Detection(Task):
 
     def colour_names(self, classes: Sequence[str]) -> Sequence[str]:
         return classes
+
+
+def _stored(thresholds: Sequence[float], classes: Sequence[str]) -> dict[str, float | None]:
+    """The score that a box is drawn from by class; where all are the same, once."""
+    if len(set(thresholds)) == 1:
+        return {"drawn from a score of": float(thresholds[0])}
+    return {f"{readable(name)} drawn from": float(one) for name, one in zip(classes, thresholds, strict=False)}
 
 
 DETECTION = Detection()
