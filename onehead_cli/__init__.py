@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onehead_cli.config.sections import Config
     from onehead_cli.prediction.network import Network
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(checkpoint: str | Path | None = None, config: Config | None = None) -> Network:

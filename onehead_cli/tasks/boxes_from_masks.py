@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from onehead_cli.config.sections import Config
 from onehead_cli.data.split import Split
@@ -119,6 +118,8 @@ def boxes_from_mask(mask: NDArray[np.uint8], shared: Mapping[int, int]) -> MaskB
         mask: uint8 [height, width], class labels.
         shared: mask label -> detection class, from `shared_classes`.
     """
+    from scipy import ndimage  # which only trainings need
+
     boxes: list[NDArray[np.float64]] = []
     labels: list[int] = []
     doubtful: list[bool] = []
@@ -156,6 +157,8 @@ def _doubtful(extents: NDArray[np.float64], areas: NDArray[np.int64], pixels: in
 
 
 def _falls_apart(component: NDArray[np.bool_]) -> bool:
+    from scipy import ndimage
+
     area = int(component.sum())
     depth = ndimage.distance_transform_edt(np.pad(component, 1))
     parts, count = ndimage.label(depth > _WEAR * np.sqrt(area))

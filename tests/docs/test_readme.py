@@ -92,3 +92,10 @@ def test_the_workflow_runs_what_make_test_runs() -> None:
         if "-m pytest -m" in line and "not install" in line
     ]
     assert f"python {command}" in steps
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    first = next(line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line[:3] == "## ")
+    assert citation["version"] == __version__
+    assert first == f"## {__version__} ({citation['date-released']})"

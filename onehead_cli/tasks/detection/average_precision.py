@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from onehead_cli.tasks.detection.errors import box_errors
 from onehead_cli.tasks.reader import Row
@@ -252,6 +250,8 @@ def _run_coco(
     image_ids: list[Any], truth: list[dict[str, Any]], found: list[dict[str, Any]], category_ids: Sequence[int]
 ) -> Any:
     """A COCOeval that has matched and accumulated, over area all and 100 detections."""
+    from pycocotools.cocoeval import COCOeval  # which predict does without
+
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(
             _coco(image_ids, truth, category_ids), _coco(image_ids, found, category_ids), iouType="bbox"
@@ -265,6 +265,8 @@ def _run_coco(
 
 
 def _coco(image_ids: list[Any], boxes: list[dict[str, Any]], category_ids: Sequence[int]) -> Any:
+    from pycocotools.coco import COCO
+
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image_id} for image_id in image_ids],
