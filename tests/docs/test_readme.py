@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from onehead_cli import __version__
 from onehead_cli.checkpoint.networks import shipped_student
 from onehead_cli.files.checksum import sha256_of
 
