@@ -261,12 +261,12 @@ onehead predict --checkpoint student.onnx photo.jpg         # as with any checkp
 onehead export --output int8.onnx --int8 --data data        # calibrated on the train split of data
 ```
 
-Before the file gets its name it is run beside the checkpoint in float32, and where it says something else it is not
-written and the exit code is 10. A file in floats is compared on eight drawn images and a black one: probabilities,
-scores, sides of boxes and pixels of masks. A file in int8 is compared on all images of val, without labels: the same
-Top-1 for 95 %, an IoU of the masks of .85, an F1 of the shown boxes of .70. The usual recipe, which puts convolutions
-alone into 8 bits, does not get there. `{name}.export.json` has the figures, and where the data
-are there, what the file loses in Top-1, mIoU and mAP, with the interval.
+Before the file is written, it is compared with the checkpoint in float32; if its results differ, it is not written and
+the exit code is 10. A float file is compared on eight synthetic images and a black one: probabilities, scores, box
+coordinates and mask pixels. An int8 file is compared on all images of val, without labels: the same Top-1 for 95 %, a
+mask IoU of .85, an F1 of the drawn boxes of .70. The usual recipe, with only convolutions in 8 bits, does not reach
+that. `{name}.export.json` has the figures and, if the data are available, what the file loses in Top-1, mIoU and mAP,
+with the interval.
 
 ## On the device
 
@@ -287,24 +287,24 @@ Its records are those of `onehead predict`. The file itself is run like this:
 |---|---|---|
 | `image` | uint8 [S, S, 3] | RGB, resized as `preprocess` in the metadata says |
 | `size` | int64 [2] | height and width of the original, which boxes and mask refer to |
-| `mask_size` | int64 [2] | height and width that the mask is to have; the full size costs most |
+| `mask_size` | int64 [2] | height and width of the mask to return; the full size costs most |
 
 | output | | |
 |---|---|---|
 | `probabilities` | float32 [classes] | |
 | `mask` | uint8 [height, width] | class indices |
 | `boxes` | float32 [n, 4] | x1 y1 x2 y2 in pixels of the original, best first |
-| `scores` | float32 [n] | all from the lowest score up; `thresholds` in the metadata says from which a box is shown |
+| `scores` | float32 [n] | all from the lowest score up; `thresholds` in the metadata: from which a box is drawn |
 | `labels` | int64 [n] | class indices |
 
 The metadata's entry `onehead` is JSON: class names, thresholds, preprocessing, versions, the checkpoint's SHA-256. The
-entry `sha256` is the sum of all bytes before it. The overlap of NMS, `nms_iou`, is a fourth input that need not be
-given; onnxruntime remarks on it when it loads the file, which does no harm.
+entry `sha256` is the hash of all bytes before it. The IoU threshold of NMS, `nms_iou`, is an optional fourth input;
+onnxruntime prints a harmless warning about it when it loads the file.
 
 `onehead predict --coco FILE` and the runner's `--coco` write a COCO JSON of images, categories and boxes with scores
 (`--coco-masks`: masks as RLE too), which pycocotools loads and labelling tools import. With `--coco-ids LABELS.json`
-they write a list of results instead, with the ids that this COCO file has for its images and categories, and
-`COCO.loadRes` takes it as it is. An image is found there by its path, which must end in the `file_name`.
+they write a list of results instead, with the ids of that COCO file's images and categories, which `COCO.loadRes` reads
+as it is. An image is matched by its path, which must end in the `file_name`.
 
 Memory: a mask at the full size of an image takes up to 4 bytes per pixel and class found in it, 2 GB for five classes
 in 100 megapixels. A smaller `mask_size` takes less.
@@ -312,8 +312,8 @@ in 100 megapixels. A smaller `mask_size` takes less.
 ## In a browser
 
 `examples/web/` is a page without a build step that runs the file with onnxruntime-web, on one thread and without a
-request to anybody but its own server. Drop an image, and it shows class, mask and boxes. They are those of
-`onehead predict`, for it resizes as Pillow does.
+request to any server but its own. Drop an image, and it shows class, mask and boxes. They are the same as those of
+`onehead predict`, because it resizes as Pillow does.
 
 ```sh no-run: needs npm and a browser
 onehead export --weights float16 --output examples/web/student.onnx
@@ -321,13 +321,13 @@ cd examples/web && npm install && python -m http.server --bind 127.0.0.1
 ```
 
 At 256 px an image takes about 0.1 s in Chromium, three times as long as outside a browser. int8 is half the download of
-float16, but gained no clear time there. Tried in Chromium alone.
+float16, but was not clearly faster there. Tested only in Chromium.
 
 ## Limits
 
-A file is of one size, one image at a time, and reads boxes in one way: another `data.image_size`, `best_class` or
-`vote_iou` is another export. Not tried: LiteRT, CoreML, TensorRT, ARM. On x86 processors without VNNI, int8
-may saturate; measure there.
+A file has one input size, takes one image at a time, and reads boxes in one way: another `data.image_size`,
+`best_class` or `vote_iou` needs another export. Not tested: LiteRT, CoreML, TensorRT, ARM. On x86 processors without
+VNNI, int8 may saturate; measure there.
 """
 
 

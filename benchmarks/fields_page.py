@@ -24,11 +24,11 @@ TEXT = """
 # Every field of the config
 
 `--config FILE` reads YAML, `--set section.key=value` changes any field, and most commands have flags for the commonest
-ones; [Recipes and configs](recipes.md#how-settings-are-given) says how the three go together.
-`onehead train-unified --show-config` lists the same fields with the values that a run would have.
+ones; [Recipes and configs](recipes.md#how-settings-are-given) explains how the three combine.
+`onehead train-unified --show-config` lists the same fields with the values that a run would use.
 
-`python benchmarks/fields_page.py` wrote this page from the fields themselves. A dash stands where there is nothing to
-say, *unset* for a field that has no value until you give it one.
+`python benchmarks/fields_page.py` wrote this page from the fields themselves. A dash means that there is nothing to
+say, *unset* that a field has no value until you give it one.
 """
 #: What a limit of pydantic's is called.
 _LIMITS = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}

@@ -176,7 +176,7 @@ def model_card(
         classes_det=", ".join(classes["det"]),
         pictures="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, pictures[task]))} |" for task in TASKS),
         learned=" or ".join(map(str, learned)),
-        manifest=f"`{manifest}`" if manifest else "none: the pictures were not drawn by `prepare-data`",
+        manifest=f"`{manifest}`" if manifest else "none: the images were not drawn by `prepare-data`",
         scores="\n".join(row for each in measured for row in _score_rows(each)),
         where=f"{processor_name(resolve_device(config.device))}, torch {torch.__version__}, onehead {__version__}",
         map=f"{measured[0].half['val + test']['map'] or 0:.3f}",

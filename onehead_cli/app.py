@@ -31,8 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="One small network with one head for classification, segmentation and detection.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage or config, 10 a drop found and 11 inconclusive (both with "
-    "evaluate --strict only; 10 also where export would lose), 130 and 143 stopped by a signal.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or config, 10 a drop was found, 11 inconclusive (both only with "
+    "evaluate --strict; 10 also if an export would lose accuracy), 130 and 143 stopped by a signal.",
 )
 app.command("prepare-data")(prepare_data)
 app.command("train-teacher")(train_teacher)

@@ -35,11 +35,8 @@ class CocoResults:
         self._image_ids: dict[str, Any] | None = None
         self._image: Any = None
         if labels is not None:
-            try:
-                known = {each["name"]: each["id"] for each in labels["categories"]}
-                self._image_ids = {each["file_name"]: each["id"] for each in labels["images"]}
-            except (KeyError, TypeError):
-                raise ValueError("no COCO file: it needs images with file_name and id, and named categories") from None
+            known = _ids(labels, "categories", "name")
+            self._image_ids = _ids(labels, "images", "file_name")
             self._ids = {name: known[name] for name in self._ids if name in known}
             if not self._ids:
                 raise ValueError(f"none of its categories is a class of the network: {', '.join(names)}")
@@ -100,6 +97,22 @@ class CocoResults:
             return self._annotations
         categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in self._ids.items()]
         return {"images": self._images, "categories": categories, "annotations": self._annotations}
+
+
+def _ids(labels: Any, part: str, name: str) -> dict[str, int]:
+    """The ids of the images or categories of a COCO file by name. Raises: ValueError."""
+    try:
+        entries = [(each[name], each["id"]) for each in labels[part]]
+        is_one = all(isinstance(key, str) and isinstance(value, int) for key, value in entries)
+    except (KeyError, TypeError):
+        is_one = False
+    if not is_one:
+        raise ValueError("no COCO file: it needs images with file_name and id, and named categories")
+    found = dict(entries)
+    if len(found) < len(entries):
+        twice = next(key for key in found if sum(key == other for other, _ in entries) > 1)
+        raise ValueError(f"two {part} have the {name} {twice}")
+    return found
 
 
 def run_lengths(region: NDArray[np.bool_]) -> list[int]:

@@ -50,8 +50,8 @@ def numbers_for_names(classes: Mapping[str, Sequence[str]]) -> str | None:
         return None
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return (
-        f"no font here can write {how_many(len(found), 'class name')}, so the drawings show numbers: "
-        f"{', '.join(found[:_NAMED])}{more}; install a font of that script, such as Noto Sans"
+        f"no installed font can draw {how_many(len(found), 'class name')}, so the drawings show numbers: "
+        f"{', '.join(found[:_NAMED])}{more}; install a font for that script, such as Noto Sans"
     )
 
 

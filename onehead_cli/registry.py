@@ -76,7 +76,7 @@ def load_format(name: str) -> Any:
 
 def _load(name: str, group: str) -> Any:
     if name not in TASKS:
-        meant = did_you_mean(name, TASKS) or "; install the package that brings it"
+        meant = did_you_mean(name, TASKS) or "; install the package that provides it"
         raise ConfigError(f"no task '{name}' among {', '.join(TASKS)}{meant}")
     entry = _entries()[name].get(group)
     if entry is None:
@@ -86,5 +86,5 @@ def _load(name: str, group: str) -> Any:
     except Exception as error:  # whatever may be wrong in a package of somebody else
         raise ConfigError(
             f"task '{name}': {entry.value} cannot be loaded ({type(error).__name__}: {error}); "
-            "mend its package or uninstall it"
+            "fix its package or uninstall it"
         ) from None

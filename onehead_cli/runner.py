@@ -75,7 +75,7 @@ class Network:
             raise Problem(f"{path}: cannot be read ({error.strerror})") from None
         sha256 = valid_sha256(content)
         if sha256 is None:
-            raise Problem(f"{path}: its checksum does not fit, so it is damaged or `onehead export` did not write it")
+            raise Problem(f"{path}: its checksum does not match, so it is damaged or not written by `onehead export`")
         self.sha256 = sha256
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -261,7 +261,7 @@ def _below(folder: Path) -> Iterator[Path]:
 def coco_results(network: Network, ids: Path | None) -> CocoResults:
     """Raises: Problem: the file with the ids cannot be used."""
     try:
-        labels = None if ids is None else json.loads(ids.read_bytes())
+        labels = None if ids is None else json.loads(ids.read_bytes()) or {}
         return CocoResults([*network.classes("labels"), *network.classes("mask")[1:]], labels)
     except (OSError, ValueError, RecursionError) as error:
         raise Problem(f"--coco-ids {ids}: {getattr(error, 'strerror', None) or error}") from None
@@ -286,7 +286,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the processor")
     given = parser.parse_args(arguments)
     if (given.coco_masks or given.coco_ids) and not given.coco:
-        raise Problem(f"{'--coco-masks' if given.coco_masks else '--coco-ids'} is for --coco FILE", 2)
+        raise Problem(f"{'--coco-masks' if given.coco_masks else '--coco-ids'} needs --coco FILE", 2)
     if given.coco and given.coco.suffix != ".json":  # a glob after --coco would name an image
         raise Problem(f"--coco {given.coco}: the name of a COCO file ends in .json", 2)
     if given.score_threshold is not None and not 0 <= given.score_threshold <= 1:

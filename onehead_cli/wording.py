@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
@@ -25,7 +26,7 @@ def is_one_line(text: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """Of what an error of a library says, which may go on for many lines."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(_COLOURS.sub("", str(error)).strip().splitlines()), type(error).__name__)
 
 
 def escaped(character: str) -> str:
@@ -35,6 +36,8 @@ def escaped(character: str) -> str:
     return _SHORT.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
 
 
+#: What turns colours of a terminal on and off; torch's exporter writes it into its messages.
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _SHORT = {chr(code): f"\\x{code:02x}" for code in (*range(32), 127)} | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 #: Of Unicode's classes: control characters, halves of characters, separators of lines and of paragraphs.
 _NEVER = ("Cc", "Cs", "Zl", "Zp")

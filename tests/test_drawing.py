@@ -133,8 +133,8 @@ def test_one_warning_says_which_number_is_which_class(only):
     only()
     names = {"seg": ["ground", CAT], "det": [*"一二三四五"]}
     assert numbers_for_names(names) == (
-        "no font here can write 6 class names, so the drawings show numbers: #1 of seg is '猫', #0 of det is '一', "
-        "#1 of det is '二', #2 of det is '三', #3 of det is '四' and 1 more; install a font of that script, such as "
+        "no installed font can draw 6 class names, so the drawings show numbers: #1 of seg is '猫', #0 of det is '一', "
+        "#1 of det is '二', #2 of det is '三', #3 of det is '四' and 1 more; install a font for that script, such as "
         "Noto Sans"
     )
     assert numbers_for_names({"det": ["cat", "dog"]}) is None
@@ -189,15 +189,15 @@ def overlays(folder):
 
 
 def test_fault_79_names_that_no_font_can_write(only, renamed, tiny_data, tmp_path, capsys):
-    """A name whose letters no font of the system has is drawn as the class's number, and one warning says which is
-    which; with such a font the name is drawn, in any script."""
+    """A name that no system font can write is drawn as the class's number, and one warning says which is which; with
+    such a font the name is drawn, in any script."""
     image = min((tiny_data / "mini_coco_det" / "val").iterdir())
     wanted = ["predict", str(image), "--checkpoint", str(renamed), "--score-threshold", "0", "--no-masks"]
     only()
     assert run([*wanted, "--output", str(tmp_path / "a"), "--quiet"]) == 0
     said = capsys.readouterr().err
     assert said.count("\n") == said.count("warning: ") == 1
-    assert "no font here can write 3 class names" in said and f"#1 of det is '{CAT}'" in said
+    assert "no installed font can draw 3 class names" in said and f"#1 of det is '{CAT}'" in said
     numbers = overlays(tmp_path / "a")
     assert run([*wanted, "--output", str(tmp_path / "b"), "--quiet", "--no-overlays"]) == 0
     assert capsys.readouterr().err == "" and not overlays(tmp_path / "b")
@@ -224,5 +224,5 @@ def test_a_preview_shows_numbers_too(only, tiny_data, tmp_path, capsys):
             folder = sorted(path for path in split.iterdir() if path.is_dir())[0]
             folder.rename(split / DOG)
     assert run(["prepare-data", "--preview", "--data", str(root), "--quiet"]) == 0
-    [warning] = [line for line in capsys.readouterr().err.splitlines() if "no font" in line]
-    assert "can write 1 class name," in warning and f"is '{DOG}'" in warning
+    [warning] = [line for line in capsys.readouterr().err.splitlines() if "no installed font" in line]
+    assert "can draw 1 class name," in warning and f"is '{DOG}'" in warning

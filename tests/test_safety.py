@@ -78,7 +78,7 @@ def test_fault_41_a_malicious_pickle_is_refused_and_not_run(kind, tiny_data, sma
         for command in several:
             assert run(command) == 1
             *notes, line = capsys.readouterr().err.splitlines()
-            assert all(note.startswith(("scan: ", "passed over in ")) for note in notes)
+            assert all(note.startswith(("scan: ", "ignored in ")) for note in notes)
             assert line.startswith("error: ") and f"{name}: not a readable " in line
     assert not marker.exists()
 
@@ -143,5 +143,5 @@ def test_a_whole_file_that_is_no_checkpoint_is_named(document, tmp_path):
     torch.save(document, archive)
     add_checksum(archive)
     path.write_bytes(archive.getvalue())
-    with pytest.raises(CheckpointError, match=r"x\.pth: (not a checkpoint of this version|not a whole checkpoint)"):
+    with pytest.raises(CheckpointError, match=r"x\.pth: (not a checkpoint of this version|not a complete checkpoint)"):
         load_checkpoint(path)

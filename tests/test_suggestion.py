@@ -121,7 +121,7 @@ def error_of(capsys, *args):
 )
 def test_fault_83_a_suggestion_only_where_it_is_near(args, near, far, capsys):
     """A misspelt command, flag, key, task, split or backbone is answered with the known one that is one or two edits
-    away, or lacks a part or has them in another order; a word that is near none gets no suggestion."""
+    away, or lacks a part or has them in another order; a word that is similar to none gets no suggestion."""
     word, meant = near
     assert f"did you mean '{meant}'?" in error_of(capsys, *(arg.format(word) for arg in args))
     said = error_of(capsys, *(arg.format(far) for arg in args))

@@ -43,7 +43,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (kind !== "drop") return;
     const [file] = event.dataTransfer.files;
     if (file) show(file);
-    else complain(new Problem("That was no file. Save the image and drop it from a folder."));
+    else complain(new Problem("That was not a file. Save the image and drop it from a folder."));
   });
 }
 for (const id of ["show-mask", "show-boxes"]) element(id).addEventListener("change", redraw);

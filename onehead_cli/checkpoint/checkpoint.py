@@ -107,7 +107,9 @@ class Checkpoint:
             values = found.changed_reading(self.reading, config)
             return found.reader(Reading(self.architecture, values, self.thresholds, config, score_threshold))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            raise CheckpointError(f"'{self.name}': how {task} is read cannot be used ({error!a})") from None
+            raise CheckpointError(
+                f"'{self.name}': its settings for reading {task} cannot be used ({error!a})"
+            ) from None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
@@ -140,9 +142,7 @@ def _write(path: Path, content: bytes | memoryview, *, keep: Path | None = None)
     try:
         write_atomically(path, lambda file: file.write(content), keep=keep)
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); the file before it is untouched"
-        ) from None
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); the previous file is untouched") from None
 
 
 def _document(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -207,16 +207,16 @@ def parse_document(document: object, path: Path) -> Checkpoint:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path}: not a whole checkpoint ({where!a}: {first['msg']})") from None
+        raise CheckpointError(f"{path}: not a complete checkpoint ({where!a}: {first['msg']})") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({error!a})") from None
+        raise CheckpointError(f"{path}: not a complete checkpoint ({error!a})") from None
 
 
 def _read(path: Path) -> object:
     with path.open("rb") as file:
         if not has_valid_checksum(file):
             raise DamagedCheckpointError(
-                f"{path}: not a readable checkpoint: its checksum does not fit, so the file is damaged or was "
+                f"{path}: not a readable checkpoint: its checksum does not match, so the file is damaged or was "
                 "not written by this version of onehead"
             )
         try:

@@ -49,7 +49,9 @@ class ExportedNetwork(Checkpoint):
     exported: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
-        raise CheckpointError(f"{self.path}: an exported file has no weights of torch; name the checkpoint it is from")
+        raise CheckpointError(
+            f"{self.path}: an exported file has no torch weights; name the checkpoint that it was exported from"
+        )
 
     def runner(self, device: torch.device, precision: torch.dtype) -> FileRunner:
         return FileRunner(self.path, self.session, self.architecture.tasks)
@@ -144,8 +146,8 @@ def read_exported(content: bytes, path: Path, *, threads: int | None = None) -> 
     onnxruntime = import_onnxruntime(path)
     if valid_sha256(content) is None:
         raise DamagedCheckpointError(
-            f"{path}: not a readable exported file: its checksum does not fit, so it is damaged or `onehead export` "
-            "did not write it"
+            f"{path}: not a readable exported file: its checksum does not match, so it is damaged or was not "
+            "written by `onehead export`"
         )
     session = open_session(content, path, onnxruntime, threads=threads)
     try:
@@ -153,7 +155,7 @@ def read_exported(content: bytes, path: Path, *, threads: int | None = None) -> 
     except (KeyError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: `onehead export` did not write it")
+        raise CheckpointError(f"{path}: not written by `onehead export`")
     if document.get("export_format") != FORMAT:
         raise CheckpointError(f"{path}: exported by another version of onehead ({document.get('onehead')})")
     checkpoint = parse_document({**document, "weights": {}, "training": {}}, path)

@@ -67,12 +67,10 @@ def read_half_precision(path: Path) -> dict[str, Any]:
     except (struct.error, ValueError, TypeError, AttributeError, RecursionError):
         raise DamagedCheckpointError(f"{path}: damaged, or not a safetensors file") from None
     if document is None:
-        raise CheckpointError(
-            f"{path}: holds no checkpoint of onehead; weights of a backbone are given with --backbone-weights"
-        )
+        raise CheckpointError(f"{path}: not a checkpoint of onehead; give backbone weights with --backbone-weights")
     checksum = str(document.pop("sha256", "")).encode("utf-8", "replace")  # JSON may hold half a character
     if hashlib.sha256(raw.replace(checksum, _ZEROS, 1)).hexdigest().encode() != checksum:
-        raise DamagedCheckpointError(f"{path}: damaged: its checksum does not fit")
+        raise DamagedCheckpointError(f"{path}: damaged: its checksum does not match")
     try:
         weights = _restored(safetensors.torch.load(raw))
     except Exception as error:  # the library raises many types for a header that is not of its making

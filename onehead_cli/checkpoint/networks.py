@@ -34,7 +34,7 @@ def find_student(output: Path, reporter: Reporter) -> Path:
         reporter.note(f"network: {own}")
         return own
     if shipped.is_file():
-        reporter.note(f"network: the student that comes with onehead, for there is no {own}")
+        reporter.note(f"network: the student that comes with onehead, since there is no {own}")
         return shipped
     raise CheckpointError(
         f"{own}: no such checkpoint, and no student comes with this installation; train one with "
@@ -96,7 +96,7 @@ def load_compared(path: Path, tasks: Sequence[str], *, threads: int | None = Non
         if found:
             return found
         if not best_path(path, STUDENT).is_file():
-            raise CheckpointError(f"{path}: no network of {', '.join(tasks)} in this folder")
+            raise CheckpointError(f"{path}: no network for {', '.join(tasks)} in this folder")
         path = best_path(path, STUDENT)
     network = load_network(path, threads=threads)
     networks = {task: network for task in tasks if task in network.architecture.tasks}

@@ -28,27 +28,30 @@ if TYPE_CHECKING:
 def evaluate(
     call: o.Call,
     *,
-    task: Annotated[o.TaskChoice, typer.Option("--task", help="A task, or all that the network does.")] = o.ALL_TASKS,
+    task: Annotated[o.TaskChoice, typer.Option("--task", help="A task, or all tasks of the network.")] = o.ALL_TASKS,
     checkpoint: o.Checkpoint = None,
-    split: Annotated[str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits, pooled into one.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME[,NAME...]", help="Splits to measure on, pooled into one.")
+    ] = "test",
     relative: Annotated[
-        bool, typer.Option("--relative", help="The limit is a share of the baseline's score, not absolute.")
+        bool, typer.Option("--relative", help="Take the limit as a share of the baseline's score, not as absolute.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 10 where a drop was found, with 11 where it is open.")
+        bool, typer.Option("--strict", help="Exit with 10 if a drop was found, with 11 if inconclusive.")
     ] = False,
     against: Annotated[
         list[Path] | None,
         typer.Option(
             "--against",
             metavar="CHECKPOINT_OR_FOLDER",
-            help="Compare with this network, or the teachers of this folder, else its student; repeatable.  "
+            help="Compare with this network, or with the teachers in this folder, else its student; repeatable.  "
             "[default: the teachers of --teachers]",
         ),
     ] = None,
     seeds: Seeds = None,
     report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html, which shows all of it in pictures.")
+        bool,
+        typer.Option("--report/--no-report", help="Write report.html, which shows everything in charts and images."),
     ] = True,
 ) -> None:
     """Measure the network and its teachers; check what was lost.
@@ -60,10 +63,10 @@ def evaluate(
         raise ConfigError(f"--split {split}: give different names, such as val,test")
     _refuse_misspelt(splits, call.config)
     if seeds is not None and checkpoint is not None:
-        raise ConfigError("--seeds measures the student in the folder of each seed: leave --checkpoint out")
+        raise ConfigError("--seeds measures the student in each seed's folder: leave --checkpoint out")
     configs = {} if seeds is None else configs_of(seeds, call)
     if len(configs) == 1:
-        raise ConfigError(f"--seeds {seeds}: a spread takes two seeds or more")
+        raise ConfigError(f"--seeds {seeds}: a spread needs at least two seeds")
     from onehead_cli import engine
     from onehead_cli.evaluation.drop_check import exit_code
 
@@ -103,21 +106,23 @@ def _measure_seeds(
         call.console.note(f"seed {seed}: {config.output}")
         others = [of_seed(path, seed) for path in against]
         results[seed] = measure(config, best_path(config.output, STUDENT), others)
-    found = compare_seeds(results, call.config)
+        results[seed].measurer.forget()
+    found = compare_seeds(results, call.config, against=against)
     tables = []
     for compared, drops in zip(found.document["over_seeds"], found.drops, strict=True):
         rows = [
             [
                 get_task(drop.task).metric.label,
-                f"{drop.baseline:.4f} ± {drop.baseline_sd:.4f}",
-                f"{drop.unified:.4f} ± {drop.unified_sd:.4f}",
-                f"{drop.diff:+.4f} ± {drop.diff_sd:.4f}",
+                # Three digits, so that a row has room in 80 columns.
+                f"{drop.baseline:.3f} ±{drop.baseline_sd:.3f}",
+                f"{drop.unified:.3f} ±{drop.unified_sd:.3f}",
+                f"{drop.diff:+.3f} ±{drop.diff_sd:.3f}",
                 f"{drop.low:+.3f}..{drop.high:+.3f}",
                 drop.verdict,
             ]
             for drop in drops
         ]
-        title = f"Mean of seeds {', '.join(map(str, configs))}, ± deviation"
+        title = f"Mean of seeds {', '.join(map(str, configs))}, ± standard deviation"
         title += "" if compared["against"] is None else f", against {compared['against']}"
         header = ["", "Baseline", "Unified", "Diff.", "95% interval", "Verdict"]
         tables.append(table(title, header, rows))
@@ -148,15 +153,15 @@ def _show(result: EvaluateResult, console: Console) -> None:
     where = f"{'+'.join(document['splits'])}: {images} images"
     limit = limit_in_words(result.drops) if result.drops else f"{100 * document['drop_limit']:g}%"
     header = ["", "Baseline", "Unified", "Diff.", f"<{limit} drop?", "95% interval", "Verdict"]
-    tables, extra = [], []
-    for comparison in document["comparisons"]:
-        title = where if comparison["against"] is None else f"{where}, against {comparison['against']}"
-        tables.append(table(title, header, list(_rows(comparison, document["unified"]))))
-        extra += list(_further_scores(comparison, document["unified"]))
+    tables: list[Any] = []
+    for compared, comparison in zip(document["comparisons"], result.comparisons, strict=True):
+        title = where if comparison.against is None else f"{where}, against {compared['against']}"
+        tables.append(table(title, header, list(_rows(compared, document["unified"]))))
+        if further := "; ".join(_further_scores(compared, document["unified"])):
+            tables.append(f"{further}.")
+        tables += [hint for hint in map(_what_would_decide, comparison.drops) if hint]
     files = "; ".join(str(path) for path in result.files if path.name in ("evaluate.json", "report.html"))
-    lines = ["; ".join(extra) + "."] if extra else []
-    lines += [hint for hint in (_what_would_decide(drop) for drop in result.drops) if hint]
-    console.result(document, *tables, *lines, f"Report: {files}")
+    console.result(document, *tables, f"Report: {files}")
 
 
 def _rows(comparison: Mapping[str, Any], unified: Mapping[str, float | None]) -> Iterator[list[str]]:
@@ -196,4 +201,4 @@ def _what_would_decide(drop: Drop) -> str | None:
     metric = get_task(drop.task).metric.label
     if drop.images_to_decide is None:
         return None
-    return f"{metric}: about {drop.images_to_decide:,} images would decide it, if the difference stays what it is."
+    return f"{metric}: about {drop.images_to_decide:,} images would decide it, if the difference stays the same."

@@ -41,22 +41,22 @@ def export(
     ] = False,
     calibration_images: Annotated[
         int | None,
-        typer.Option("--calibration-images", min=1, help="Images that --int8 is calibrated on.  [default: 120]"),
+        typer.Option("--calibration-images", min=1, help="Images to calibrate --int8 on.  [default: 120]"),
     ] = None,
     runner: Annotated[
-        bool, typer.Option("--runner", help="Write a script that runs the file without torch beside it.")
+        bool, typer.Option("--runner", help="Also write a script that runs the file without torch.")
     ] = False,
 ) -> None:
     """Write the network as one ONNX file that needs no torch.
 
-    Normalisation, network, decoding and NMS are inside. The file is measured against the checkpoint before it gets its
-    name; where it does not say the same, it is not written and the exit code is 10. {name}.export.json has the figures.
+    It includes normalisation, network, decoding and NMS. The file is first compared with the checkpoint; if its results
+    differ, it is not written and the exit code is 10. {name}.export.json has the figures.
     """
     refuse_several("export")
     if int8 and weights != WeightsChoice.float32:
-        raise ConfigError(f"--int8 stores weights of 8 bits: leave --weights {weights} out")
+        raise ConfigError(f"--int8 stores 8-bit weights: leave --weights {weights} out")
     if calibration_images is not None and not int8:
-        raise ConfigError("--calibration-images is for --int8")
+        raise ConfigError("--calibration-images needs --int8")
     from onehead_cli import engine
     from onehead_cli.engine.use import CALIBRATION_IMAGES
 

@@ -14,8 +14,10 @@ from onehead_cli.config.fields import KnownField
 from onehead_cli.config.paths import full_path
 from onehead_cli.errors import ConfigError
 
-AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars and notes; warnings and the result remain.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bars or notes; still show warnings and the result.")
+]
 
 #: Take several values with commas between them.
 LISTS = ("--split", "--sizes", "--categories", "--set")

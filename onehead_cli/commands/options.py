@@ -37,21 +37,23 @@ Checkpoint = Annotated[
         help="The network.  [default: all_best.pth in the output folder, else the student that comes with onehead]",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the output folder.")]
 
 _ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML config, as configs/lite-quick.yaml; what it sets holds instead of the defaults shown here.",
+        help="YAML config, such as configs/lite-quick.yaml; its values replace the defaults shown here.",
     ),
 ]
 _Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the config, as section.key=value; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any field of the config, as section.key=value; repeatable."),
 ]
-_ShowConfig = Annotated[bool, typer.Option("--show-config", help="Show every field, its value and meaning, and exit.")]
+_ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="Show every field with its value and meaning, and exit.")
+]
 
 _OF_THE_CONFIG: Options = {
     "config": (_ConfigFile, None),
@@ -126,7 +128,7 @@ def chosen_tasks(task: TaskChoice, config: Config) -> tuple[str, ...]:
     if task == ALL_TASKS:
         return tasks
     if task not in tasks:
-        raise ConfigError(f"--task {task}: data.tasks names {', '.join(tasks)} only")
+        raise ConfigError(f"--task {task}: data.tasks names only {', '.join(tasks)}")
     return (str(task),)
 
 

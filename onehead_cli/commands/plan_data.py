@@ -42,5 +42,5 @@ def plan_data(settings: Plan, console: Console) -> None:
         document,
         table("Downloads", ["Dataset", "What", "Size", "In the cache"], rows, left=2),
         *(f"{part.dataset} {part.what}: {part.url}" for part in plan.parts),
-        f"To fetch: about {decimal(plan.missing_bytes)}, into {settings.cache}; nothing was written",
+        f"To download: about {decimal(plan.missing_bytes)}, into {settings.cache}; nothing was written",
     )

@@ -26,7 +26,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Images, folders (with all below them), quoted patterns ('*.jpg'), and - for a list of paths on "
+            help="Images, folders (with their subfolders), quoted patterns ('*.jpg'), and - for a list of paths on "
             "stdin, one per line or with a NUL after each.",
         ),
     ],
@@ -34,35 +34,37 @@ def predict(
     score_threshold: Annotated[
         float | None,
         typer.Option(
-            "--score-threshold", min=0, max=1, help="Score of boxes of every class.  [default: as chosen on val]"
+            "--score-threshold",
+            min=0,
+            max=1,
+            help="Lowest score of a box, for every class.  [default: as chosen on val]",
         ),
     ] = None,
-    overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Write an image of the result.")] = True,
-    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write masks and their like as PNGs.")] = True,
+    overlays: Annotated[bool, typer.Option("--overlays/--no-overlays", help="Draw the result over each image.")] = True,
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Write masks and similar outputs as PNGs.")] = True,
     coco: Annotated[
         Path | None, typer.Option("--coco", metavar="FILE", help="Write the boxes as a COCO JSON as well.")
     ] = None,
-    coco_masks: Annotated[bool, typer.Option("--coco-masks", help="With --coco: the masks too, as RLE.")] = False,
+    coco_masks: Annotated[bool, typer.Option("--coco-masks", help="With --coco: write the masks too, as RLE.")] = False,
     coco_ids: Annotated[
         Path | None,
         typer.Option(
             "--coco-ids",
             metavar="FILE",
-            help="With --coco: write results with the ids of this COCO JSON of labels, as pycocotools' loadRes takes "
-            "them.",
+            help="With --coco: write results with the ids of this COCO JSON of labels, for pycocotools' loadRes.",
         ),
     ] = None,
 ) -> None:
     """Find class, mask and boxes of images in one forward pass.
 
-    Written into the folder predictions in the output folder, with one line per image in predictions.jsonl; boxes and
-    sizes there are in pixels of the image turned as its EXIF orientation says. What earlier runs wrote there of other
-    images stays. An image that cannot be read is reported, the others are done, and the exit code is 1.
+    Writes into the folder predictions in the output folder, with one line per image in predictions.jsonl; boxes and
+    sizes are in pixels of the image, turned upright by its EXIF orientation. Results of earlier runs on other images
+    stay. If an image cannot be read, it is reported, the others are still done, and the exit code is 1.
     """
     refuse_several("predict")
     for flag, given in (("--coco-masks", coco_masks), ("--coco-ids", coco_ids)):
         if given and coco is None:
-            raise ConfigError(f"{flag} is for --coco FILE")
+            raise ConfigError(f"{flag} needs --coco FILE")
     from onehead_cli import engine
 
     run = engine.predict(
@@ -120,6 +122,6 @@ def _with_list(images: list[str]) -> list[str | Path]:
     from onehead_cli.prediction.image_paths import listed_paths
 
     if sys.stdin is None:
-        raise ConfigError("a list of paths was to come on stdin, which is closed")
+        raise ConfigError("a list of paths was expected on stdin, which is closed")
     place = images.index("-")
     return [*images[:place], *listed_paths(sys.stdin.buffer.read()), *(i for i in images[place:] if i != "-")]

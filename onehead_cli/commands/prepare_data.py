@@ -38,17 +38,18 @@ def prepare_data(
         Source | None,
         typer.Option(
             "--source",
-            help="A draw of the official datasets, fetched or on disk, or drawn images.  [default: official]",
+            help="A sample of the official datasets, downloaded or on disk, or synthetic images.  [default: official]",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what --source official would fetch, from where; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show what --source official would download and from where; write nothing."),
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check the files in ROOT against their manifest.")
     ] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Only draw labelled samples and label histograms of what is in ROOT.")
+        bool, typer.Option("--preview", help="Only draw labelled samples and label histograms of the data in ROOT.")
     ] = False,
 ) -> None:
     """Write three small datasets, each labelled for one task.

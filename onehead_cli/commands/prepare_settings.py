@@ -70,12 +70,12 @@ def settings_of(
         ConfigError: two things at once, an option that this one would pass over, or a value that it does not take.
     """
     if "folder" in given and not preview:
-        raise ConfigError("--preview-dir is for --preview")
+        raise ConfigError("--preview-dir needs --preview")
     check = "path" in given
     if not check and not {"deep", "skip_bad"}.isdisjoint(given):
-        raise ConfigError("--deep and --skip-bad belong to --check PATH")
+        raise ConfigError("--deep and --skip-bad need --check PATH")
     if sum((verify, preview, check, source is not None)) > 1:
-        raise ConfigError("--source, --verify, --check and --preview are different things to do; give one of them")
+        raise ConfigError("--source, --verify, --check and --preview cannot be combined; give one of them")
     if verify or preview or check:
         _refuse_misplaced(None, given, dry_run)
         return _build(Verify if verify else Preview if preview else Check, given)
@@ -96,7 +96,7 @@ def _refuse_misplaced(source: Source | None, given: Collection[str], dry_run: bo
     for flag, sources in homes.items():
         if sources and source not in sources:
             instead = f"--source {source}" if source else "--verify, --check or --preview"
-            raise ConfigError(f"{flag} is of --source {' and '.join(sources)}, not of {instead}")
+            raise ConfigError(f"{flag} is for --source {' and '.join(sources)}, not for {instead}")
 
 
 def _build(mode: type[Any], given: Mapping[str, Any]) -> PrepareSettings:

@@ -60,7 +60,7 @@ def _parse_base_urls(assignments: Sequence[str]) -> dict[str, str]:
     for assignment in assignments:
         name, _, url = assignment.partition("=")
         if name not in OFFICIAL_SOURCES:
-            meant = did_you_mean(name, OFFICIAL_SOURCES) or f"; there are {', '.join(OFFICIAL_SOURCES)}"
+            meant = did_you_mean(name, OFFICIAL_SOURCES) or f"; the datasets are {', '.join(OFFICIAL_SOURCES)}"
             raise ConfigError(f"--base-url {assignment}: no dataset '{name}'{meant}")
         if not _is_address(url):
             raise ConfigError(f"--base-url {assignment}: give an address such as {name}=https://mirror.example/{name}/")

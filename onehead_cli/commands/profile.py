@@ -28,20 +28,20 @@ def profile(
     *,
     checkpoint: o.Checkpoint = None,
     runs: Annotated[
-        int, typer.Option("--runs", min=1, help="Timed passes of each network; of fewer than 20 a p95 says little.")
+        int, typer.Option("--runs", min=1, help="Timed passes of each network; with fewer than 20 the p95 says little.")
     ] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a timed pass.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per timed pass.")] = 1,
 ) -> None:
     """Count parameters and operations, measure speed and memory.
 
-    The network's figures stand beside its teachers'. A checkpoint is profiled at its own image size unless another is
-    given. --config, --backbone, --backbone-weights, --no-pretrained and --set of a key of model (but its precision) or
-    of data.tasks describe a network: where one of them is given and --checkpoint is not, that network is profiled,
+    Shows the network's figures beside its teachers'. A checkpoint is profiled at its own image size unless another is
+    given. --config, --backbone, --backbone-weights, --no-pretrained and --set of data.tasks or of a model key (except
+    its precision) describe a network: if one of them is given without --checkpoint, that network is profiled,
     untrained.
     """
     refuse_several("profile")
     if checkpoint is not None and any(key.startswith("model.") for key in call.flags):
-        raise ConfigError("--checkpoint: it holds a backbone and its weights; leave the backbone's options out")
+        raise ConfigError("--checkpoint includes a backbone with its weights; leave the backbone options out")
     from onehead_cli import engine
 
     result = engine.profile(
@@ -120,15 +120,15 @@ def _totals(result: ProfileResult) -> Any:
         ["Multiply-adds, as thop counts them", _billions(count.multiply_adds)],
         ["  of convolutions and linear layers", _billions(count.convolutions)],
         [f"  the same by torch ({100 * result.agreement:.2f} % apart)", _billions(result.torch_multiply_adds)],
-        ["  of norms, 4 operations a value", _billions(count.norms)],
-        ["FLOPs, two a multiply-add", _billions(count.flops)],
+        ["  of norms, 4 operations per value", _billions(count.norms)],
+        ["FLOPs, two per multiply-add", _billions(count.flops)],
         ["Latency p50", f"{result.latency.p50_ms:.1f} ms"],
         ["Latency p95", f"{result.latency.p95_ms:.1f} ms"],
     ]
     if result.memory is not None:
         rows += [
             [f"Peak memory of the {_SCOPES[result.memory.scope]}", f"{result.memory.peak_mb:.0f} MB"],
-            ["  the same before the first pass", f"{result.memory.before_mb:.0f} MB"],
+            ["  before the first pass", f"{result.memory.before_mb:.0f} MB"],
         ]
     what = "" if result.teachers else f", {'+'.join(result.tasks)} only"
     if result.exported is not None:
@@ -143,8 +143,8 @@ def _conditions(result: ProfileResult) -> tuple[str, str]:
     c = result.conditions
     threads = f", {how_many(c.threads, 'thread')}" if c.device == "cpu" else ""
     return (
-        f"Counts are of one image. Latency and memory: {c.device} ({c.processor}),",
-        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} to warm up.",
+        f"Counts are for one image. Latency and memory: {c.device} ({c.processor}),",
+        f"{c.precision}{threads}, batch {c.batch}, {how_many(c.runs, 'run')} after {c.warmup} for warm-up.",
     )
 
 

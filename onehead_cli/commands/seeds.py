@@ -18,7 +18,7 @@ Seeds = Annotated[
     typer.Option(
         "--seeds",
         metavar="N,N[,N...]",
-        help="Do it for each of these seeds, in the folders seed0, seed1, ... of the output folder.",
+        help="Repeat for each of these seeds, in the folders seed0, seed1, ... of the output folder.",
     ),
 ]
 

@@ -30,7 +30,7 @@ from onehead_cli.commands.training_result import show_training, train_seeds
 def train_teacher(
     call: o.Call,
     *,
-    task: Annotated[o.TaskChoice, typer.Option("--task", help="The task, or all one after the other.")],
+    task: Annotated[o.TaskChoice, typer.Option("--task", help="The task, or all of them in turn.")],
     resume: o.Resume = False,
     seeds: Seeds = None,
 ) -> None:

@@ -23,7 +23,7 @@ _WANTED = {
     "finite_number": "must be a finite number",
     "bool_": "must be true or false",
     "path_type": "must be a path",
-    "string_type": "must be text; put it into quotes",
+    "string_type": "must be text; put it in quotes",
 }
 
 

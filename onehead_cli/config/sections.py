@@ -27,12 +27,12 @@ IGNORE_INDEX = 255
 class DataConfig(Section):
     """Where the images are and how they enter the network."""
 
-    tasks: tuple[TaskName, ...] = field(OWN_TASKS, "The tasks that there is data for.", min_length=1)
+    tasks: tuple[TaskName, ...] = field(OWN_TASKS, "The tasks that you have data for.", min_length=1)
     root: Path = field(
         Path("data"), "Folder that holds mini_coco_det, mini_voc_seg and imagenette-160.", unit="path", metavar="ROOT"
     )
     det_images: Path | None = field(
-        None, "Detection images, with {split} in the path or a folder per split inside.", unit="path"
+        None, "Detection images, with {split} in the path or one folder per split inside.", unit="path"
     )
     det_annotations: Path | None = field(
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
@@ -51,42 +51,42 @@ class DataConfig(Section):
         IGNORE_INDEX, "Value of the mask pixels that belong to no class.", unit="label", ge=0, le=255
     )
     cls_root: Path | None = field(
-        None, "Class folders of images, with {split} in the path or a folder per split inside.", unit="path"
+        None, "Class folders of images, with {split} in the path or one folder per split inside.", unit="path"
     )
-    skip_bad: bool = field(False, "Leave out images that cannot be used, and list them, instead of stopping.")
-    train_split: str = field("train", "Split that the weights are learned from.", unit="name", min_length=1)
-    val_split: str = field("val", "Split that chooses checkpoints and thresholds.", unit="name", min_length=1)
+    skip_bad: bool = field(False, "Skip and list images that cannot be used, instead of stopping.")
+    train_split: str = field("train", "Split to train on.", unit="name", min_length=1)
+    val_split: str = field("val", "Split on which checkpoints and thresholds are chosen.", unit="name", min_length=1)
     image_size: int = field(256, "Side of the square input, a multiple of 32.", unit="px", ge=64, le=2048)
     fit: Literal["resize", "letterbox"] = field(
-        "resize", "How an image becomes square: stretched, or scaled and padded."
+        "resize", "How an image is made square: stretched (resize), or scaled and padded (letterbox)."
     )
     sizes: tuple[int, ...] = field(
         (),
-        "Sides of the input in training, one per optimizer step; image_size is what is evaluated. Unset: image_size.",
+        "Sides of the input in training, one per optimizer step; evaluation uses image_size. Unset: image_size.",
         unit="px",
     )
-    cache_mb: int = field(2048, "Decoded images kept in memory; past it they are read from disk.", unit="MB", ge=0)
+    cache_mb: int = field(2048, "Memory for decoded images; the rest are read from disk.", unit="MB", ge=0)
     cache_scale: float = field(
         1.0,
-        "Largest side of a kept image, in sides of the input and never above its own: 2 keeps zoomed views sharp.",
+        "Largest side of a cached image, relative to the input's and never above its own: 2 keeps zoomed views sharp.",
         unit="factor",
         ge=1,
         le=4,
     )
     workers: int = field(
-        0, "Threads that read coming mini-batches while the network trains.", unit="threads", ge=0, le=64
+        0, "Threads that load the next mini-batches while the network trains.", unit="threads", ge=0, le=64
     )
     scale_min: float = field(0.5, "Smallest zoom of the scale jitter.", unit="factor", gt=0, le=1)
     scale_max: float = field(2.0, "Largest zoom of the scale jitter.", unit="factor", ge=1, le=8)
-    aspect: float = field(1.0, "Largest change of an image's width to height.", unit="factor", ge=1, le=4)
-    flip: float = field(0.5, "How often an image is mirrored left to right.", unit="probability", ge=0, le=1)
+    aspect: float = field(1.0, "Largest change of an image's aspect ratio.", unit="factor", ge=1, le=4)
+    flip: float = field(0.5, "Probability of flipping an image left to right.", unit="probability", ge=0, le=1)
     colour: float = field(0.4, "Largest change of brightness, contrast and saturation.", unit="fraction", ge=0, lt=1)
 
     @field_validator("tasks")
     @classmethod
     def _in_canonical_order(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(tasks)) != len(tasks):
-            raise ValueError("each task may be named once")
+            raise ValueError("each task may be named only once")
         return tuple(task for task in TASKS if task in tasks)
 
     @model_validator(mode="after")
@@ -107,50 +107,54 @@ class ModelConfig(Section):
     )
     start_from: Literal["shipped"] | Path | None = field(
         None,
-        "Checkpoint that a training starts from, whatever its classes and tasks, or onehead's own (shipped); what does "
-        "not fit starts anew.",
+        "Checkpoint to start training from, or onehead's own (shipped); its classes and tasks may differ, and layers "
+        "that do not fit start afresh.",
         unit="path",
         metavar="FILE",
     )
     skip: Literal["auto", "none", "stride16"] = field(
         "none",
-        "Add the backbone's last map of stride 16 to the upsampled features (ours, not the described network's); auto: "
-        "where the backbone has one of at most 320 channels.",
+        "Add the backbone's last map of stride 16 to the upsampled features (not in the described network); auto: if "
+        "the backbone has one of at most 320 channels.",
     )
-    boxes_per_cell: int = field(2, "Boxes that each cell of the detection map gives.", unit="boxes", ge=1, le=8)
+    boxes_per_cell: int = field(2, "Boxes that each cell of the detection map predicts.", unit="boxes", ge=1, le=8)
     batch_norm: Literal["train", "slow", "frozen"] = field(
         "frozen",
-        "Batch-norm of the backbone: learns from each batch (train), with a tenth of the momentum (slow), "
-        "or keeps its pretrained statistics (frozen).",
+        "Batch-norm of the backbone: updated by each batch (train), with a tenth of the momentum (slow), "
+        "or kept at its pretrained statistics (frozen).",
     )
     frozen_stages: int = field(
         0,
-        "The stem and this many first stages of the backbone keep their pretrained weights, which saves time: a "
-        "student computes them once for its teachers as well. 0: all layers learn. EfficientNets only.",
+        "Freeze the stem and this many first stages of the backbone, which saves time: a student computes them once "
+        "for its teachers too. 0: train all layers. EfficientNets only.",
         unit="stages",
         ge=0,
     )
-    sync_batch_norm: bool = field(
-        False, "Backbone batch-norm learns from the images of all processes together; on GPUs only."
-    )
+    sync_batch_norm: bool = field(False, "Synchronise the backbone's batch-norm across all processes; on GPUs only.")
     cell_threshold: float = field(
-        0.3, "Cells less sure than this are left out when training pools the class map.", unit="probability", ge=0, lt=1
+        0.3,
+        "Cells less confident than this are left out when training pools the class map.",
+        unit="probability",
+        ge=0,
+        lt=1,
     )
     pooling: Pooling = field(
-        "gate", "Cells less sure than the threshold are left out (gate), or count in proportion to it (soft)."
+        "gate", "Cells below the threshold are left out (gate), or count less in proportion (soft)."
     )
     imagenet_classes: bool = field(
         False,
-        "Classification starts as the backbone's own ImageNet classifier, written into the network; class folders are "
-        "WordNet ids or ImageNet's names, at most 128.",
+        "Initialise classification as the backbone's own ImageNet classifier; class folders must be named by WordNet "
+        "ids or ImageNet's class names, at most 128.",
     )
-    icnr: bool = field(False, "The four maps that the upsampling shuffles together start equal.")
+    icnr: bool = field(False, "Initialise the four maps that the pixel shuffle interleaves as equal.")
     class_evidence: bool = field(
-        False, "Rows of the ImageNet classifier for the classes of other tasks start in the upsampling."
+        False, "Initialise the upsampling with the ImageNet classifier's rows for the classes of other tasks."
     )
-    neck_dropout: float = field(0.0, "Channels of the necks left out in training.", unit="probability", ge=0, lt=1)
+    neck_dropout: float = field(0.0, "Dropout of the necks' channels in training.", unit="probability", ge=0, lt=1)
     detection_loss: Literal["quality", "yolov1"] = field("quality", "How the detection map is trained.")
-    precision: Precision = field("auto", "Numbers of the forward pass; auto is bf16 where the processor has it.")
+    precision: Precision = field(
+        "auto", "Number format of the forward pass; auto is bf16 where the processor supports it."
+    )
 
     @model_validator(mode="after")
     def _classifier_needs_its_backbone(self) -> ModelConfig:
@@ -164,45 +168,45 @@ class DetectionConfig(Section):
     """How the detection map is taught (model.detection_loss=quality)."""
 
     confidence: Literal["quality", "varifocal"] = field(
-        "quality", "Confidence learns the overlap by the quality focal loss, or by the varifocal loss."
+        "quality", "Loss by which the confidence learns the overlap: quality focal or varifocal."
     )
     confidence_cost: float = field(
-        0.0, "How much a box's confidence counts when boxes are assigned: minus this times its logarithm.", ge=0
+        0.0, "Weight of a box's confidence (its negative logarithm) when boxes are assigned.", ge=0
     )
     ignore_iou: float = field(
         1.0,
-        "An unassigned box that overlaps a true one by more than this is no negative; 1: all are.",
+        "An unassigned box that overlaps a true one by more than this is not a negative; 1: all are.",
         unit="IoU",
         gt=0,
         le=1,
     )
-    every_box: bool = field(False, "No true box goes without a predicted one because another claims it.")
-    smallest: float = field(0.0, "True boxes with a shorter side than this are regions to ignore.", unit="cells", ge=0)
+    every_box: bool = field(False, "Give every true box a predicted one, even where several claim the same.")
+    smallest: float = field(0.0, "True boxes with a side shorter than this are ignored regions.", unit="cells", ge=0)
     priors: Literal["spread", "kmeans"] = field(
-        "spread", "Sizes that a cell's boxes start with: spread evenly, or the k means of the training boxes."
+        "spread", "Initial sizes of a cell's boxes: spread evenly, or from k-means over the training boxes."
     )
-    size_unit: SizeUnit = field("input", "What the sizes of boxes are counted in.")
+    size_unit: SizeUnit = field("input", "Unit of the box sizes.")
     mask_box_weight: float = field(
-        1.0, "How much an image with boxes from its mask counts beside one with true boxes.", ge=0
+        1.0, "Weight of an image with boxes from its mask, relative to one with true boxes.", ge=0
     )
 
 
 class SegmentationConfig(Section):
     """How the segmentation map is taught."""
 
-    lovasz: float = field(0.0, "Share of the Lovasz-softmax loss beside the cross-entropy.", ge=0, le=1)
+    lovasz: float = field(0.0, "Share of the Lovasz-softmax loss; the rest is cross-entropy.", ge=0, le=1)
     repeat_factor: float = field(
         0.0,
-        "Images of a class that fewer than this share of them have are seen more often; 0: none.",
+        "Repeat images with a class that fewer than this share of the images have; 0: none.",
         unit="fraction",
         ge=0,
         le=1,
     )
     copy_paste: float = field(
-        0.0, "How often an object of another image is pasted into one.", unit="probability", ge=0, le=1
+        0.0, "Probability of pasting an object from another image.", unit="probability", ge=0, le=1
     )
     imagenet_cells: float = field(
-        0.0, "Weight of what the backbone's frozen ImageNet classifier says of each cell, on all images.", ge=0
+        0.0, "Weight of distilling the backbone's frozen ImageNet classifier, cell by cell, on all images.", ge=0
     )
 
 
@@ -210,36 +214,36 @@ class EvaluationConfig(Section):
     """How the maps are read and the drop is judged."""
 
     batch_size: int = field(8, "Images in one forward pass.", unit="images", ge=1)
-    score_min: float = field(0.01, "Detections below this score are not kept.", unit="score", ge=0, lt=1)
+    score_min: float = field(0.01, "Detections below this score are dropped.", unit="score", ge=0, lt=1)
     best_class: bool | None = field(
-        None, "Only the likeliest class of a cell gives a box. Unset: as the checkpoint was trained; a new one, false."
+        None, "Only the most likely class of a cell gives a box. Unset: as in the checkpoint, or false for a new one."
     )
     nms_iou: float | None = field(
         None,
-        "Overlap above which the lower of two boxes of a class is dropped. Unset: as the checkpoint was trained; a "
-        "new one, 0.6.",
+        "IoU above which the lower-scoring of two boxes of a class is dropped. Unset: as in the checkpoint, or 0.6 "
+        "for a new one.",
         unit="IoU",
         gt=0,
         le=1,
     )
     predict_nms_iou: float | None = field(
         None,
-        "The same where boxes are drawn, as in predict. Unset: as the checkpoint was trained; a new one, 0.4.",
+        "The same for boxes that are drawn, as in predict. Unset: as in the checkpoint, or 0.4 for a new one.",
         unit="IoU",
         gt=0,
         le=1,
     )
     vote_iou: float | None = field(
         None,
-        "After NMS a box becomes the mean, weighted by score, of those of its class that overlap it by this; 1: it "
-        "stays as it is. Unset: as the checkpoint was trained; a new one, 1.",
+        "After NMS, replace a box by the score-weighted mean of the boxes of its class that overlap it by this; 1: "
+        "leave it as it is. Unset: as in the checkpoint, or 1 for a new one.",
         unit="IoU",
         gt=0,
         le=1,
     )
     shared_below: int = field(
         0,
-        "Classes with fewer boxes on val than this share one threshold of drawing, chosen in training.",
+        "Classes with fewer boxes on val than this share one drawing threshold, chosen in training.",
         unit="boxes",
         ge=0,
     )
@@ -252,20 +256,18 @@ class Config(Section):
     """Everything a run depends on."""
 
     seed: int = field(
-        0, "Seed of all that is random: new weights, the images' order and augmentation, resampling.", ge=0, lt=2**32
+        0, "Seed of everything random: new weights, image order and augmentation, resampling.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "Where the network runs.")
-    threads: int | None = field(
-        None, "Threads of a network that is used, not trained, on the CPU. Unset: the library's choice.", ge=1
-    )
+    threads: int | None = field(None, "CPU threads for inference, not for training. Unset: the library's choice.", ge=1)
     deterministic: bool = field(
-        False, "Train only with operations that give the same bits each time; fail on any other."
+        False, "Train only with operations that give the same bits every time; fail on any other."
     )
     distributed_timeout: int = field(
-        300, "Longest wait of the processes of a run for one another, after which they end.", unit="s", ge=1
+        300, "Longest time that the processes of a run wait for one another before they stop.", unit="s", ge=1
     )
     output: Path = field(
-        Path("output"), "Folder of checkpoints, logs, reports and predictions.", unit="path", metavar="DIR"
+        Path("output"), "Folder for checkpoints, logs, reports and predictions.", unit="path", metavar="DIR"
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

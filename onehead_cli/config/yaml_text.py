@@ -125,11 +125,11 @@ class _Loader(yaml.SafeLoader):
 def _explain(error: Exception, text: str) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         sign = chr(error.character) if isinstance(error.character, int) else error.character
-        return f"not valid YAML at line {text.count(chr(10), 0, error.position) + 1}: {sign!r} may not stand in it"
+        return f"not valid YAML at line {text.count(chr(10), 0, error.position) + 1}: {sign!r} is not allowed"
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return "not valid YAML"
     problem = str(getattr(error, "problem", None) or "")
     if "'\\t'" in problem:
-        return f"a tab at line {mark.line + 1}, where YAML takes spaces alone"
+        return f"a tab at line {mark.line + 1}, where YAML allows only spaces"
     return f"not valid YAML at line {mark.line + 1}" + (f" ({' '.join(problem.split())})" if problem else "")

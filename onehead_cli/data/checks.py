@@ -16,7 +16,7 @@ def wrong_image_size(found: Sequence[int], annotated: Sequence[int]) -> str | No
     if tuple(found) == tuple(annotated):
         return None
     return (
-        f"{found[0]} x {found[1]} pixels (turned as its EXIF orientation says), "
+        f"{found[0]} x {found[1]} pixels (turned by its EXIF orientation), "
         f"but its annotations are for {annotated[0]} x {annotated[1]}"
     )
 
@@ -34,9 +34,9 @@ def wrong_mask(format_: str, mode: str) -> str | None:
         return None
     wanted = "a mask must be a palette or 8-bit grey PNG of class indices"
     if format_ != "PNG":
-        smears = "; a JPEG smears them" if format_ in ("JPEG", "MPO") else ""
-        return f"{wanted}, and this is a {format_}, whatever its name says{smears}"
-    return f"{wanted}, not {mode}; where it has a colour per class, save the index of the class instead"
+        smears = "; JPEG compression changes them" if format_ in ("JPEG", "MPO") else ""
+        return f"{wanted}, but this is a {format_}, despite its name{smears}"
+    return f"{wanted}, not {mode}; if it has a colour per class, save class indices instead"
 
 
 def unknown_label(labels: Iterable[int], num_classes: int, ignore_index: int) -> str | None:

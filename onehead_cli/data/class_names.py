@@ -39,7 +39,7 @@ def read_class_names(path: Path) -> list[str]:
     for index, name in enumerate(names):
         _check(name, names[:index], f"{path}: class {index}")
     if len(names) > IGNORE_INDEX:
-        raise DataError(f"{path}: {len(names)} class names, and a mask has room for {IGNORE_INDEX}")
+        raise DataError(f"{path}: {len(names)} class names, but a mask has room for {IGNORE_INDEX}")
     return names
 
 
@@ -75,7 +75,7 @@ def _by_index(mapping: yaml.MappingNode, path: Path) -> list[str]:
     for key, value in mapping.value:
         written = key.value if isinstance(key, yaml.ScalarNode) else "?"
         if not re.fullmatch(r"[0-9]{1,9}", written):
-            raise DataError(f"{path}: {written!a} is no index of a class; expected a list of names, or index: name")
+            raise DataError(f"{path}: {written!a} is not a class index; expected a list of names, or index: name")
         if int(written) in found:
             raise DataError(f"{path}: class {int(written)} is written twice")
         found[int(written)] = _text(value, f"{path}: class {int(written)}")

@@ -62,7 +62,9 @@ class CocoListing(Listing):
         counts = Counter(why for _, why in self.dropped)
         said = [f"{self.json}: {how_many(count, 'box', 'boxes')} {why}" for why, count in sorted(counts.items())]
         if self.root is not None:
-            said.append(f"{self.json}: the category {self.root} is above all others and has no box: it is no class")
+            said.append(
+                f"{self.json}: the category {self.root} is the parent of all others and has no box: it is not a class"
+            )
         return said
 
     @cached_property

@@ -127,7 +127,7 @@ def clean_annotations(
             raise DataError(f"{path}: annotations[{index}].bbox must be four numbers: x, y, width, height")
         image = images.get(annotation["image_id"])
         if image is None:
-            dropped.append((None, "of an image that is not listed dropped"))
+            dropped.append((None, "dropped: image not listed"))
             continue
         if None in (image["width"], image["height"]):
             continue
@@ -145,15 +145,15 @@ def _cleaned(
     """The annotation or None where it is dropped, and what was done to it in words."""
     box = annotation["bbox"]
     if annotation["category_id"] not in categories:
-        return None, "of a category that is not listed dropped"
+        return None, "dropped: category not listed"
     if not all(math.isfinite(v) for v in box):
-        return None, "with NaN or infinity dropped"
+        return None, "dropped: NaN or infinite"
     if box[2] <= 0 or box[3] <= 0:
-        return None, "without an area dropped"
+        return None, "dropped: no area"
     x1, y1 = max(0.0, float(box[0])), max(0.0, float(box[1]))
     x2, y2 = min(float(image["width"]), box[0] + box[2]), min(float(image["height"]), box[1] + box[3])
     if x2 <= x1 or y2 <= y1:
-        return None, "outside the image dropped"
+        return None, "dropped: outside the image"
     crowd = 0
     for key in ("iscrowd", "ignore"):  # both are regions to ignore
         value = annotation.get(key) or 0
@@ -187,14 +187,14 @@ def doubtful_boxes(raw: dict[str, Any]) -> tuple[str, str] | None:
     nearly_all = max(1.0, _NEARLY_ALL * len(found))
     if sum(max(box) <= _UNIT and max(size) > 1 for box, size in found) >= nearly_all:
         return "boxes_are_shares", (
-            "no box is larger than a pixel, as if they were shares of the image; "
-            "COCO's are x, y, width and height in pixels"
+            "no box is larger than a pixel, so they look like fractions of the image; "
+            "COCO boxes are x, y, width and height in pixels"
         )
     over = sum(not _within_as_sizes(box, size) for box, size in found)
     # A few boxes over the edge are drawn so; of boxes with x2 and y2 every one in the lower right half is over it.
     if over >= max(_FEW, _MANY * len(found)) and sum(_within_as_corners(*each) for each in found) >= nearly_all:
         return "boxes_are_corners", (
-            "boxes reach over the edge as x, y, width and height, which COCO's are, and would fit as x1, y1, x2 and y2"
+            "boxes read as x, y, width and height, as in COCO, reach over the edge; as x1, y1, x2 and y2 they would fit"
         )
     return None
 

@@ -30,7 +30,7 @@ class PassedOver:
         return self.counts.total() > self.taken
 
     def __str__(self) -> str:
-        return f"{self.folder}: {how_many(self.taken, 'file')} taken, {in_words(self.counts)} passed over"
+        return f"{self.folder}: {how_many(self.taken, 'file')} used, {in_words(self.counts)} ignored"
 
 
 def images_in(folder: Path) -> tuple[list[Path], PassedOver]:

@@ -179,8 +179,8 @@ def filled_in(path: Path, split: str) -> Path:
 def missing(path: Path, what: str, task: str) -> str:
     """What is said of a folder or file that is not there."""
     near = near_folder(path)
-    hint = "" if near is None else f"; there is {near}"
-    return f"{path}: no such {what}{hint}; make it with `onehead prepare-data`, or leave {task} out of data.tasks"
+    hint = "" if near is None else f"; found {near}"
+    return f"{path}: no such {what}{hint}; create it with `onehead prepare-data`, or leave {task} out of data.tasks"
 
 
 def describe_difference(task: str, what: str, found: Sequence[str], wanted: Sequence[str]) -> str:

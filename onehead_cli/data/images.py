@@ -179,7 +179,7 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
             return ImageError(f"{path}: the file is empty", kind="empty")
-        return ImageError(f"{path}: not a {formats} image, whatever its name says", kind="not_a_picture")
+        return ImageError(f"{path}: not a {formats} image, despite its name", kind="not_a_picture")
     return ImageError(f"{path}: not a readable {formats} image ({type(error).__name__}: {error})", kind="damaged")
 
 

@@ -90,7 +90,7 @@ class MaskFoldersListing(Listing):
         whole = len(known) == len(self.masks)
         if found := doubtful_labels(pixels, self.classes, self.ignore_index, whole=whole):
             kind, reason = found
-            yield Fault(kind, reason if whole else f"of {len(known)} masks looked at: {reason}", self.masks[0].parent)
+            yield Fault(kind, reason if whole else f"in {len(known)} sampled masks: {reason}", self.masks[0].parent)
 
     def contents(self, index: int, size: tuple[int, int]) -> Contents:
         pixels = np.bincount(self.mask(index, size).ravel())
@@ -224,7 +224,7 @@ def doubtful_labels(
     meant = ""
     if void and absent:
         meant = (
-            f"; {void / every:.1%} of the pixels are {ignore_index}, which data.ignore_index leaves out: where that "
+            f"; {void / every:.1%} of the pixels are {ignore_index}, which data.ignore_index leaves out: if that "
             f"stands for {classes[absent[0]]}, write {absent[0]} instead, or set data.ignore_index"
         )
     if every and not found:

@@ -40,7 +40,7 @@ class Nearest:
         self._folders: dict[Path, _Folder] = {}
 
     def hint(self, path: Path, home: Path) -> str:
-        """As "; there is b.png", or nothing where no file or more than one is near.
+        """As "; found b.png", or nothing where no file or more than one is near.
 
         Args: home: the folder that the missing file's name is relative to.
         """
@@ -51,7 +51,7 @@ class Nearest:
         if found is None:
             return ""
         shown = found.name if found.parent == path.parent else found
-        return f"; there is {shown}{_unlike(found.name, path.name)}"
+        return f"; found {shown}{_unlike(found.name, path.name)}"
 
     def _near(self, path: Path, home: Path) -> Path | None:
         try:

@@ -89,7 +89,7 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
 
     tasks = config.data.tasks
     if len(tasks) < 2:
-        raise ConfigError(f"data.tasks names {tasks[0]} only: a unified network needs two tasks or more")
+        raise ConfigError(f"data.tasks names only {tasks[0]}: a unified network needs at least two tasks")
     teachers = from_first(lambda: load_teachers(config))
     missing = [best_path(config.teachers_folder, task) for task in tasks if task not in teachers]
     if missing and config.distill.lambda_ > 0:

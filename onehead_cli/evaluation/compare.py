@@ -54,7 +54,7 @@ class EvaluateResult:
         where it is a teacher alone, which is then the baseline.
     comparisons: with what it is compared; at least one, which may be empty.
     complete: every task that was evaluated could be compared; a teacher on its own has nothing to be compared with.
-    measurer: has the splits.
+    measurer: has the splits. paths: of the images, by task.
     """
 
     document: dict[str, Any]
@@ -64,6 +64,7 @@ class EvaluateResult:
     comparisons: Sequence[Comparison]
     complete: bool
     measurer: Measurer
+    paths: Mapping[str, Sequence[Path]]
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -117,9 +118,9 @@ def compare(
     if lacking := [task for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     if not wanted:
-        raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of it")
+        raise CheckpointError(f"{checkpoint_path} does {', '.join(known)}; data.tasks has none of them")
     if tasks is None and (left_out := [task for task in known if task not in wanted]):
-        reporter.note(f"{', '.join(left_out)}: not evaluated, for data.tasks does not name it")
+        reporter.note(f"{', '.join(left_out)}: not evaluated, because data.tasks does not name it")
     from_first(lambda: make_writable_folder(config.output))
     is_compared = bool(against) or len(known) > 1
     others: list[tuple[Path | None, dict[str, Checkpoint]]] = []
@@ -129,6 +130,10 @@ def compare(
     if not against:
         teachers = from_first(lambda: load_teachers(config)) if is_compared else {known[0]: checkpoint}
         others.append((None, {task: teachers[task] for task in wanted if task in teachers}))
+    for against_path, found in others if against else ():
+        for task, network in found.items():
+            if list(network.architecture.classes[task]) != list(checkpoint.architecture.classes[task]):
+                raise CheckpointError(f"{against_path}: its classes of {task} are not those of {checkpoint_path}")
     listings = Listings(config, classes={task: checkpoint.architecture.classes[task] for task in wanted})
     scan = from_first(lambda: scan_for_run(listings, wanted, splits, reporter))
     listings.leave_out(scan.bad)
@@ -173,7 +178,8 @@ def compare(
         "warnings": measurer.warnings,
     }
     complete = not is_compared or all(len(each.drops) == len(wanted) for each in comparisons)
-    return EvaluateResult(document, checkpoint_path, networks, unified, comparisons, complete, measurer)
+    paths = {task: [path for split in splits for path in listings.get(task, split).images] for task in wanted}
+    return EvaluateResult(document, checkpoint_path, networks, unified, comparisons, complete, measurer, paths)
 
 
 def find_drops(
@@ -215,8 +221,8 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
         held = manifest_hash(config, tasks)
         if held and trained and held != trained:
             reader.warn(
-                f"{name}: trained on other data than {config.data.root} holds now (manifest {trained[:12]}, "
-                f"now {held[:12]}); test images may have been trained on"
+                f"{name}: not trained on the data now in {config.data.root} (manifest {trained[:12]}, "
+                f"now {held[:12]}); it may have been trained on test images"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,14 @@ class SeedsResult:
         return [drop for drops in self.drops for drop in drops]
 
 
-def compare_seeds(results: Mapping[int, EvaluateResult], config: Config) -> SeedsResult:
+def compare_seeds(
+    results: Mapping[int, EvaluateResult], config: Config, *, against: Sequence[Path] = ()
+) -> SeedsResult:
     """Judge the evaluations of at least two seeds together, and write the document into the output folder.
 
     Args:
         results: by seed, all with the same comparisons. config: has the folder, and the draw of the resamples.
+        against: what the comparisons are called; each seed may have had a folder of its own within.
 
     Raises:
         DataError: the seeds were measured on different images.
@@ -49,8 +52,8 @@ def compare_seeds(results: Mapping[int, EvaluateResult], config: Config) -> Seed
         "command": "evaluate",
         "seeds": {str(seed): result.document for seed, result in results.items()},
         "over_seeds": [
-            {"against": compared["against"], "drop": {drop.task: asdict(drop) for drop in found}}
-            for compared, found in zip(first.document["comparisons"], drops, strict=True)
+            {"against": None if path is None else str(path), "drop": {drop.task: asdict(drop) for drop in found}}
+            for path, found in zip([*against] if against else [None], drops, strict=True)
         ],
     }
     path = config.output / FILE
@@ -69,8 +72,7 @@ def _drops(results: Mapping[int, EvaluateResult], place: int, config: Config) ->
         # A task that one seed cannot compare, for it lacks the teacher or has nothing to score, was warned about.
         if any(task not in [drop.task for drop in comparison.drops] for comparison in compared):
             continue
-        images = [_images(result, task) for result in results.values()]
-        if any(each != images[0] for each in images):
+        if any(result.paths[task] != first.paths[task] for result in results.values()):
             raise DataError(f"{task}: the seeds were measured on different images, so they cannot be judged together")
         pairs = [(c.results[task], r.unified[task]) for c, r in zip(compared, results.values(), strict=True)]
         found.append(
@@ -83,7 +85,3 @@ def _drops(results: Mapping[int, EvaluateResult], place: int, config: Config) ->
             )
         )
     return found
-
-
-def _images(result: EvaluateResult, task: str) -> list[Path]:
-    return [path for split in result.measurer.load(task, result.networks[task]) for path in split.paths]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onehead_cli.errors import DataError
 from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import get_task
+from onehead_cli.wording import how_many
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -25,6 +26,8 @@ _INTERVAL = (2.5, 97.5)
 _ROUNDING = 1e-9
 #: Largest table of resampled counts, in numbers of 8 bytes.
 _CHUNK = 5_000_000
+#: Of fewer images the resamples are all but the same.
+_FEWEST = 5
 #: Larger numbers of images are as good as none.
 _MOST_IMAGES = 10_000_000
 
@@ -115,7 +118,7 @@ def main_scores(results: Sequence[Result]) -> list[float]:
             )
         score = result.scores()[key]
         if score is None:
-            raise DataError(f"{first.task}: the split has nothing labelled, so its {key} cannot be compared")
+            raise DataError(f"{first.task}: nothing in the split is labelled, so its {key} cannot be compared")
         scores.append(score)
     return scores
 
@@ -189,14 +192,16 @@ def judge(
     distance = abs(gain - floor)
     verdict: Verdict = "INCONCLUSIVE"
     reason = images_to_decide = None
-    if metric.higher_is_better and baseline == unified == 0:
+    if images < _FEWEST:
+        reason = f"{how_many(images, 'image')} cannot say how much others would differ"
+    elif metric.higher_is_better and baseline == unified == 0:
         reason = f"{metric.label} is 0 for both networks: there was nothing to lose"
     elif worst > floor + _ROUNDING:
         verdict = "PASS"
     elif best < floor - _ROUNDING:
         verdict = "FAIL"
     elif seeds_half_width > distance:
-        reason = "more seeds are needed, for these differ so much that no number of images would do"
+        reason = "more seeds are needed: these differ so much that no number of images would be enough"
     else:
         half_width = gain - worst if gain > floor else best - gain
         images_to_decide = _images_to_decide(images, half_width, distance, seeds_half_width)
@@ -251,7 +256,7 @@ def _images_to_decide(images: int, half_width: float, distance: float, seeds_hal
     room = distance**2 - seeds_half_width**2
     if room <= 0:
         return None
-    needed = max(images, images * (half_width**2 - seeds_half_width**2) / room)
+    needed = max(images + 1, images * (half_width**2 - seeds_half_width**2) / room)
     if needed > _MOST_IMAGES:
         return None
     unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)

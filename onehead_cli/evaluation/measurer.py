@@ -64,6 +64,11 @@ class Measurer:
                         self.maps[identity, task] = dict(evaluator.maps)
         return {task: results[task] for task in networks}
 
+    def forget(self) -> None:
+        """Free the memory that images and maps take."""
+        self.maps.clear()
+        self._loaded.clear()
+
     def warn(self, message: str) -> None:
         self.reporter.warn(message)
         self.warnings.append(message)

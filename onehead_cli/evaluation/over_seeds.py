@@ -70,7 +70,7 @@ def check_drop_over_seeds(
 
     k = len(pairs)
     if k < 2:
-        raise ValueError(f"a spread over seeds takes at least 2 of them, not {k}")
+        raise ValueError(f"a spread over seeds needs at least 2, not {k}")
     scores = np.array(main_scores([result for pair in pairs for result in pair])).reshape(k, 2)
     baselines, unifieds = scores.T
     diffs = unifieds - baselines

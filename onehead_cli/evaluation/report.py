@@ -29,8 +29,8 @@ _ABSENT = "–"
 def write_report(
     folder: Path,
     document: Mapping[str, Any],
-    per_class: Mapping[str, Mapping[str, Sequence[Row] | None]],
     *,
+    per_class: Mapping[str, Mapping[str, Sequence[Row] | None]],
     drops: Sequence[Drop],
     curves: Mapping[str, Sequence[Sequence[Any]]],
     page: str | None = None,
@@ -120,7 +120,7 @@ def imagenet_sentence(began: Mapping[str, bool]) -> str:
     """Says of which networks, "unified" and "baseline", classification began in closed form; empty where of none."""
     names = " and ".join(name for name, yes in began.items() if yes)
     return names and (
-        f"Classification ({names}) began as the backbone's own ImageNet classifier, which model.imagenet_classes "
+        f"Classification ({names}) started as the backbone's own ImageNet classifier, which model.imagenet_classes "
         "writes into the network: it knew the classes before any training."
     )
 

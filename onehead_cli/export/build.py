@@ -48,7 +48,7 @@ def readings_of(checkpoint: Checkpoint, config: EvaluationConfig, reporter: Repo
     for name in checkpoint.architecture.tasks:
         found = get_task(name).exported(_reading(checkpoint, name, config))
         if found is None:
-            reporter.warn(f"{name}: left out, for its package has no part for an exported file")
+            reporter.warn(f"{name}: left out, because its package does not support export")
         else:
             readings[name] = found
     if not readings:
@@ -143,6 +143,6 @@ def _checked(whole: ModelProto) -> bytes:
     try:
         onnx.checker.check_model(whole, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise OneheadError(f"the exported graph is none of ONNX ({first_line(error)})") from None
+        raise OneheadError(f"the exported graph is not valid ONNX ({first_line(error)})") from None
     content: bytes = whole.SerializeToString()
     return content

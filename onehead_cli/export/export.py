@@ -97,7 +97,7 @@ def export_network(
         document["agreement"] = [{**asdict(each), "ok": each.ok} for each in agreement]
         if missed := [each for each in agreement if not each.ok]:
             what = ", ".join(f"{each.of} {each.name} is {each.value:.4g}, limit {each.limit:g}" for each in missed)
-            raise LostError(f"{file}: not written, for it would not say what {checkpoint_path} says: {what}")
+            raise LostError(f"{file}: not written, because its results would differ from {checkpoint_path}: {what}")
         _write(file, content)
     except OneheadError as error:
         _write_report(file, {**document, "reason": str(error)})
@@ -131,7 +131,7 @@ def _write(file: Path, content: bytes) -> None:
     try:
         write_atomically(file, lambda to: to.write(content))
     except OSError as error:
-        raise OneheadError(f"{file}: cannot be written ({error.strerror}); an older file is untouched") from None
+        raise OneheadError(f"{file}: cannot be written ({error.strerror}); any older file is untouched") from None
 
 
 def _write_report(file: Path, document: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def locked(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Ite
         try:
             stack.enter_context(take_lock(path) if waiting is None else _wait_for_lock(path, waiting))
         except HeldError:
-            raise DataError(f"{folder}: another run is at work in it; wait for its end") from None
+            raise DataError(f"{folder}: another run is using it; wait until that has ended") from None
         except (NoLocksError, OSError):
             held = False
         try:

@@ -60,7 +60,7 @@ def closed_form(
     key = "model.imagenet_classes"
     task = image_task(architecture.classes)
     if task is None:
-        raise ConfigError(f"{key}: there is no classification in data.tasks")
+        raise ConfigError(f"{key}: data.tasks has no classification")
     names = architecture.classes[task]
     if len(names) > MOST_CLASSES:
         raise ConfigError(f"{key}: the network has room for {MOST_CLASSES} classes, not for {len(names)}")

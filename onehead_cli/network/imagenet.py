@@ -87,8 +87,8 @@ def imagenet_rows(classes: Sequence[str], *, asked_by: str = "imagenet_teacher")
             raise ConfigError(f"{asked_by}: ImageNet has several classes named {name}; name the folder {ids}")
         if not found:
             raise ConfigError(
-                f"{asked_by}: {name} is no ImageNet class; name the class folders by their WordNet ids (n01440764) or "
-                f"by ImageNet's names (tench), or leave {asked_by} out"
+                f"{asked_by}: {name} is not an ImageNet class; name the class folders by their WordNet ids (n01440764) "
+                f"or by ImageNet's names (tench), or leave {asked_by} out"
             )
     return [known[plain_name(name)][0] for name in classes]
 

@@ -91,7 +91,7 @@ def _what_is_new(task: str, architecture: Architecture, other: Architecture, cha
     names = [name for index, name in enumerate(architecture.classes[task]) if index not in channels.mine]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     difference = get_task(task).difference(architecture, other)
-    return [f"{task} ({shown})"] * bool(names) + ([f"{task}, for it has {difference}"] if difference else [])
+    return [f"{task} ({shown})"] * bool(names) + ([f"{task}, which has {difference}"] if difference else [])
 
 
 def _take_shared(head: Head, source: Head) -> None:

@@ -66,12 +66,12 @@ def find_images(arguments: Sequence[str | Path], *, skip: Path, reporter: Report
                 others[kind] += 1
                 passed[place] = kind
         if others:
-            notes.append(f"passed over in {argument}: {_in_words(others)}")
+            notes.append(f"ignored in {argument}: {_in_words(others)}")
         if not images:
             empty.append(argument)
     passed = {place: kind for place, kind in passed.items() if place not in found}
     if not found:
-        what = f"; passed over: {_in_words(Counter(passed.values()))}" if passed else ""
+        what = f"; ignored: {_in_words(Counter(passed.values()))}" if passed else ""
         raise ConfigError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in: {', '.join(empty)}{what}")
     for note in notes:
         reporter.note(note)

@@ -60,7 +60,7 @@ class PredictRun:
         masks: bool,
         coco: Path | None,
         coco_masks: bool,
-        coco_ids: Path | None,
+        coco_ids: Path | None = None,
         reporter: Reporter,
         passed_over: Mapping[str, int] | None = None,
     ) -> None:
@@ -119,7 +119,7 @@ class PredictRun:
         task = image_task(self.tasks)
         if task is not None:
             count = len(self._predictor.classes[task])
-            self._reporter.note(f"class: always the likeliest of the {count} that this network knows")
+            self._reporter.note(f"class: always the most likely of the {count} that this network knows")
         waiting: list[tuple[Path, dict[str, Any]]] | None = []  # None once an image has been read
         with self._reporter.track("predict", self.images) as advance:
             for done, (path, record) in enumerate(self._records(written), start=1):
@@ -139,10 +139,10 @@ class PredictRun:
         if self._coco is not None and self._coco_file is not None and waiting is None:
             _write_coco(self._coco_file, self._coco)
         if self.turned:
-            self._reporter.note(f"turned as the EXIF orientation says: {how_many(self.turned, 'image')}")
+            self._reporter.note(f"turned by the EXIF orientation: {how_many(self.turned, 'image')}")
         if waiting is not None:
-            kept = f"; {self.predictions} is that of an earlier run" if self.predictions.is_file() else ""
-            raise DataError(f"none of the images can be read: {self.failed} of {self.images} failed{kept}")
+            kept = f"; {self.predictions} is from an earlier run" if self.predictions.is_file() else ""
+            raise DataError(f"none of the images could be read: {self.failed} of {self.images} failed{kept}")
 
     def _records(self, written: records.Records) -> Iterator[tuple[Path, dict[str, Any]]]:
         kinds = [kind for task in self.tasks for kind in get_task(task).files]

@@ -38,13 +38,13 @@ def hold_records(folder: Path, reporter: Reporter) -> Iterator[Records]:
     make_writable_folder(folder)
 
     def waiting(process: str) -> None:
-        reporter.say(f"{folder}: process {process} writes into it; waiting for its end")
+        reporter.say(f"{folder}: process {process} is writing into it; waiting for it to end")
 
     with locked(folder, waiting=waiting) as held:
         if held:
             remove_leftovers(folder, f"{TEMPORARY}[._]*")
         else:
-            reporter.warn(f"{folder}: cannot be locked: start no second run into it")
+            reporter.warn(f"{folder}: cannot be locked: do not start a second run in it")
         records = Records(folder, reporter)
         try:
             yield records
@@ -107,10 +107,10 @@ class Records:
                 image, outputs = self._parse(line)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 if not whole and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
-                    reporter.warn(f"{self._path}: its last line is cut off, as by a run that was killed, and goes")
+                    reporter.warn(f"{self._path}: its last line is incomplete, as after a killed run, and is removed")
                     return
                 raise DataError(
-                    f"{self._path}: line {self._lines + 1} is no record of predict: move the file away, or choose "
+                    f"{self._path}: line {self._lines + 1} is not a record of predict: move the file away, or choose "
                     "another folder with --output"
                 ) from None
             self._size += len(line)

@@ -114,9 +114,9 @@ def _load(
                 reporter.warn(warning)
             loaded.setdefault(task, {})[split] = found
     if not loaded:
-        raise DataError(f"{config.data.root}: none of the datasets is in it; make them with `onehead prepare-data`")
+        raise DataError(f"{config.data.root}: contains none of the datasets; create them with `onehead prepare-data`")
     if missing:
-        reporter.note(f"{', '.join(missing)}: not there, passed over")
+        reporter.note(f"{', '.join(missing)}: missing, skipped")
     return loaded, missing
 
 
@@ -182,7 +182,7 @@ def _histogram(task: str, counts: Mapping[str, LabelCounts]) -> Image.Image:
         del names[0]
         for split, counted in counts.items():
             ground, void = (counted.amounts[name] / counted.amounts.total() for name in (classes[0], None))
-            legend[split] += f", of their {counted.unit} {ground:.1%} {class_text(classes[0], 0)}, {void:.1%} void"
+            legend[split] += f"; {counted.unit}: {ground:.1%} {class_text(classes[0], 0)}, {void:.1%} void"
     if diagram.nothing is not None:
         names.append(None)
     images = {split: [counted.images(name) for name in names] for split, counted in counts.items()}

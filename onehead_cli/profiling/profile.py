@@ -170,7 +170,7 @@ def profile_network(
             # Its weights are the file's; the layers, whose cost is counted, are those of its architecture.
             exported, model = stored, stored.untrained().eval()
             if side != stored.preprocess["image_size"]:
-                raise ConfigError(f"{checkpoint}: an exported file reads {stored.preprocess['image_size']} px alone")
+                raise ConfigError(f"{checkpoint}: an exported file takes only {stored.preprocess['image_size']} px")
         else:
             model = stored.model()
     else:

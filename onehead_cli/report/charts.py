@@ -31,14 +31,9 @@ def _forest(rows: Sequence[Mapping[str, Any]], unit: str) -> Markup:
     parts = [_line(scale(0.0), 0, scale(0.0), height, "axis")]
     for place, (row, (low, gain, high, floor)) in enumerate(zip(rows, spans, strict=True)):
         y = 34 * place + 17
+        name = row["title"] if row["against"] == "teacher" else f"{row['label']}, {row['against']}"
         parts += [
-            _text(
-                0,
-                y + 4,
-                f"{row['title']}, {row['label']}"
-                if row["against"] == "teacher"
-                else f"{row['label']}, {row['against']}",
-            ),
+            _text(0, y + 4, _short(name, 26)),
             _line(scale(floor), y - 14, scale(floor), y + 14, "limit"),
             _line(scale(low), y, scale(high), y, f"interval {row['verdict'].lower()}"),
             Markup('<circle class="point {}" cx="{:.1f}" cy="{}" r="5"/>').format(
@@ -71,12 +66,19 @@ def matrix(figure: Mapping[str, Any], label: str) -> Markup:
     for y, (name, values) in enumerate(zip(rows, figure["values"], strict=True)):
         parts.append(_text(left - 6, top + cell * (y + 0.5) + 4, _short(name), "end"))
         for x, value in enumerate(values):
-            told = f"{name}, taken for {columns[x]}: {'nothing true' if value is None else f'{value:.0%}'}"
+            if not value:
+                continue
+            told = f"{name}, predicted as {columns[x]}: {value:.0%}"
             rect = Markup(
                 '<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill-opacity="{:.3f}"><title>{}</title></rect>'
             )
-            parts.append(rect.format(left + cell * x, top + cell * y, cell - 1, cell - 1, value or 0.0, told))
+            parts.append(rect.format(left + cell * x, top + cell * y, cell - 1, cell - 1, value, told))
     bottom = top + cell * len(rows)
+    parts.append(
+        Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>').format(
+            left, top, cell * len(columns), cell * len(rows)
+        )
+    )
     parts += [
         Markup('<text transform="translate({:.1f} {}) rotate(55)" class="small">{}</text>').format(
             left + cell * (x + 0.35), bottom + 8, _short(name)
@@ -218,4 +220,4 @@ def _short(name: str, most: int = 22) -> str:
 
 
 def _amount(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}" if value == int(value) else f"{value:.3f}"
+    return "–" if value is None else f"{value:,.0f}" if value == int(value) else f"{value:.3f}"

@@ -27,6 +27,7 @@ from onehead_cli.tasks.reader import Result
 from onehead_cli.tasks.task import get_task
 from onehead_cli.training.log import read_run
 from onehead_cli.wording import readable
+from onehead_cli.wording import shown as shown_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +41,22 @@ class Shown:
 
 
 def shown_networks(result: EvaluateResult, config: Config) -> list[Shown]:
-    """The network that is judged, last, and before it what it is compared with."""
+    """The network that is judged, last, and before it what it is compared with; each has a label of its own."""
     found = [_other(comparison, result, config) for comparison in result.comparisons]
     if result.unified:
         files = dict.fromkeys(result.unified, result.checkpoint)
         network = next(iter(result.networks.values()))
         label = "student" if len(network.architecture.tasks) > 1 else network.name
         found.append(Shown(label, result.networks, result.unified, files))
-    return [shown for shown in found if shown.results]
+    found = [shown for shown in found if shown.results]
+    taken: set[str] = set()
+    for place in reversed(range(len(found))):  # the one that is judged keeps its label
+        label, count = found[place].label, 1
+        while found[place].label in taken:
+            count += 1
+            found[place] = dataclasses.replace(found[place], label=f"{label} ({count})")
+        taken.add(found[place].label)
+    return found
 
 
 def _other(comparison: Comparison, result: EvaluateResult, config: Config) -> Shown:
@@ -60,8 +69,8 @@ def _other(comparison: Comparison, result: EvaluateResult, config: Config) -> Sh
             else dict.fromkeys(tasks, result.checkpoint)
         )
     else:
-        same = [other for other in result.comparisons if other.against is not None and other.against.name == path.name]
-        label = path.name if len(same) == 1 else str(path)
+        # "teacher" alone stands for the config's own.
+        label = shown_text(path.name if path.name != "teacher" else str(path))
         names = {task: network.name for task, network in tasks.items()}
         files = {task: best_path(path, names[task]) if path.is_dir() else path for task in tasks}
     return Shown(label, tasks, comparison.results, files)
@@ -174,7 +183,10 @@ def _data(result: EvaluateResult, networks: Sequence[Shown], config: Config) -> 
     for task in tasks:
         rows = next(shown.results[task] for shown in networks if task in shown.results).per_class()
         counts = {readable(str(row["name"])): row["count"] for row in rows}
-        classes[task] = {"counted": get_task(task).counted, "counts": counts}
+        # Beside the background no other class would have a bar to be seen.
+        background = next(iter(counts), None) if get_task(task).histogram.has_background else None
+        bars = {name: count for name, count in counts.items() if name != background}
+        classes[task] = {"counted": get_task(task).counted, "counts": counts, "shown": bars}
     return {
         "root": str(config.data.root),
         "splits": list(result.document["splits"]),
@@ -197,7 +209,7 @@ def _provenance(result: EvaluateResult, networks: Sequence[Shown], config: Confi
         for task, file in shown.files.items():
             network = shown.networks[task]
             files[f"{shown.label} {network.name}"] = {
-                "file": str(file),
+                "file": shown_text(str(file)),
                 "sha256": sha256_of(file) if file.is_file() else None,
                 "backbone": network.architecture.backbone,
                 "image_size": network.preprocess["image_size"],

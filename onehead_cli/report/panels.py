@@ -18,7 +18,6 @@ from onehead_cli.config.sections import IGNORE_INDEX, Config
 from onehead_cli.data.images import open_image
 from onehead_cli.data.split import Split
 from onehead_cli.drawing import DARK, LIGHT, Colour, class_colours, class_text
-from onehead_cli.evaluation.evaluator import KEPT
 from onehead_cli.evaluation.measurer import Measurer
 from onehead_cli.prediction.predictor import Predictor
 from onehead_cli.report.details import Shown
@@ -26,10 +25,12 @@ from onehead_cli.tasks.canvas import Boxes, Canvas
 from onehead_cli.tasks.labels import Label
 from onehead_cli.tasks.reader import Found, Result
 from onehead_cli.tasks.task import Task, get_task
-from onehead_cli.wording import readable
+from onehead_cli.wording import readable, shown
 
 #: How many images of each kind; the longer side of a panel in pixels.
 LOST, WON, RANDOM, SIDE = 6, 3, 3, 256
+#: Images times images that are scored one by one, so that a large split takes no longer than a moment: all of 1,000.
+MOST_SCORED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,23 @@ class Choice:
 
 
 def image_details(networks: Sequence[Shown], measurer: Measurer, config: Config) -> dict[str, Any]:
-    """By task, the images of the report with what is said of each, and its panels as data URIs."""
+    """By task, the images of the report with what is said of each, and its panels as data URIs.
+
+    Of a split of more than 1,000 images they are chosen from as many, drawn at random, as MOST_SCORED allows.
+    """
     found = {}
-    for task in dict.fromkeys(task for shown in networks for task in shown.results):
-        pair = [shown for shown in (networks[0], networks[-1]) if task in shown.results]
-        pair = pair if pair[0] is not pair[-1] else pair[:1]
-        kept = [measurer.maps.get((id(shown.networks[task]), task), {}) for shown in pair]
+    for task in dict.fromkeys(task for each in networks for task in each.results):
+        able = [each for each in networks if task in each.results]
+        pair = able if len(able) == 1 else [able[0], able[-1]]
+        kept = [measurer.maps.get((id(each.networks[task]), task), {}) for each in pair]
         count = len(pair[0].results[task])
-        known = sorted(set(kept[0]).intersection(*kept[1:])) or list(range(min(count, KEPT)))
-        choices = choose_images(
-            {shown.label: shown.results[task] for shown in pair}, get_task(task), known, config.seed
-        )
+        drawn = np.random.default_rng([config.seed, 15]).permutation(count)[: max(20, MOST_SCORED // max(count, 1))]
+        results = {each.label: each.results[task] for each in pair}
+        choices = choose_images(results, get_task(task), sorted(drawn.tolist()), config.seed)
         splits = measurer.load(task, pair[-1].networks[task])
         sayings = {
-            shown.label: _Saying(shown.networks[task], task, measurer.load(task, shown.networks[task]), maps, config)
-            for shown, maps in zip(pair, kept, strict=True)
+            each.label: _Saying(each.networks[task], task, measurer.load(task, each.networks[task]), maps, config)
+            for each, maps in zip(pair, kept, strict=True)
         }
         found[task] = list(_images(get_task(task), choices, splits, sayings))
     return found
@@ -140,7 +143,7 @@ def _images(
             panels.append((name, task.record_cell(_record(said, image)), canvas))
         drawn = [] if only_text else [_data_uri(c.render(drawing, image.size, least=(1, 1))) for _, _, c in panels]
         yield {
-            "file": str(split.paths[index]),
+            "file": shown(str(split.paths[index])),
             "why": choice.why,
             "scores": dict(choice.scores),
             "said": {name: text for name, text, _ in panels},

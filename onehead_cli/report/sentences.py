@@ -28,22 +28,22 @@ def verdict_in_words(drop: Drop, *, against: str, images: int) -> str:
     elif drop.verdict == "FAIL":
         said = f"all of it lies beyond the limit of {limit}, so more than that was lost"
     elif drop.reason is not None:
-        return f"On {how_many(images, 'image')}: {drop.reason}. Nothing can be concluded."
+        return f"On {how_many(images, 'image')}: {drop.reason}. No conclusion is possible."
     else:
-        said = f"the limit of {limit} lies inside it, so these images do not decide it"
+        said = f"the limit of {limit} lies inside it, so these images cannot decide"
         if drop.images_to_decide is not None:
-            said += f"; about {drop.images_to_decide:,} would, if the difference stays what it is"
+            said += f"; about {drop.images_to_decide:,} would, if the difference stays the same"
     return f"On {how_many(images, 'image')} {moved}; {interval}: {said}."
 
 
 def not_shown(document: Mapping[str, Any], imagenet: str) -> list[str]:
     """What the report is silent about, and what it may not be taken for. Args: imagenet: see `imagenet_sentence`."""
     found = [
-        "The interval is about the images: other images of the same kind would give other scores, and it says how far "
-        "apart. Another seed of the training would move the scores as well; for that, train and evaluate with --seeds.",
+        "The interval covers the choice of images: it says how far the scores of other images of the same kind may "
+        "differ. Another training seed would move the scores as well; for that, train and evaluate with --seeds.",
         "Scores on these images say little about images of another kind, place or time.",
-        "A task is judged on images that are labelled for it alone, so whether the tasks agree with one another on one "
-        "image is not measured.",
+        "Each task is judged on images labelled for that task only, so whether the tasks agree with one another on "
+        "one image is not measured.",
     ]
     small = [name for name, count in document["pictures"].items() if count < 100]
     if small:
@@ -51,5 +51,5 @@ def not_shown(document: Mapping[str, Any], imagenet: str) -> list[str]:
     if imagenet:
         found.append(imagenet)
     if "test" not in document["splits"]:
-        found.append("These are not the images of test: thresholds and weights may have been chosen on them.")
+        found.append("These are not the test images: thresholds and weights may have been chosen on them.")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from onehead_cli.config.sections import Config
@@ -18,26 +19,24 @@ def write_files(result: EvaluateResult, config: Config, *, page: bool) -> list[P
     Raises:
         OneheadError: a file cannot be written, or an image cannot be read again.
     """
-    rendered = None
-    if page:
-        from onehead_cli.report.details import report_details, shown_networks
-        from onehead_cli.report.page import render_page
-        from onehead_cli.report.panels import image_details
-
-        details = report_details(result, config)
-        images = image_details(shown_networks(result, config), result.measurer, config)
-        rendered = render_page(details, images, result.document)
-        without_panels = {
-            task: [{key: value for key, value in image.items() if key != "panels"} for image in found]
-            for task, found in images.items()
-        }
-        result.document["report"] = {**details, "images": without_panels}
     first = result.comparisons[0]
-    return write_report(
-        config.output,
-        {"schema": SCHEMA, **result.document},
-        result.per_class(),
-        drops=first.drops,
-        curves=result.curves(),
-        page=rendered,
+    write = partial(
+        write_report, config.output, per_class=result.per_class(), drops=first.drops, curves=result.curves()
     )
+    # Whatever the page meets with, the numbers are there.
+    files = write({"schema": SCHEMA, **result.document})
+    if not page:
+        return files
+    from onehead_cli.report.details import report_details, shown_networks
+    from onehead_cli.report.page import render_page
+    from onehead_cli.report.panels import image_details
+
+    details = report_details(result, config)
+    images = image_details(shown_networks(result, config), result.measurer, config)
+    rendered = render_page(details, images, result.document)
+    without_panels = {
+        task: [{key: value for key, value in image.items() if key != "panels"} for image in found]
+        for task, found in images.items()
+    }
+    result.document["report"] = {**details, "images": without_panels}
+    return write({"schema": SCHEMA, **result.document}, page=rendered)

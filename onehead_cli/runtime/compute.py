@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
             if local_world_size() > torch.cuda.device_count():
                 raise ConfigError(
                     f"{local_world_size()} processes on a machine with {torch.cuda.device_count()} GPU(s): "
-                    "start one a GPU, or use --device cpu"
+                    "start one per GPU, or use --device cpu"
                 )
             device = torch.device(name, local_rank())
         _try_gpu(device)

@@ -60,7 +60,7 @@ def _join(config: Config) -> Any:
     launch.set_speaker(None)
     device = resolve_device(config.device)
     if device.type == "mps":
-        raise ConfigError("--device mps: runs in one process; several need --device cpu or GPUs of NVIDIA")
+        raise ConfigError("--device mps: runs in one process; several need --device cpu or NVIDIA GPUs")
     timeout = timedelta(seconds=config.distributed_timeout)
     try:
         with _one_line():
@@ -93,7 +93,7 @@ def _one_line() -> Iterator[None]:
         reason = str(error).splitlines()[0].rsplit("] ", 1)[-1].split(". ")[0][:200]
         raise DistributedError(
             f"process {launch.rank()} of {world_size()} waited in vain for another, which ended, hangs or cannot be "
-            f"reached ({reason}); see what it said; a training goes on with --resume"
+            f"reached ({reason}); see its messages; continue a training with --resume"
         ) from None
 
 
@@ -164,7 +164,7 @@ def check_same(value: object, what: str) -> None:
     for number, other in enumerate(values):
         if other != values[0]:
             raise ConfigError(
-                f"{what} of process {number} are not those of process 0: use the same command on the same data"
+                f"{what} of process {number} differ from those of process 0: use the same command on the same data"
             )
 
 

@@ -93,9 +93,9 @@ def lend_boxes(
 def check_shared(classes: Mapping[str, Sequence[str]], config: Config) -> None:
     """Raises: ConfigError: there is nothing to lend, or nobody who can use it."""
     if not _shared(classes):
-        raise ConfigError("boxes_from_masks: segmentation and detection are not both there, or share no class by name")
+        raise ConfigError("boxes_from_masks: needs both segmentation and detection, with a class name in common")
     if config.model.detection_loss == "yolov1":
-        raise ConfigError("boxes_from_masks: needs model.detection_loss=quality, which knows regions to ignore")
+        raise ConfigError("boxes_from_masks: needs model.detection_loss=quality, which supports ignored regions")
 
 
 def _shared(classes: Mapping[str, Sequence[str]]) -> dict[int, int]:

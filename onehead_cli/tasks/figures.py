@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from onehead_cli.wording import readable
 
+#: Of more classes a matrix cannot be read, and is larger than the rest of a page.
+_MOST_CLASSES, _LARGEST = 40, 20
 #: The mean distance of confidence and share that is right; see `reliability`.
 CALIBRATION_ERROR = "expected calibration error"
 
@@ -50,13 +52,16 @@ class Bars(Figure):
     values: Mapping[str, float | None]
 
 
-def shares_of_rows(counts: NDArray[np.int64], names: Sequence[str], *, title: str, note: str) -> Matrix:
-    """A confusion matrix [C, C] of counts as shares of each true class."""
-    sums = counts.sum(axis=1).tolist()
-    values = [
-        [None if not total else count / total for count in row]
-        for row, total in zip(counts.tolist(), sums, strict=True)
-    ]
+def shares_of_rows(counts: NDArray[np.int64], names: Sequence[str], *, title: str, note: str) -> Figure:
+    """A confusion matrix [C, C] of counts as shares of each true class; of many classes, the largest confusions."""
+    if len(names) > _MOST_CLASSES:
+        wrong = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        np.fill_diagonal(wrong, 0.0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:_LARGEST]
+        pairs = [divmod(int(place), len(names)) for place in order]
+        largest = {f"{readable(names[a])} as {readable(names[b])}": float(wrong[a, b]) for a, b in pairs if wrong[a, b]}
+        return Bars(title, f"{note} Only the largest are shown; a CSV has all of them.", "share", largest)
+    values = [[count / sum(row) if sum(row) else None for count in row] for row in counts.tolist()]
     called = [readable(name) for name in names]
     return Matrix(title, note, called, called, values)
 

@@ -41,7 +41,7 @@ def hold_runs(folder: Path, names: Sequence[str], reporter: Reporter) -> Iterato
                     "wait for it, or choose another folder with --output"
                 ) from None
             except NoLocksError as error:
-                reporter.warn(f"{folder} cannot be locked ({error}): start no second run of '{name}' in it")
+                reporter.warn(f"{folder} cannot be locked ({error}): do not start a second run of '{name}' in it")
             except OSError as error:
                 raise OneheadError(
                     f"{path}: cannot be written ({error.strerror}); choose another folder with --output"

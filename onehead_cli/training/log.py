@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,9 +127,12 @@ def mean_gradient_cosines(path: Path) -> dict[str, dict[str, float | None]]:
         raise OneheadError(f"{path}: cannot be read ({error.strerror})") from None
     found: dict[str, dict[str, list[float]]] = {}
     for record in records:
-        for pair, stages in record.get("gradient_cosine", {}).items():
-            for stage, value in stages.items():
-                found.setdefault(pair, {}).setdefault(stage, []).extend([] if value is None else [value])
+        pairs = record.get("gradient_cosine")
+        for pair, stages in pairs.items() if isinstance(pairs, dict) else ():
+            numbers = _numbers(stages)
+            for stage in stages if isinstance(stages, dict) else ():
+                values = found.setdefault(pair, {}).setdefault(stage, [])
+                values += [numbers[stage]] if stage in numbers else []
     return {
         pair: {stage: sum(values) / len(values) if values else None for stage, values in stages.items()}
         for pair, stages in found.items()
@@ -164,12 +168,23 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 def _in_short(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [record for record in records if record["kind"] == "step"]
-    names = dict.fromkeys(name for step in steps for name in step.get("losses", {}))
-    values = {name: [step["losses"][name] for step in steps if name in step.get("losses", {})] for name in names}
+    losses = [_numbers(step.get("losses")) for step in steps]
+    values = {name: [found[name] for found in losses if name in found] for found in losses for name in found}
     return {
         "losses": {name: sum(found) / len(found) for name, found in values.items()},
-        "weights": steps[-1].get("weights", {}) if steps else {},
-        "scores": next((r.get("scores", {}) for r in reversed(records) if r["kind"] == "epoch"), {}),
+        "weights": _numbers(steps[-1].get("weights")) if steps else {},
+        "scores": next((_numbers(r.get("scores")) for r in reversed(records) if r["kind"] == "epoch"), {}),
+    }
+
+
+def _numbers(found: Any) -> dict[str, float]:
+    """What is a finite number of what should be numbers by name: a log may be edited, or another program's."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 

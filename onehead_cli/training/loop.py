@@ -126,8 +126,8 @@ class TrainingLoop:
             return []
         self.state.warned.append(subject)
         if validation.criterion is None:
-            return [f"val has nothing labelled for {tasks}, so no epoch is the best: the last one's weights are kept"]
-        return [f"val has nothing labelled for {tasks}, which has no part in which epoch is the best"]
+            return [f"nothing in val is labelled for {tasks}, so no epoch is the best: the last one's weights are kept"]
+        return [f"nothing in val is labelled for {tasks}, which does not count in choosing the best epoch"]
 
     def finished(self) -> bool:
         """Whether all steps are done, or `patience` evaluations brought no new best."""

@@ -56,7 +56,7 @@ def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
     """
     path = last_path(config.output, name)
     if not can_resume(config.output, name):
-        raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start anew")
+        raise CheckpointError(f"{path}: nothing to resume; leave --resume out to start again")
     last = _last_or_previous(config.output, name, reporter)
     if not last.training:
         raise CheckpointError(f"{path}: holds no training state (a _best file?); it cannot be resumed")
@@ -64,7 +64,7 @@ def load_last(config: Config, name: str, reporter: Reporter) -> Checkpoint:
     if processes != world_size():
         raise CheckpointError(
             f"{path} was trained in {processes} process(es), now there are {world_size()}: resume with {processes}, "
-            "so that the result is that of a run never stopped"
+            "so that the result is that of an uninterrupted run"
         )
     if changed := changed_settings(last.config, config, name):
         raise CheckpointError(f"{path} was trained with another config: {', '.join(changed)}")
@@ -155,8 +155,10 @@ def _last_or_previous(folder: Path, name: str, reporter: Reporter) -> Checkpoint
     try:
         last = load_checkpoint(previous)
     except DamagedCheckpointError as error:
-        raise CheckpointError(f"{problem}; {error}; neither can be resumed, leave --resume out to start anew") from None
-    reporter.warn(f"{problem}; going on from the one before, {previous.name}, of step {last.training.get('step')}")
+        raise CheckpointError(
+            f"{problem}; {error}; neither can be resumed, leave --resume out to start again"
+        ) from None
+    reporter.warn(f"{problem}; continuing from the previous one, {previous.name}, of step {last.training.get('step')}")
     # The next save moves the last file to the place of the one before; a damaged one must not get there.
     previous.replace(path)
     return last
@@ -166,8 +168,8 @@ def _warn_of_other_threads(name: str, last: Checkpoint, reporter: Reporter) -> N
     before, now = last.training["threads"], torch.get_num_threads()
     if before != now:
         reporter.warn(
-            f"{name}: begun with {how_many(before, 'thread')}, resumed with {now}: the result will differ in the last "
-            f"bits from that of a run never stopped (OMP_NUM_THREADS={before} avoids it)"
+            f"{name}: started with {how_many(before, 'thread')}, resumed with {now}: the result will differ in the "
+            f"last bits from that of an uninterrupted run (OMP_NUM_THREADS={before} avoids it)"
         )
 
 
@@ -175,8 +177,8 @@ def _warn_of_other_data(name: str, last: Checkpoint, config: Config, reporter: R
     before, now = last.data.get("manifest"), manifest_hash(config, last.architecture.tasks)
     if before and now and before != now:
         reporter.warn(
-            f"{name}: begun on other data than {config.data.root} holds now (manifest {before[:12]}, now {now[:12]}): "
-            "the result will differ from that of a run never stopped"
+            f"{name}: not started on the data now in {config.data.root} (manifest {before[:12]}, now {now[:12]}): "
+            "the result will differ from that of an uninterrupted run"
         )
 
 

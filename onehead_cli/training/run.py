@@ -82,8 +82,8 @@ def train_network(
     loop = build_loop(architecture, config, teachers=teachers, resumed=resumed, listings=listings, reporter=reporter)
     if unscored := teachers.keys() - scores_of(teachers):
         reporter.warn(
-            f"{name}: the teacher of {', '.join(sorted(unscored))} has no score on val, so the mean score tells which "
-            "epoch is the best, not the smallest gain on the teachers"
+            f"{name}: the teacher of {', '.join(sorted(unscored))} has no score on val, so the best epoch is chosen by "
+            "the mean score, not by the smallest gain over the teachers"
         )
     skipped = {task: splits for task, splits in scan.bad_counts().items() if task in tasks}
     for stale in supersedes if is_main() else ():
@@ -183,7 +183,7 @@ def _stops_here(stop: StopRequest, loop: TrainingLoop, info: StepInfo | EpochInf
 
 def _interrupted(name: str, loop: TrainingLoop, signal_number: int) -> Interrupted:
     return Interrupted(
-        f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; go on with --resume",
+        f"{name}: stopped at step {loop.state.step} of {loop.total_steps} and saved; continue with --resume",
         signal_number=signal_number,
     )
 

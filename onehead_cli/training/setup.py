@@ -86,8 +86,8 @@ def build_loop(
     device = resolve_device(config.device)
     if config.model.sync_batch_norm and device.type != "cuda":
         raise ConfigError(
-            f"model.sync_batch_norm runs on GPUs of NVIDIA only, not on {device.type}; leave it out: the new layers' "
-            "batch-norm is synchronised anywhere, and a frozen backbone has nothing to synchronise"
+            f"model.sync_batch_norm runs on NVIDIA GPUs only, not on {device.type}; leave it out: the new layers' "
+            "batch-norm is always synchronised, and a frozen backbone has nothing to synchronise"
         )
     precision = resolve_precision(config.model.precision, device)
     if device.type == "cpu":

@@ -74,7 +74,7 @@ def _start_from(
     checkpoint = from_first(lambda: _checkpoint(path))
     other = checkpoint.model().to(model.mean.device)
     anew = start_from(model, architecture, other, checkpoint.architecture)
-    reporter.note(f"starts from {path}" + (f"; what does not fit starts anew: {', '.join(anew)}" if anew else ""))
+    reporter.note(f"starts from {path}" + (f"; starting afresh: {', '.join(anew)}" if anew else ""))
 
 
 def _checkpoint(path: Path) -> Checkpoint:

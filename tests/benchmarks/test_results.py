@@ -551,7 +551,7 @@ def test_a_unit_keeps_what_evaluate_says(units):
         assert list(document["networks"]) == ["cls", "seg", "det", "all"]
         assert all(len(network["epochs"]) == 1 and network["seconds"] > 0 for network in document["networks"].values())
         assert document["imagenet_classifier"] is None  # its classes are not ImageNet's
-    assert "no ImageNet class" in whole.stderr
+    assert "not an ImageNet class" in whole.stderr
 
 
 def test_plain_takes_over_the_teachers_that_masks_and_boxes_do_not_reach(units):

@@ -137,18 +137,18 @@ def _with_header(metadata):
         (b"not a safetensors file at all", "damaged, or not a safetensors file"),
         (pickle.dumps(_Payload()), "damaged, or not a safetensors file"),
         ((200_000).to_bytes(8, "little") + b"[" * 200_000, "damaged, or not a safetensors file"),
-        (_with_header(None), "holds no checkpoint of onehead; weights of a backbone are given with --backbone-weights"),
-        (_with_header({"format": "pt"}), "holds no checkpoint of onehead"),
+        (_with_header(None), "not a checkpoint of onehead; give backbone weights with --backbone-weights"),
+        (_with_header({"format": "pt"}), "not a checkpoint of onehead"),
         (_with_header({"onehead": "[[1]]"}), "damaged"),
-        (_with_header({"onehead": json.dumps({"sha256": "0" * 64})}), "its checksum does not fit"),
-        (_with_header({"onehead": json.dumps({"sha256": "\ud800"})}), "its checksum does not fit"),
+        (_with_header({"onehead": json.dumps({"sha256": "0" * 64})}), "its checksum does not match"),
+        (_with_header({"onehead": json.dumps({"sha256": "\ud800"})}), "its checksum does not match"),
         (
             to_half_precision({"format": 1, "weights": {}}),
             "not a checkpoint of this version of onehead (format 2 or 3)",
         ),
         (
             to_half_precision({"format": 2, "weights": {}, "name": "all"}),
-            "not a whole checkpoint ('architecture': Field required)",
+            "not a complete checkpoint ('architecture': Field required)",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_folder_without_teachers_stands_for_its_student(tiny_data, trained, tm
     capsys.readouterr()
     (tmp_path / "empty").mkdir()
     for path, said in (
-        (tmp_path / "empty", "no network of cls, seg, det in this folder"),
+        (tmp_path / "empty", "no network for cls, seg, det in this folder"),
         (tmp_path / "gone.pth", "no such checkpoint"),
     ):
         assert evaluate(tiny_data, tmp_path, *checkpoint, "--against", path) == 1
@@ -130,7 +130,11 @@ def test_one_verdict_over_the_seeds(seeds, tiny_data, capsys):
     command = ["evaluate", "--data", str(tiny_data), "--output", str(seeds), "--seeds", "3,5", "--quiet", "--no-report"]
     assert run([*command, "--split", "val,test", "--strict"]) in (0, 10, 11)
     shown = capsys.readouterr().out
-    assert "Mean of seeds 3, 5, ± deviation" in shown and shown.count("Verdict") == 1
+    assert "Mean of seeds 3, 5, ± standard deviation" in shown and shown.count("Verdict") == 1
+    # Nothing of a row is cut off at 80 columns.
+    for metric in ("Top-1", "mIoU", "mAP"):
+        [row] = [line.split() for line in shown.splitlines() if line.split()[:1] == [metric] and ".." in line]
+        assert len(row) == 9 and row[-1] in ("PASS", "FAIL", "INCONCLUSIVE")
     document = json.loads((seeds / "evaluate_seeds.json").read_text())
     each = [json.loads((seeds / f"seed{seed}" / "evaluate.json").read_text()) for seed in (3, 5)]
     assert list(document["seeds"]) == ["3", "5"]
@@ -153,7 +157,7 @@ def test_one_verdict_over_the_seeds(seeds, tiny_data, capsys):
         ("train-unified", ["--seeds", "0,0"], "give different whole numbers, such as 0,1,2"),
         ("train-teacher --task cls", ["--seeds", "a,b"], "give different whole numbers, such as 0,1,2"),
         ("train-unified", ["--seeds", "0,1", "--seed", "2"], "--seeds names the seeds: leave --seed out"),
-        ("evaluate", ["--seeds", "0"], "a spread takes two seeds or more"),
+        ("evaluate", ["--seeds", "0"], "a spread needs at least two seeds"),
         ("evaluate", ["--seeds", "0,1", "--checkpoint", "a.pth"], "leave --checkpoint out"),
     ],
 )

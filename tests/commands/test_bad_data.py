@@ -113,7 +113,7 @@ def test_fault_01_truncated_images(data, check, cut):
     code, document, err = check()
     assert code == 1 and problems(document) == everywhere("damaged")
     assert [line for line in err if "b.jpg" in line and "truncated" in line] == err[:3] and len(err) == 4
-    assert err[-1] == "error: 3 problems in the data; mend them, or leave them out with --skip-bad"
+    assert err[-1] == "error: 3 problems in the data; fix them, or skip them with --skip-bad"
 
 
 def test_fault_02_empty_files(data, check):
@@ -124,7 +124,7 @@ def test_fault_02_empty_files(data, check):
 
 
 def test_fault_03_files_that_are_no_images(data, check):
-    """Every file that only its name makes an image, such as a saved web page, is listed, and the command fails."""
+    """Every file that is an image by name only, such as a saved web page, is listed, and the command fails."""
     spoil(data, lambda old: b"<html><body>404 Not found</body></html>")
     code, document, _ = check()
     assert code == 1 and problems(document) == everywhere("not_a_picture")
@@ -176,12 +176,12 @@ def test_fault_06_exif_rotation(data, check, tmp_path):
     assert code == 1
     assert problems(document) == [("seg", "val", "mask_wrong_size", "b.png"), ("det", "train", "wrong_size", "b.jpg")]
     assert "40 x 32 pixels, but its image has 32 x 40" in err[0]
-    assert "32 x 40 pixels (turned as its EXIF orientation says), but its annotations are for 40 x 32" in err[1]
+    assert "32 x 40 pixels (turned by its EXIF orientation), but its annotations are for 40 x 32" in err[1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 def test_fault_07_tiny_and_thin_images(data, check, size):
-    """Images of 1 x 1 and 1 x 5000 pixels are taken like any other."""
+    """Images of 1 x 1 and 1 x 5000 pixels are read like any other."""
     make_image(data / DET / "train" / "b.jpg", size)
     images = [{"id": 2, "file_name": "b.jpg", "width": size[0], "height": size[1]}]
     change(data, images=images, annotations=[{"id": 1, "image_id": 2, "category_id": 1, "bbox": [0, 0, *size]}])
@@ -201,14 +201,14 @@ def test_fault_08_file_name_that_leaves_its_folder(data, check, tmp_path, name):
     change(data, images=[{**images[0], "file_name": name}, *images[1:]])
     code, document, err = check()
     assert code == 1 and [p["kind"] for p in document["problems"]] == ["outside_folder"]
-    assert len(err) == 1 and "file_name leaves the folder" in err[0]
-    assert ("there is a.jpg" in err[0] or "train/a.jpg" in err[0]) == name.startswith("/")
+    assert len(err) == 1 and "file_name points outside the image folder" in err[0]
+    assert ("found a.jpg" in err[0] or "train/a.jpg" in err[0]) == name.startswith("/")
     code, document, _ = check("--skip-bad")
     assert code == 0 and document["bad"]["det"] == {"train": 1, "val": 0}
 
 
 def test_fault_09_listed_image_that_is_missing(data, check):
-    """Every image that a JSON lists and that is not there is listed in one run, and the command fails."""
+    """Every missing image that a JSON names is listed in one run, and the command fails."""
     for split in ("train", "val"):
         (data / DET / split / "c.jpg").unlink()
     code, document, _ = check()
@@ -217,7 +217,7 @@ def test_fault_09_listed_image_that_is_missing(data, check):
 
 
 def test_fault_10_size_that_differs_from_the_json(data, check):
-    """Every image of another size than its JSON says is listed with both sizes, and the command fails."""
+    """Every image whose size differs from its JSON is listed with both sizes, and the command fails."""
     images = [{"id": i, "file_name": f"{n}.jpg", "width": 7, "height": 5} for i, n in ((1, "a"), (2, "b"))]
     right = {"id": 3, "file_name": "c.jpg", "width": 40, "height": 32}
     boxes = [{"id": 1, "image_id": 3, "category_id": 1, "bbox": [4, 4, 9, 9]}]
@@ -256,7 +256,7 @@ def annotations_name(document):
 def test_fault_11_box_without_an_area(data, check, bbox):
     """A box whose width or height is not above 0 is dropped, and one warning gives the count."""
     add_box(data, bbox)
-    dropped(check, "without an area dropped")
+    dropped(check, "dropped: no area")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -264,7 +264,7 @@ def test_fault_11_box_without_an_area(data, check, bbox):
 def test_fault_12_box_with_nan_or_infinity(data, check, value):
     """A box with NaN or infinity is dropped, and one warning gives the count."""
     add_box(data, [5, value, 4, 4])
-    dropped(check, "with NaN or infinity dropped")
+    dropped(check, "dropped: NaN or infinite")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -278,7 +278,7 @@ def test_fault_13_box_partly_outside(data, check):
 def test_fault_14_box_wholly_outside(data, check):
     """A box wholly outside its image is dropped, and one warning gives the count."""
     add_box(data, [70, 5, 4, 4])
-    dropped(check, "outside the image dropped")
+    dropped(check, "dropped: outside the image")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -294,7 +294,7 @@ def test_fault_15_box_of_wrong_length_or_type(data, check, bbox):
 def test_fault_16_box_of_a_category_that_is_not_listed(data, check):
     """A box of a category that the JSON does not list is dropped, and one warning gives the count."""
     add_box(data, [5, 5, 4, 4], category=99)
-    dropped(check, "of a category that is not listed dropped")
+    dropped(check, "dropped: category not listed")
     assert boxes_of(data) == [[4, 4, 9, 9]]
 
 
@@ -307,7 +307,7 @@ def test_fault_18_missing_iscrowd(data, check):
 
 
 def test_fault_19_image_without_a_box(data, check):
-    """An image without any box is taken as an image of background."""
+    """An image without any box counts as background only."""
     change(data, annotations=[{"id": 1, "image_id": 2, "category_id": 1, "bbox": [4, 4, 9, 9]}])
     code, document, _ = check()
     assert code == 0 and document["pictures"]["det"]["train"] == 3
@@ -327,7 +327,7 @@ def test_fault_20_duplicate_ids(data, check, section):
 
 @pytest.mark.parametrize("spoilt", [lambda text: text[:-20], lambda text: "[" * 100_000, lambda text: "[]"])
 def test_fault_21_truncated_and_deeply_nested_json(data, check, spoilt):
-    """A JSON that was cut short, is nested too deeply or holds something else is one error that names the file."""
+    """A JSON that was cut short, is nested too deeply or contains something else is one error that names the file."""
     annotations(data).write_text(spoilt(annotations(data).read_text()))
     code, _, err = check()
     assert code == 1 and len(err) == 1 and "instances_train.json: " in err[0] and "Traceback" not in err[0]
@@ -361,7 +361,7 @@ def test_fault_23_label_above_the_last_class(data, check):
 
 
 def test_fault_24_mask_of_another_size(data, check):
-    """Every mask of another size than its image is listed with both sizes, and the command fails."""
+    """Every mask whose size differs from its image is listed with both sizes, and the command fails."""
     Image.new("L", (10, 12)).save(mask_path(data))
     code, document, err = check()
     assert code == 1 and problems(document) == [("seg", "train", "mask_wrong_size", "b.png")]
@@ -374,7 +374,7 @@ def test_fault_25_mask_of_colours(data, check, mode):
     Image.new(mode, (40, 32)).save(mask_path(data))
     code, document, err = check()
     assert code == 1 and problems(document) == [("seg", "train", "mask_wrong_mode", "b.png")]
-    assert "palette or 8-bit grey" in err[0] and "save the index of the class" in err[0]
+    assert "palette or 8-bit grey" in err[0] and "save class indices" in err[0]
 
 
 def test_fault_27_missing_mask(data, check):
@@ -447,7 +447,7 @@ def test_labels_of_a_split_with_fewer_class_folders_go_by_their_names(data, chec
 
 @pytest.mark.parametrize("task", ["cls", "seg", "det"])
 def test_fault_31_the_same_image_in_two_splits(data, check, task, tmp_path, capsys):
-    """An image whose very bytes are in two splits of a task is an error that names both files."""
+    """An image that is in two splits of a task, byte for byte, is an error that names both files."""
     folder = {"cls": f"{CLS}/{{}}/ant", "seg": f"{SEG}/{{}}/JPEGImages", "det": f"{DET}/{{}}"}[task]
     shutil.copy(data / folder.format("train") / "a.jpg", data / folder.format("val") / "b.jpg")
     code, document, err = check()

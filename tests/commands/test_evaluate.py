@@ -216,7 +216,7 @@ def test_other_data_than_a_checkpoint_was_trained_on_is_said_once_of_each(tiny_d
         if content is not None:
             (root / "manifest.json").write_bytes(content)
         _, document = evaluate(capsys, root, trained, "--task", "cls", "--set", "evaluation.resamples=10")
-        return [warning for warning in document["warnings"] if "trained on other data" in warning]
+        return [warning for warning in document["warnings"] if "not trained on the data now in" in warning]
 
     assert warnings_for(manifest.read_bytes()) == warnings_for(None) == []
     found = warnings_for(manifest.read_bytes() + b" ")

@@ -191,10 +191,10 @@ def test_a_task_that_the_data_does_not_have(two, capsys):
     where, _ = two
     for command in (["train-teacher"], ["evaluate"]):
         assert run([*command, "--task", "det", *where]) == 2
-        assert capsys.readouterr().err == "error: --task det: data.tasks names cls, seg only\n"
+        assert capsys.readouterr().err == "error: --task det: data.tasks names only cls, seg\n"
     only = ["--set", "data.tasks=[cls]"]
     assert run(["train-unified", *where[:4], *only]) == 2
-    assert "needs two tasks or more" in capsys.readouterr().err
+    assert "needs at least two tasks" in capsys.readouterr().err
     assert run(["train-unified", *where[:4], "--lambda-distill", "0"]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "instances_train.json: no such annotation file" in message
@@ -205,7 +205,7 @@ def test_a_task_that_the_data_does_not_have(two, capsys):
     ("value", "words"),
     [
         ("[]", "at least 1"),
-        ("[cls, cls]", "named once"),
+        ("[cls, cls]", "named only once"),
         ("[cls, depth]", "'cls', 'seg' or 'det'"),
         ("clss", "did you mean 'cls'"),
     ],

@@ -53,8 +53,8 @@ def records(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "koi8-r"])
 def test_fault_62_an_output_that_lacks_characters(encoding, image, tmp_path):
-    """Whatever the encoding of stdout and stderr, and whatever is in a name, the work is done and reported: what the
-    encoding lacks is written as near as it goes, or escaped."""
+    """With any encoding of stdout and stderr and any characters in a name, the work is done and reported: characters
+    that the encoding lacks are replaced by similar ones or escaped."""
     streams = [ENCODED.format(encoding=encoding, **stream) for stream in (ONE, TWO)]
     result = predict(image, tmp_path, *streams)
     assert result.returncode == 0, result.stderr
@@ -77,8 +77,8 @@ def test_fault_62_an_output_that_lacks_characters(encoding, image, tmp_path):
     ids=["no stdout", "no stderr", "none", "left stdout", "left stderr", "full stderr", "full stdout"],
 )
 def test_fault_68_a_stream_that_takes_nothing(streams, code, image, tmp_path):
-    """stdout or stderr that is closed, full or left by its reader ends no work, and the exit code is that of the work;
-    only where the result met a full disk it is 1, with a line."""
+    """stdout or stderr that is closed, full or left by its reader does not end the work, and the exit code is that of
+    the work; only if the disk was full for the result it is 1, with a line."""
     result = predict(image, tmp_path, *streams)
     assert result.returncode == code, result.stderr
     assert len(records(tmp_path)) == 1
@@ -103,7 +103,7 @@ def test_a_reader_that_leaves_does_not_hide_a_failure(image, tmp_path):
         ("PYTHONUNBUFFERED=1 onehead evaluate --show-config | head -n 1; exit ${PIPESTATUS[0]}", 0, ""),
         ("onehead evaluate --zzz 2>/dev/full", 2, ""),
         ("onehead evaluate --zzz 2>&- >&- <&-", 2, ""),
-        ("onehead predict - <&-", 2, "error: a list of paths was to come on stdin, which is closed\n"),
+        ("onehead predict - <&-", 2, "error: a list of paths was expected on stdin, which is closed\n"),
         ("PYTHONIOENCODING=ascii onehead evaluate --help", 0, ""),
         (
             "PYTHONIOENCODING=ascii onehead predict $'gone\\xe9\\u20ac\\n'",

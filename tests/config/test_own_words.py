@@ -65,8 +65,8 @@ def shown(capsys, key, *args):
     ],
 )
 def test_fault_80_a_key_that_is_written_twice(text, words, own, capsys):
-    """A key or a section that stands twice in a YAML file, at any depth, is refused with both lines, for the first
-    would be passed over."""
+    """A key or a section that is written twice in a YAML file, at any depth, is refused with both lines, because the
+    first would be ignored."""
     path = own(text)
     assert error_of(capsys, "train-unified", "--config", path) == f"{path}: {words}"
 
@@ -136,10 +136,10 @@ def test_keys_twice_wrong_types_and_depths_are_one_line(own, drawn, newline, mar
         (b"", "the file is empty"),
         (b"\xef\xbb\xbf\r\n", "the file is empty"),
         ("seed: 1\n".encode("utf-16"), "not in UTF-8 but in UTF-16; save it as UTF-8"),
-        ("seed: 1\n".encode("utf-16-be"), "not valid YAML at line 1: '\\x00' may not stand in it"),
+        ("seed: 1\n".encode("utf-16-be"), "not valid YAML at line 1: '\\x00' is not allowed"),
         ("seed: 1\n# caf\xe9\n".encode("latin-1"), "line 2 is not UTF-8; save the file as UTF-8"),
-        (b"student:\n\tepochs: 3\n", "a tab at line 2, where YAML takes spaces alone"),
-        (b"student:\n  epochs:\t3\n", "a tab at line 2, where YAML takes spaces alone"),
+        (b"student:\n\tepochs: 3\n", "a tab at line 2, where YAML allows only spaces"),
+        (b"student:\n  epochs:\t3\n", "a tab at line 2, where YAML allows only spaces"),
         (b"seed: [1\n", "not valid YAML at line 2 (expected ',' or ']', but got '<stream end>')"),
         (b"- a\n", "expected sections such as 'data:' and 'student:', found list"),
         (b"data.root: x\n", "line 1: unknown key 'data.root' with a dot in it; write 'root:' below 'data:'"),
@@ -162,7 +162,7 @@ def test_what_editors_put_into_files_does_no_harm(own):
 
 def test_fault_81_home_and_variables_in_paths(own, tmp_path, monkeypatch, capsys):
     """`~`, `$NAME` and `${NAME}` in a path of a config, of --set or of a flag are filled in; a variable that is not set
-    is one line that names it; a folder that has such signs in its name is taken as it is."""
+    is one line that names it; a folder with such characters in its name is used as it is."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -256,7 +256,7 @@ BAD_VALUES = [
     (["--set", "student.epochs=many"], "student.epochs must be a whole number"),
     (["--set", "student.lr=fast"], "student.lr must be a number"),
     (["--set", "data.skip_bad=maybe"], "data.skip_bad must be true or false"),
-    (["--set", "data.val_split=2024"], "data.val_split must be text; put it into quotes"),
+    (["--set", "data.val_split=2024"], "data.val_split must be text; put it in quotes"),
     (["--set", "data.root=[a]"], "data.root must be a path"),
     (["--set", "data=3"], "data must be a section, with keys below it"),
     (["--set", "data.sizes=[64, 65]"], "data.sizes must be a multiple of 32 from 64 to 2048, not 65"),
@@ -267,8 +267,8 @@ BAD_VALUES = [
 
 @pytest.mark.parametrize(("given", "words"), BAD_VALUES, ids=[" ".join(given) for given, _ in BAD_VALUES])
 def test_fault_82_an_error_names_where_the_value_came_from(given, words, own, capsys):
-    """A value out of range is blamed on the flag, the --set or the file and line that gave it, and the limit is said,
-    whatever the other two hold."""
+    """A value out of range is blamed on the flag, the --set or the file and line that gave it, and the limit is stated,
+    whatever the other two contain."""
     path = own("student:\n  epochs: 3\n  lr: 0.1\ndata:\n  image_size: 64\n")
     assert error_of(capsys, "train-unified", "--config", path, *given) == f"{' '.join(given)}: {words}"
     # What the flag replaces is not to blame, and what is fine in a flag neither.

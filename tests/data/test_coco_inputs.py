@@ -112,8 +112,8 @@ def test_fault_84_splits_that_number_the_classes_differently(tmp_path, first, se
 
 
 def test_fault_85_boxes_in_another_form(own):
-    """Where all boxes of a JSON are shares of the image, or x1, y1, x2, y2, `--check` fails and names the form that
-    COCO has; a training warns."""
+    """If all boxes of a JSON are fractions of the image, or x1, y1, x2, y2, `--check` fails and names COCO's format; a
+    training warns."""
     own.write(annotations=boxes_at((0.1, 0.1, 0.5, 0.5), (0.25, 0.5, 0.25, 0.5)))
     code, document = own.check()
     assert code == 1 and [(p["split"], p["kind"]) for p in document["problems"]] == [("train", "boxes_are_shares")]
@@ -149,7 +149,7 @@ def test_boxes_that_only_might_be_in_another_form_are_taken(own):
 
 @pytest.mark.parametrize("boxes", [[], [{**boxes_at((1, 1, 9, 9))[0], "iscrowd": 1}]])
 def test_fault_86_train_split_without_a_box(own, boxes):
-    """A train or val split whose JSON has no box at all, or regions to ignore only, is a problem for `--check` and a
+    """A train or val split whose JSON has no box at all, or only ignored regions, is a problem for `--check` and a
     warning of a training, also with --quiet; a test split may be without labels."""
     own.write(annotations=boxes)
     code, document = own.check()
@@ -179,7 +179,7 @@ def test_fault_86_train_split_without_a_box(own, boxes):
     ],
 )
 def test_fault_87_names_that_a_json_has_twice(own, sections, message):
-    """Two categories or two images of one name are an error that gives the place and the name."""
+    """Two categories or two images with the same name are an error that gives the place and the name."""
     own.write(**{"annotations": boxes_at((1, 1, 9, 9)), **sections})
     code, document = own.check()
     assert code == 1 and len(document["problems"]) == 1 and message in document["problems"][0]["reason"]
@@ -269,7 +269,7 @@ def test_a_missing_image_of_unknown_size_is_named_and_can_be_left_out(own):
 def test_annotations_of_images_that_are_not_listed_are_dropped_and_counted(own):
     own.write(annotations=boxes_at((1, 1, 9, 9)) + boxes_at((1, 1, 9, 9), (2, 2, 9, 9), image=77))
     code, document = own.check()
-    assert code == 0 and document["warnings"] == [f"{own.json()}: 2 boxes of an image that is not listed dropped"]
+    assert code == 0 and document["warnings"] == [f"{own.json()}: 2 boxes dropped: image not listed"]
     assert own.labels() == [("cat", [1, 1, 9, 9], 0)]
 
 
@@ -290,7 +290,9 @@ def test_the_root_category_of_an_export_is_no_class(own):
     for split in ("train", "val"):
         own.write(split, annotations=boxes_at((1, 1, 9, 9)), categories=categories)
     code, document = own.check()
-    assert code == 0 and any("pets is above all others and has no box" in warning for warning in document["warnings"])
+    assert code == 0 and any(
+        "pets is the parent of all others and has no box" in warning for warning in document["warnings"]
+    )
     where = ["--data", str(own.root), "--output", str(own.root / "out"), "--epochs", "1", *DET]
     assert run(["train-teacher", "--task", "det", *where]) == 0
     assert load_checkpoint(own.root / "out" / "det_best.pth").architecture.classes["det"] == ["cat", "dog"]

@@ -101,8 +101,8 @@ def filled(**shares):
 @pytest.mark.parametrize(
     ("shares", "classes", "kind", "words"),
     [
-        ({"v0": 80, "v255": 20}, ("ground", "thing"), "one_label", "where that stands for thing, write 1 instead"),
-        ({"v0": 99, "v255": 1}, ("ground", "thing"), "one_label", "where that stands for thing, write 1 instead"),
+        ({"v0": 80, "v255": 20}, ("ground", "thing"), "one_label", "if that stands for thing, write 1 instead"),
+        ({"v0": 99, "v255": 1}, ("ground", "thing"), "one_label", "if that stands for thing, write 1 instead"),
         ({"v0": 60, "v1": 20, "v255": 20}, ("ground", "a", "b"), "absent_label", "no pixel is b; "),
         ({"v1": 20, "v2": 20, "v255": 60}, ("ground", "a", "b"), "absent_label", "no pixel is ground; "),
         ({"v255": 100}, ("ground", "thing"), "no_labels", "no pixel has a class"),
@@ -110,8 +110,8 @@ def filled(**shares):
     ],
 )
 def test_fault_69_class_that_was_written_as_void(own, shares, classes, kind, words):
-    """Where a class has no pixel in a whole split while void is common, or all labelled pixels are of one class,
-    `--check` fails and says which value to write; a training warns, also with --quiet; a test split may be so."""
+    """If a class has no pixel in a whole split while void is common, or all labelled pixels are of one class, `--check`
+    fails and says which value to write; a training warns, also with --quiet; a test split may be so."""
     own.make_masks(*classes, mask=filled(**shares))
     shutil.copytree(own.root / SEG / "val", own.root / SEG / "test")
     for path in own.root.rglob("test/JPEGImages/*"):
@@ -150,7 +150,7 @@ def test_a_sample_of_masks_is_looked_at_where_there_are_too_many(own, monkeypatc
     monkeypatch.setattr("onehead_cli.data.scan.scan.SAMPLE", 2)
     own.make_masks("ground", "thing", mask=filled(v0=80, v255=20))
     found = own.problems()
-    assert [kind for kind, *_ in found] == ["one_label"] * 2 and found[0][2].startswith("of 2 masks looked at: ")
+    assert [kind for kind, *_ in found] == ["one_label"] * 2 and found[0][2].startswith("in 2 sampled masks: ")
     shutil.rmtree(own.root)
     own.make_masks("ground", "a", "rare", mask=filled(v0=60, v1=20, v255=20))
     assert own.problems() == []
@@ -192,14 +192,14 @@ def test_names_that_differ_in_case_only(own):
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 100}), ("WEBP", {"lossless": True}), ("BMP", {})])
 def test_fault_71_mask_that_is_no_png_by_its_content(own, kind, options):
-    """A mask that is a JPEG, WebP or BMP under the name of a PNG is listed: a JPEG smears labels."""
+    """A mask that is a JPEG, WebP or BMP under the name of a PNG is listed: JPEG compression changes labels."""
     own.make_masks()
     with Image.open(own.mask()) as image:
         image.load()
     image.save(own.mask(), format=kind, **options)
     [(found, name, reason)] = own.problems()
     assert (found, name) == ("mask_wrong_mode", "b.png") and f"this is a {kind}" in reason
-    assert ("smears" in reason) == (kind == "JPEG")
+    assert ("compression" in reason) == (kind == "JPEG")
     code, said = own.train("seg")
     assert code == 1 and said.count("\n") == 1 and "b.png" in said
 
@@ -210,7 +210,7 @@ TRANSPARENT = chunk(b"tRNS", bytes([0, 128]))
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 @pytest.mark.parametrize(("colour", "more"), [(GREY, ()), (PALETTE, ()), (PALETTE, (TRANSPARENT,))])
 def test_fault_72_masks_of_few_bits(own, depth, colour, more):
-    """Grey and palette masks of 1, 2 and 4 bits have the labels that were written, as those of 8 bits have."""
+    """Grey and palette masks of 1, 2 and 4 bits are read with the labels as written, like those of 8 bits."""
     top = min(2**depth, 9)
     own.make_masks(*(f"c{i}" for i in range(top)))
     expected = np.random.default_rng(depth).integers(0, top, (HEIGHT, WIDTH)).astype(np.uint8)
@@ -242,24 +242,24 @@ def write_deep(path, most, colour=GREY):
 
 @pytest.mark.parametrize("colour", [GREY, RGB, GREY_ALPHA, RGBA])
 def test_fault_73_images_of_12_bits_in_16(own, colour):
-    """Where all images of 16 bits in a split stay under 4,096 they are read as nearly black: `--check` fails, and a
-    training warns, also with --quiet."""
+    """If all 16-bit images of a split stay under 4,096, they are read as nearly black: `--check` fails, and a training
+    warns, also with --quiet."""
     own.make_classes()
     place = own.root / CLS / "train" / "bee"
     for name in ("d.png", "e.png"):
         write_deep(place / name, 4095)
     [(kind, _, reason)] = own.problems()
-    assert kind == "nearly_black" and "2 images of 16 bits" in reason and "nearly black" in reason
+    assert kind == "nearly_black" and "2 16-bit images" in reason and "nearly black" in reason
     if colour == GREY:
         code, said = own.train("cls")
-        assert code == 0 and said.startswith("warning: cls train: 2 images of 16 bits")
+        assert code == 0 and said.startswith("warning: cls train: 2 16-bit images")
     write_deep(place / "e.png", 40000, colour)  # the scan remembers the other
     assert own.problems() == []
 
 
 def test_fault_74_files_that_are_passed_over(own):
-    """What lies in the folders of a split and is not used is counted by kind, in a note and in the JSON of `--check`;
-    where it is most of a folder it is a warning, also with --quiet."""
+    """Unused files in the folders of a split are counted by kind, in a note and in the JSON of `--check`; if they are
+    most of a folder it is a warning, also with --quiet."""
     own.make_classes().make_masks()
     train = own.root / CLS / "train"
     for name in ("ant/x.tif", "ant/y.TIF", "ant/.hidden", "bee/LIES", "readme.md"):
@@ -287,16 +287,16 @@ def test_fault_74_files_that_are_passed_over(own):
     }
     assert document["notes"] == [
         "cls train: 2 .tif, 1 file beside the class folders, 1 file without a suffix, 2 links to nothing, 1 sub-folder "
-        "passed over",
-        "seg train: 1 .db, 1 .txt, 2 masks without an image passed over",
+        "ignored",
+        "seg train: 1 .db, 1 .txt, 2 masks without an image ignored",
     ]
     # Of ant three of five, of bee two of three.
     assert document["warnings"] == [
-        f"{train / 'ant'}: 2 files taken, 2 .tif, 1 sub-folder passed over",
-        f"{train / 'bee'}: 1 file taken, 1 file without a suffix, 1 link to nothing passed over",
+        f"{train / 'ant'}: 2 files used, 2 .tif, 1 sub-folder ignored",
+        f"{train / 'bee'}: 1 file used, 1 file without a suffix, 1 link to nothing ignored",
     ]
     code, said = own.train("cls")
-    assert code == 0 and said.count("warning: ") == 2 and f"warning: {train / 'ant'}: 2 files taken" in said
+    assert code == 0 and said.count("warning: ") == 2 and f"warning: {train / 'ant'}: 2 files used" in said
 
 
 def test_a_folder_of_nothing_that_can_be_read_says_what_is_in_it(own):
@@ -350,18 +350,18 @@ def test_class_lists_as_people_write_them(tmp_path, name, text, written):
         ("c.yaml", "0: a\n1: b\n3: d\n", "class 2 is missing, and there is a class 3"),
         ("c.yaml", "1: a\n2: b\n", "class 0 is missing, and there is a class 2"),
         ("c.yaml", "0: a\n1: b\n'1': c\n", "class 1 is written twice"),
-        ("c.yaml", "0: a\nb: 1\n", "'b' is no index of a class"),
+        ("c.yaml", "0: a\nb: 1\n", "'b' is not a class index"),
         ("c.yaml", "names: [a]\nnames: [b]\n", "'names' is written twice"),
         ("c.yaml", "just text\n", "expected a list of class names"),
         ("c.yaml", "", "expected a list of class names"),
         ("c.yaml", "- a\n- b: [\n", "not valid YAML at line 3"),
-        ("c.yaml", "[" + ", ".join(f"c{i}" for i in range(256)) + "]", "256 class names, and a mask has room for 255"),
+        ("c.yaml", "[" + ", ".join(f"c{i}" for i in range(256)) + "]", "256 class names, but a mask has room for 255"),
         ("c.txt", "a\n\nc\n", "class 1 has no name"),
         ("c.txt", "\n", "expected a list of class names"),
     ],
 )
 def test_fault_75_entry_of_a_class_list_that_is_no_name(own, name, text, message):
-    """A class list that cannot be used is one error that names the entry, by its index and what it holds."""
+    """A class list that cannot be used is one error that names the entry, by its index and content."""
     own.make_masks()
     (own.root / name).write_bytes(text.encode())
     with pytest.raises(DataError) as raised:
@@ -398,8 +398,8 @@ NFD = unicodedata.normalize("NFD", "é.jpg")
     ],
 )
 def test_fault_76_file_that_is_nearly_there(own, listed, there, hint):
-    """Where a listed file is missing and one is near by its folder, case, suffix, quoting or Unicode, the message
-    names it; it is never taken."""
+    """If a listed file is missing and one with a similar folder, case, suffix, quoting or Unicode form exists, the
+    message names it; it is never used."""
     folder = own.root / COCO / "train"
     for name in ("good.jpg", *there):
         noise(folder / name, format="JPEG")
@@ -416,7 +416,7 @@ def test_fault_76_file_that_is_nearly_there(own, listed, there, hint):
     [(kind, _, reason)] = own.problems()
     assert kind == ("outside_folder" if listed.startswith(("/", "..")) else "missing")
     expected = None if hint is None else hint if "/" not in listed + hint else str(folder / hint)
-    assert reason.partition("; there is ")[2] == (expected or "")
+    assert reason.partition("; found ")[2] == (expected or "")
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_a_mask_that_is_nearly_there(own, there, hint):
     own.make_masks()
     own.mask().rename(own.mask().with_name(there))
     [(kind, _, reason)] = own.problems()
-    assert kind == "mask_missing" and reason == "mask: no such file" + (f"; there is {hint}" if hint else "")
+    assert kind == "mask_missing" and reason == "mask: no such file" + (f"; found {hint}" if hint else "")
 
 
 def test_what_cannot_be_looked_at_ends_no_search(own):
@@ -457,7 +457,7 @@ def test_a_link_to_nothing_is_called_so(own):
     own.make_masks()
     own.mask().unlink()
     own.mask().symlink_to("nowhere.png")
-    assert [reason for _, _, reason in own.problems()] == ["mask: a link to nothing"]
+    assert [reason for _, _, reason in own.problems()] == ["mask: a broken link"]
 
 
 def test_a_folder_is_looked_into_once_for_all_hints(own, monkeypatch):
@@ -484,7 +484,7 @@ def test_a_folder_is_looked_into_once_for_all_hints(own, monkeypatch):
     ],
 )
 def test_fault_77_folder_that_is_nearly_there(own, folder, there, hint):
-    """Where a folder of the data is missing and one near it is there, the message names it."""
+    """If a data folder is missing and a similar one exists, the message names it."""
     own.make_masks()
     (own.root / SEG / folder).rename(own.root / SEG / there)
     _, document = own.check()
@@ -492,7 +492,7 @@ def test_fault_77_folder_that_is_nearly_there(own, folder, there, hint):
     if not document["problems"]:  # the whole split is under another name: only a config asks for it
         code, said = own.train("seg")
         assert code == 1 and said.count("\n") == 1
-    assert "no such folder" in said and (f"; there is {own.root / SEG / there};" in said) == hint
+    assert "no such folder" in said and (f"; found {own.root / SEG / there};" in said) == hint
 
 
 def test_fault_78_images_that_exif_turns_are_counted(own):

@@ -139,7 +139,10 @@ def test_what_changed_since_the_scan_is_noticed_when_it_is_read(tmp_path, fault)
     else:
         name = "../x.jpg" if fault == "file_name" else "a.jpg"
         write_coco(tmp_path, [], images=[{"id": 7, "file_name": name, "width": 7, "height": 5}])
-        task, message = "det", "leaves the folder" if fault == "file_name" else "annotations are for 7 x 5"
+        task, message = (
+            "det",
+            "points outside the image folder" if fault == "file_name" else "annotations are for 7 x 5",
+        )
     with pytest.raises(DataError, match=message):
         load(task, tmp_path).batch([0])
 

@@ -226,7 +226,7 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(tmp_path, content):
         split = read_split(tmp_path, path)
     except DataError as error:
         # Of an image outside its folder the message names the image, of all else the annotation file.
-        check_message(error, "" if "leaves the folder" in str(error) else path)
+        check_message(error, "" if "points outside the image folder" in str(error) else path)
         return
     assert [str(p) for p in split.paths] == [str(tmp_path / "pictures" / i["file_name"]) for i in raw["images"]]
     for annotation in split.listing.annotations:

@@ -60,8 +60,7 @@ def test_identical_networks_pass_with_an_interval_of_nothing() -> None:
 
 
 def test_fault_89_nothing_against_nothing() -> None:
-    """Where both networks score 0, nothing was lost because there was nothing to lose: INCONCLUSIVE, with that as the
-    reason in the report."""
+    """If both networks score 0, there was nothing to lose: INCONCLUSIVE, with that as the reason in the report."""
     nothing = _share(0, 20)
     drop = check_drop(nothing, nothing, seed=0)
     assert (drop.diff, drop.low, drop.high, drop.verdict) == (0, 0, 0, "INCONCLUSIVE")
@@ -145,7 +144,7 @@ def test_resamples_without_truth_are_left_out() -> None:
 
 def test_nothing_labelled_is_an_error() -> None:
     empty = SegmentationResult(np.zeros((3, 2, 2), dtype=np.int64), ["a", "b"])
-    with pytest.raises(DataError, match="nothing labelled"):
+    with pytest.raises(DataError, match="is labelled"):
         check_drop(empty, empty, seed=0)
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_judged() -> None:
     for pairs, message in [([], "not 0"), ([one], "not 1"), ([one, other, longer], "cannot pair cls on 5 images")]:
         with pytest.raises(ValueError, match=message):
             check_drop_over_seeds(pairs, seed=0)
-    with pytest.raises(DataError, match="nothing labelled"):
+    with pytest.raises(DataError, match="is labelled"):
         check_drop_over_seeds(_pairs(np.zeros((2, 0))), seed=0)
 
 

@@ -188,7 +188,7 @@ def test_a_network_for_a_task_that_is_not_installed_is_one_line(trained):
     command = ["-m", "onehead_cli", "predict", "data/depth/test/images", "--output", "alone"]
     refused = forked.run(*command, "--checkpoint", "output/all_best.pth", cwd=trained)
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
-    assert "depth" in refused.stderr and "install the package that brings it" in refused.stderr
+    assert "depth" in refused.stderr and "install the package that provides it" in refused.stderr
 
 
 def test_weights_are_chosen_by_the_smaller_error(onehead, folder):

@@ -132,7 +132,7 @@ def test_a_teacher_and_a_task_that_has_no_part(tiny_data, undisturbed, small_stu
     capsys.readouterr()
     left = tmp_path / "left.onnx"
     assert export(left, "--checkpoint", small_student, "--data", tmp_path) == 0
-    assert "warning: seg: left out, for its package has no part for an exported file" in capsys.readouterr().err
+    assert "warning: seg: left out, because its package does not support export" in capsys.readouterr().err
     assert report(left)["tasks"] == ["cls", "det"]
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
     precise = load_config(None, {"model.precision": "fp32"})
@@ -192,7 +192,7 @@ def test_every_command_takes_the_file_for_the_checkpoint(exported, tiny_data, tm
     assert document["exported"] == "float32" and document["latency"]["precision"] == "float32"
     assert document["latency"]["threads"] == 1 and document["latency"]["p50_ms"] > 0 and document["teachers"] is None
     assert run(["profile", "--checkpoint", str(exported), "--image-size", "320"]) == 2
-    assert "an exported file reads 256 px alone" in capsys.readouterr().err
+    assert "an exported file takes only 256 px" in capsys.readouterr().err
 
 
 def _renamed(data: Path, to: Path) -> Path:
@@ -226,7 +226,7 @@ def test_what_a_file_no_longer_can_is_one_line(exported, tmp_path, capsys):
     command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path)]
     assert run([*command, "--score-threshold", "0.001"]) == 2
     assert "has no boxes of scores below 0.01" in error_of(capsys)
-    with pytest.raises(CheckpointError, match="an exported file has no weights of torch"):
+    with pytest.raises(CheckpointError, match="an exported file has no torch weights"):
         files.load_exported(exported).model()
 
 
@@ -279,7 +279,7 @@ def test_int8_is_written_where_it_agrees_and_refused_where_it_does_not(photograp
     monkeypatch.setattr(build, "to_int8", lambda *args: to_int8(*args, operators="convolutions"))
     assert export(tmp_path / "bad.onnx", *common) == 10
     said = error_of(capsys)
-    assert "bad.onnx: not written, for it would not say what" in said and "seg mask_iou is" in said
+    assert "bad.onnx: not written, because its results would differ from" in said and "seg mask_iou is" in said
     assert not (tmp_path / "bad.onnx").exists() and not report(tmp_path / "bad.onnx")["written"]
 
 
@@ -305,7 +305,7 @@ def quick(graphs, monkeypatch):
 
 
 def test_fault_55_an_exported_file_that_says_something_else(small_student, quick, tmp_path, monkeypatch, capsys):
-    """A file that differs from its checkpoint by more than rounding is not written; what differs is named, an older
+    """A file that differs from its checkpoint by more than rounding is not written; the differences are named, an older
     file stays, and the exit code is 10."""
     file = tmp_path / "student.onnx"
     file.write_bytes(b"an older one")
@@ -358,7 +358,7 @@ def test_fault_100_a_damaged_or_foreign_file(how, exported, tmp_path, capsys):
         file.write_bytes({"cut": content[:-5000], "empty": b"", "text": b"hello"}.get(how, bytes(content)))
     assert predict_with(file, tmp_path) == 1
     said = error_of(capsys)
-    assert str(file) in said and ("no such file" if how == "gone" else "its checksum does not fit") in said
+    assert str(file) in said and ("no such file" if how == "gone" else "its checksum does not match") in said
 
 
 def test_fault_101_a_file_of_another_version(exported, tmp_path, capsys):
@@ -373,7 +373,7 @@ def test_fault_101_a_file_of_another_version(exported, tmp_path, capsys):
 
 
 def test_fault_102_a_disk_that_fills(small_student, quick, tmp_path, monkeypatch, capsys):
-    """Where the disk is full, an older file stays whole, nothing half-written is left, and one line names the file."""
+    """If the disk is full, an older file stays whole, nothing half-written is left, and one line names the file."""
     import errno
 
     from onehead_cli.files import atomic
@@ -385,15 +385,15 @@ def test_fault_102_a_disk_that_fills(small_student, quick, tmp_path, monkeypatch
     file.write_bytes(b"an older one")
     monkeypatch.setattr(atomic.os, "fsync", full)
     assert export(file, "--checkpoint", small_student, "--data", tmp_path) == 1
-    assert f"{file}: cannot be written (No space left on device); an older file is untouched" in error_of(capsys)
+    assert f"{file}: cannot be written (No space left on device); any older file is untouched" in error_of(capsys)
     assert file.read_bytes() == b"an older one" and not report(file)["written"]
     assert "No space left" in report(file)["reason"]
     assert {path.name for path in tmp_path.iterdir()} == {"student.onnx", "student.export.json"}
 
 
 def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
-    """Data of other classes than the network's calibrate no int8 and are not evaluated with an exported file; a file in
-    floats is written without the drop check, which is said."""
+    """Data with classes other than the network's are not used to calibrate int8 or to evaluate an exported file; a
+    float file is written without the drop check, and a warning says so."""
     assert export(tmp_path / "a.onnx", "--int8", "--data", tiny_data) == 1
     assert "classes" in error_of(capsys) and not (tmp_path / "a.onnx").exists()
     command = ["evaluate", "--checkpoint", str(exported), "--data", str(tiny_data), "--output", str(tmp_path)]
@@ -415,7 +415,7 @@ def test_floats_are_written_beside_data_of_other_classes(small_student, quick, t
 
 
 def test_fault_104_bad_images_to_calibrate_by(small_student, tiny_data, tmp_path, capsys):
-    """An image that cannot be read is left out of the calibration and of the measurement, and named; where none can be
+    """An image that cannot be read is left out of the calibration and of the measurement, and named; if none can be
     read, nothing is written."""
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
@@ -447,7 +447,7 @@ def test_bad_images_among_good_ones_are_left_out(small_student, quick, tiny_data
 
 
 def test_fault_105_a_runtime_without_an_operator(exported, tmp_path, monkeypatch, capsys):
-    """A runtime that has no kernel for an operator of the file is one line with what it said."""
+    """A runtime that has no kernel for an operator of the file gives one line with its message."""
 
     class Session:
         def __init__(self, *args, **options):
@@ -462,7 +462,7 @@ def test_fault_105_a_runtime_without_an_operator(exported, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_fault_106_what_is_not_installed(missing, exported, tmp_path, monkeypatch, capsys):
-    """Without the extra, `export` and the reading of an exported file say what to install."""
+    """Without the extra, exporting and reading an exported file say what to install."""
     real = importlib.import_module
 
     def import_module(name, *args):
@@ -523,7 +523,7 @@ def test_outputs_that_are_no_numbers_are_one_line(output, change, said, exported
 
 def test_a_layer_that_cannot_be_exported_is_one_line(small_student, quick, tmp_path, monkeypatch, capsys):
     def refuse(*args, **options):
-        raise torch.onnx.errors.OnnxExporterError("no translation of aten.odd\nand more lines")
+        raise torch.onnx.errors.OnnxExporterError("no \x1b[96mtranslation\x1b[0m of aten.odd\nand more lines")
 
     monkeypatch.setattr(build, "network_graph", refuse)
     assert export(tmp_path / "a.onnx", "--checkpoint", small_student, "--data", tmp_path) == 1
@@ -559,15 +559,15 @@ def test_one_process_evaluates_a_file(exported, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--int8", "--weights", "float16"], "--int8 stores weights of 8 bits: leave --weights float16 out"),
-        (["--calibration-images", "5"], "--calibration-images is for --int8"),
+        (["--int8", "--weights", "float16"], "--int8 stores 8-bit weights: leave --weights float16 out"),
+        (["--calibration-images", "5"], "--calibration-images needs --int8"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(more, said, tmp_path, capsys):
     assert export(tmp_path / "a.onnx", *more) == 2
     assert said in error_of(capsys)
     assert run(["predict", "a.png", "--coco-masks"]) == 2
-    assert "--coco-masks is for --coco FILE" in error_of(capsys)
+    assert "--coco-masks needs --coco FILE" in error_of(capsys)
 
 
 def test_fault_107_a_name_that_is_none_of_a_file(tmp_path, capsys):

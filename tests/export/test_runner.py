@@ -204,7 +204,12 @@ def test_results_with_the_ids_of_the_labels_go_straight_into_cocoeval(exported, 
     [
         (None, "No such file or directory"),
         (b"{", "Expecting property name"),
-        (b"[1]", "no COCO file: it needs images with file_name and id, and named categories"),
+        (b"null", "images with file_name and id, and named categories"),
+        (
+            b'{"images": [], "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "car"}]}',
+            "two categories have the name car",
+        ),
+        (b"[1]", "not a COCO file: it needs images with file_name and id, and named categories"),
         (b'{"images": [], "categories": [{"id": 1, "name": "kite"}]}', "none of its categories is a class of the"),
     ],
 )
@@ -305,7 +310,7 @@ def test_the_runner_refuses_a_damaged_file(exported, images, tmp_path):
     for name, what in (("flipped", bytes(content)), ("cut", bytes(content[:-100])), ("empty", b"")):
         (tmp_path / f"{name}.onnx").write_bytes(what)
         done = runner(tmp_path / f"{name}.onnx", images / "grey.png")
-        assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"its checksum does not fit" in done.stderr
+        assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"its checksum does not match" in done.stderr
 
 
 def test_what_the_user_has_is_not_overwritten(exported, images, tmp_path):

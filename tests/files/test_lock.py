@@ -68,7 +68,7 @@ def test_a_folder_is_held_until_its_run_ends_and_shows_no_trace(start, tmp_path)
     holder = start(whole_folder=True)
     with pytest.raises(DataError) as held, locked(tmp_path):
         pass
-    assert str(held.value) == f"{tmp_path}: another run is at work in it; wait for its end"
+    assert str(held.value) == f"{tmp_path}: another run is using it; wait until that has ended"
     holder.kill()
     holder.join()
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]  # what a kill leaves

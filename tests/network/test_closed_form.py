@@ -130,9 +130,9 @@ def test_a_teacher_of_another_task_has_the_same_upsampling():
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({"seg": ["a", "b"]}, "there is no classification in data.tasks"),
+        ({"seg": ["a", "b"]}, "data.tasks has no classification"),
         ({"cls": ["tench"] * 129}, "room for 128 classes, not for 129"),
-        ({"cls": ["tench", "arrow"]}, "model.imagenet_classes: arrow is no ImageNet class"),
+        ({"cls": ["tench", "arrow"]}, "model.imagenet_classes: arrow is not an ImageNet class"),
     ],
 )
 def test_classes_that_cannot_be_used_are_one_line(classes, message):

@@ -25,7 +25,7 @@ def test_imagenet_s_own_names_are_the_same_rows():
 
 
 def test_a_class_that_imagenet_does_not_know_is_one_line():
-    with pytest.raises(ConfigError, match=r"^imagenet_teacher: arrow is no ImageNet class.*tench.*$"):
+    with pytest.raises(ConfigError, match=r"^imagenet_teacher: arrow is not an ImageNet class.*tench.*$"):
         imagenet_rows(["tench", "arrow"])
 
 

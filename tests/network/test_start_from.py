@@ -74,7 +74,7 @@ def test_known_classes_are_known_whatever_else_there_is(more):
 
 def test_another_number_of_boxes_starts_anew_and_the_classes_do_not():
     found, anew, expected = started(architecture(boxes=3), checkpoint(architecture()))
-    assert anew == ["det, for it has 2 boxes per cell, not 3 (model.boxes_per_cell)"]
+    assert anew == ["det, which has 2 boxes per cell, not 3 (model.boxes_per_cell)"]
     close(found["det"][:, :2], expected["det"][:, :2])
     close(found["cls"], expected["cls"])
 

@@ -18,8 +18,8 @@ ODD = [b"caf\xe9.jpg", b"a\nb\t\x1b[31mred.jpg", "日本 😀 é.jpg".encode(), 
 
 
 def test_fault_65_names_of_any_bytes(predict, image, tmp_path, capsys):
-    """File names of any bytes are read and shown, what is not printable escaped; the bytes of a name are those of
-    `record["file"].encode("utf-8", "surrogateescape")`, and records and documents are valid UTF-8."""
+    """File names with any bytes are read and shown, with unprintable characters escaped; the bytes of a name are those
+    of `record["file"].encode("utf-8", "surrogateescape")`, and records and documents are valid UTF-8."""
     folder = image("in/x.jpg").parent
     for name in ODD:
         (folder / os.fsdecode(name)).write_bytes((folder / "x.jpg").read_bytes())
@@ -104,8 +104,8 @@ def test_what_is_listed_and_not_there_is_counted_in_one_line(predict, image, mon
 
 
 def test_fault_67_what_is_no_image_is_counted(predict, image, tmp_path, capsys):
-    """`predict` says what it passes over in a folder or pattern, by kind, in one note each, and counts it in the
-    document: files of other suffixes, links to nothing, sub-folders that it does not look into."""
+    """`predict` says what it ignores in a folder or pattern, by kind, in one note each, and counts it in the document:
+    files with other suffixes, broken links, sub-folders that it does not search."""
     for name in ("c/a.jpg", "c/b.jfif", "c/sub/d.JPE", "c/.hidden.gif", "away/e.jpg"):
         image(name)
     folder = tmp_path / "c"
@@ -116,10 +116,10 @@ def test_fault_67_what_is_no_image_is_counted(predict, image, tmp_path, capsys):
     os.mkfifo(folder / "pipe.png")
     assert predict(folder, f"{folder}/*[!g]", "--json") == 0
     shown = capsys.readouterr()
-    notes = [line for line in shown.err.splitlines() if line.startswith("passed over")]
+    notes = [line for line in shown.err.splitlines() if line.startswith("ignored in")]
     kinds = "3 .gif, 1 .tif, 1 file without a suffix, 1 link to nothing, 1 special file, 1 sub-folder"
-    assert notes[0] == f"passed over in {folder}: {kinds}"
-    assert notes[1] == f"passed over in {folder}/*[!g]: 2 .gif, 1 .tif, 1 file without a suffix, 2 sub-folders"
+    assert notes[0] == f"ignored in {folder}: {kinds}"
+    assert notes[1] == f"ignored in {folder}/*[!g]: 2 .gif, 1 .tif, 1 file without a suffix, 2 sub-folders"
     counts = {".gif": 3, ".tif": 1, "file without a suffix": 1, "link to nothing": 1, "special file": 1}
     assert json.loads(shown.out)["passed_over"] == {**counts, "sub-folder": 2}
     assert predict(folder, "-q") == 0 and capsys.readouterr().err == ""
@@ -129,7 +129,7 @@ def test_fault_67_what_is_no_image_is_counted(predict, image, tmp_path, capsys):
 def test_an_argument_without_images_says_what_it_has(predict, tmp_path, capsys):
     (tmp_path / "x.gif").write_bytes(b"x")
     assert predict(tmp_path) == 2
-    assert capsys.readouterr().err.rstrip().endswith(f"in: {tmp_path}; passed over: 1 .gif")
+    assert capsys.readouterr().err.rstrip().endswith(f"in: {tmp_path}; ignored: 1 .gif")
 
 
 def test_home_and_variables_in_quotes(predict, image, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_every_exif_orientation_is_followed_and_counted(form, predict, image, tm
     assert predict(tmp_path / form, "--json", "--batch-size", "16") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["turned"] == 7
-    assert "turned as the EXIF orientation says: 7 images" in shown.err.splitlines()
+    assert "turned by the EXIF orientation: 7 images" in shown.err.splitlines()
     records = {Path(record["file"]).stem: record for record in predict.records()}
     assert len(records) == 16 and len(records["1"]["boxes"]) > 0
     for orientation in TURNS:

@@ -257,7 +257,7 @@ def test_only_bad_files_leave_the_records_of_an_earlier_run(
     assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
     shown = capsys.readouterr()
     assert shown.out == "" and f"warning: {bad}: the file is empty" in shown.err
-    assert shown.err.splitlines()[-1] == "error: none of the images can be read: 1 of 1 failed"
+    assert shown.err.splitlines()[-1] == "error: none of the images could be read: 1 of 1 failed"
     assert not any((tmp_path / "out/predictions").iterdir())
 
     # One that can be read is enough: what failed before it has its record too.
@@ -270,7 +270,7 @@ def test_only_bad_files_leave_the_records_of_an_earlier_run(
 
     assert _predict(bad, checkpoint=checkpoint, output=tmp_path / "out") == 1
     assert _records(tmp_path / "out") == records
-    assert capsys.readouterr().err.splitlines()[-1].endswith("predictions.jsonl is that of an earlier run")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("predictions.jsonl is from an earlier run")
 
 
 @pytest.mark.parametrize("name", ["photo.jpgg", "no/such/folder", "x" * 300])
@@ -401,7 +401,7 @@ def test_table_shows_what_was_found(
     captured = capsys.readouterr()
     assert "a.png church 70% sofa 100% 16 person" in " ".join(captured.out.split())
     # An image of anything else is given one of them too.
-    assert captured.err.splitlines()[0] == "class: always the likeliest of the 3 that this network knows"
+    assert captured.err.splitlines()[0] == "class: always the most likely of the 3 that this network knows"
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -84,7 +84,7 @@ def test_a_file_that_holds_no_records_is_left_alone(content, predict, image, cap
     records = predict.folder / "predictions.jsonl"
     records.write_text(content)
     assert predict(image("a.jpg")) == 1
-    assert "line 1 is no record of predict" in capsys.readouterr().err
+    assert "line 1 is not a record of predict" in capsys.readouterr().err
     assert list(predict.folder.iterdir()) == [records] and records.read_text() == content
 
 
@@ -96,7 +96,7 @@ def test_records_of_0_1_0_and_a_line_that_is_cut_off(predict, image, tmp_path, m
     (predict.folder / "predictions.jsonl").write_text(lines + '{"file": "c.j')
     image("a.jpg")
     assert predict.with_overlays(tmp_path / "a.jpg") == 0
-    assert "its last line is cut off" in capsys.readouterr().err
+    assert "its last line is incomplete" in capsys.readouterr().err
     assert predict.files() == ["b.jpg", str(tmp_path / "a.jpg")] and predict.records()[1]["overlay"] == "a.png"
     # A last line without its end is whole nevertheless.
     records = predict.folder / "predictions.jsonl"
@@ -106,7 +106,7 @@ def test_records_of_0_1_0_and_a_line_that_is_cut_off(predict, image, tmp_path, m
 
 
 def test_fault_66_two_runs_side_by_side(predict, image, tmp_path):
-    """A `predict` waits while another one writes into its folder, says so once, and then goes on: the records of both
+    """A `predict` waits while another one writes into its folder, says so once, and then continues: the records of both
     are there, each line whole."""
     folders = [image(f"{name}/{number}.jpg", seed=number).parent for name in "xy" for number in range(4)][::4]
     error = tmp_path / "error"
@@ -121,7 +121,7 @@ def test_fault_66_two_runs_side_by_side(predict, image, tmp_path):
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    assert error.read_text() == f"{predict.folder}: process {os.getpid()} writes into it; waiting for its end\n"
+    assert error.read_text() == f"{predict.folder}: process {os.getpid()} is writing into it; waiting for it to end\n"
     assert sorted(predict.files()) == sorted(str(folder / f"{n}.jpg") for folder in folders for n in range(4))
     masks = [record["mask"]["file"] for record in predict.records()]
     assert len(set(masks)) == 8 and all((predict.folder / mask).is_file() for mask in masks)
@@ -132,7 +132,7 @@ def test_a_run_never_waits_for_itself(predict, image, capsys):
     predict.folder.mkdir(parents=True)
     with locked(predict.folder):
         assert predict(image("a.jpg")) == 1
-    assert "another run is at work in it" in capsys.readouterr().err
+    assert "another run is using it" in capsys.readouterr().err
 
 
 #: What a run does after so many records.
@@ -156,8 +156,8 @@ main({command!r})
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_fault_63_a_run_that_is_killed_or_stopped(number, predict, image, tmp_path):
-    """Killed or stopped in the middle, `predict` keeps every record of earlier runs and its own of all images that it
-    had done, no line cut off; the next run ends as if nothing had been."""
+    """Killed or stopped in the middle, `predict` keeps every record of earlier runs and its own of all finished images,
+    with no line cut off; the next run ends as if nothing had happened."""
     before = [str(image(f"in/{index}.jpg", seed=index)) for index in range(6)]
     assert predict(tmp_path / "in", image("other.jpg"), "-q") == 0
     image("in/1.jpg", 20, 10)

@@ -199,7 +199,7 @@ def test_a_dataset_that_is_gone_is_passed_over_and_its_old_images_go(data, capsy
     assert preview(data) == 0
     shutil.rmtree(data / "mini_coco_det")
     assert run(["prepare-data", "--preview", "--data", str(data)]) == 0
-    assert "det train, det val, det test: not there, passed over" in capsys.readouterr().err
+    assert "det train, det val, det test: missing, skipped" in capsys.readouterr().err
     assert {path.name for path in (data / "preview").iterdir()} == {
         *(f"{task}{kind}.png" for task in ("cls", "seg") for kind in ("", "_histogram")),
         "labels.json",
@@ -209,7 +209,7 @@ def test_a_dataset_that_is_gone_is_passed_over_and_its_old_images_go(data, capsy
 def test_nothing_to_see_is_one_line(tmp_path, capsys):
     assert preview(tmp_path) == 1
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}: none of the datasets is in it; make them with `onehead prepare-data`\n"
+        f"error: {tmp_path}: contains none of the datasets; create them with `onehead prepare-data`\n"
     )
 
 

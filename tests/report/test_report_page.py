@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from onehead_cli.checkpoint.networks import shipped_student
+from onehead_cli.report import charts
 from onehead_cli.report.cost import PROFILE
 from onehead_cli.report.panels import choose_images
+from onehead_cli.tasks.classification.scores import ClassificationResult
 from onehead_cli.tasks.task import get_task
+from onehead_cli.training.log import read_run
 
 
 class Page(HTMLParser):
@@ -148,9 +152,6 @@ def test_images_are_shown_side_by_side(page, report):
                 assert student < teacher
             elif image["why"] == "won most":
                 assert student > teacher
-        per_image = 1 if task == "cls" else 3
-        shown = [attrs for tag, attrs in page.tags if tag == "img"]
-        assert shown and per_image in (1, 3)
     images = sum(len(found) * (1 if task == "cls" else 3) for task, found in report["images"].items())
     assert len(page.addresses) == images
 
@@ -187,7 +188,7 @@ def test_names_of_any_kind_are_text(tiny_data, trained, tmp_path, capsys):
     evil = "<img src=x onerror=alert(1)>"
     for split in ("train", "val", "test"):
         folder = sorted((data / "imagenette-160" / split).iterdir())[0]
-        folder.rename(folder.with_name(evil.replace("/", "")))
+        folder.rename(folder.with_name(evil))
     names = sorted(path.name for path in (data / "imagenette-160" / "test").iterdir())
     for name in ("cls", "seg", "det", "all"):
         checkpoint = load_checkpoint(output / f"{name}_best.pth")
@@ -289,7 +290,71 @@ def test_the_shipped_student_needs_no_log_and_no_teacher(tiny_data, tmp_path):
     where = ["--output", str(tmp_path / "p"), "--quiet", "--no-overlays", "--no-masks"]
     assert run(["predict", *map(str, images), *where]) == 0
     records = [json.loads(line) for line in (tmp_path / "p" / "predictions" / "predictions.jsonl").open()]
-    kinds = figures["Errors of the boxes that are drawn"]["networks"]["student"]["values"]
+    kinds = figures["Errors of the drawn boxes"]["networks"]["student"]["values"]
     shown = sum(value for kind, value in kinds.items() if kind != "missed")
     assert shown == sum(len(record["boxes"]) for record in records)
-    assert Image.open(images[0]).size
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *({"losses": value} for value in (None, {"cls": None}, {"cls": "x"}, {"cls": float("nan")}, [1, 2], 3)),
+        *({"weights": {"cls": "w"}}, {"gradient_cosine": None}, {"gradient_cosine": {"a-b": None}}),
+        *({"gradient_cosine": {"a-b": {"s": "x"}}}, {"gradient_cosine": [1]}),
+        *({"kind": "epoch", "scores": value} for value in (None, {"top1": float("inf")}, {"top1": "x"}, [])),
+    ],
+)
+def test_a_log_that_was_edited_loses_nothing(line, trained, tmp_path):
+    shutil.copy(trained / "all.jsonl", tmp_path)
+    whole = read_run(tmp_path / "all.jsonl")
+    with (tmp_path / "all.jsonl").open("a") as log:
+        log.write(json.dumps({"kind": "step", "step": 1, "epoch": 9, **line}) + "\n")
+        log.write("[1]\nnothing\n")
+    found = read_run(tmp_path / "all.jsonl")
+    assert found["epochs"][:2] == whole["epochs"] and len(found["epochs"]) == 3
+    last = found["epochs"][2]
+    assert all(isinstance(value, float) for part in ("losses", "weights", "scores") for value in last[part].values())
+    assert [series for series in found["conflict"].values()] in ([], [{"s": None}], [{}])
+
+
+def test_every_network_has_a_label_of_its_own(tiny_data, trained, tmp_path):
+    """Folders that are called as the network itself, or as one another."""
+    for folder in ("student", "a/teacher", "b/teacher"):
+        shutil.copytree(trained, tmp_path / folder)
+    others = [word for folder in ("student", "a/teacher", "b/teacher", "student") for word in ("--against", folder)]
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        command = ["evaluate", "--data", str(tiny_data), "--output", "out", "--checkpoint", "student/all_best.pth"]
+        assert run([*command, *others, "--quiet"]) == 0
+    finally:
+        os.chdir(here)
+    report = json.loads((tmp_path / "out" / "evaluate.json").read_text())["report"]
+    labels = ["student (3)", "a/teacher", "b/teacher", "student (2)", "student"]
+    assert list(dict.fromkeys(row["network"] for row in report["scores"])) == labels
+    assert [row["against"] for row in report["verdicts"] if row["task"] == "cls"] == labels[:-1]
+    assert report["per_class"]["cls"]["networks"] == labels
+
+
+def test_images_are_chosen_from_all_of_a_split(tiny_data, trained, tmp_path, monkeypatch):
+    """Also those of which no map was kept, which pass through the network once more and give the same."""
+    from onehead_cli.evaluation import evaluator
+
+    found = []
+    for kept in (200, 2):
+        monkeypatch.setattr(evaluator, "KEPT", kept)
+        command = ["evaluate", "--data", str(tiny_data), "--output", str(tmp_path), "--teachers", str(trained)]
+        assert run([*command, "--checkpoint", str(trained / "all_best.pth"), "--quiet"]) == 0
+        found.append(json.loads((tmp_path / "evaluate.json").read_text())["report"]["images"])
+    assert found[0] == found[1]
+
+
+def test_many_classes_with_long_names_stay_under_4_mb():
+    names = [f"{'long name ' * 9}{number}" for number in range(200)]
+    result = ClassificationResult(np.random.default_rng(0).normal(size=(400, 200)), np.arange(400) % 200, names)
+    figure = get_task("cls").figures(result, {})[0]
+    drawn = charts.bars({"student": dataclasses.asdict(figure)}, colours={"student": 0})
+    assert len(drawn) < 20_000
+    forty = ClassificationResult(np.random.default_rng(0).normal(size=(4000, 40)), np.arange(4000) % 40, names[:40])
+    figure = get_task("cls").figures(forty, {})[0]
+    assert len(charts.matrix(dataclasses.asdict(figure), "student")) < 700_000

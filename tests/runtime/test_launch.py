@@ -45,7 +45,7 @@ def test_synchronised_batch_norm_is_refused_on_a_cpu(tiny_data, tmp_path, capsys
     where = ["--data", str(tiny_data), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
     assert run(["train-teacher", "--task", "cls", *where, "--set", "model.sync_batch_norm=true"]) == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "model.sync_batch_norm runs on GPUs of NVIDIA only, not on cpu" in message
+    assert message.count("\n") == 1 and "model.sync_batch_norm runs on NVIDIA GPUs only, not on cpu" in message
 
 
 def test_each_process_needs_a_gpu_of_its_own(second_of_two, monkeypatch):

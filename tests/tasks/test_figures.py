@@ -35,6 +35,14 @@ def test_shares_of_rows():
     assert matrix.values == [[0.75, 0.25], [None, None]] and matrix.rows == ["a", "b"] == matrix.columns
 
 
+def test_of_many_classes_the_largest_confusions_are_shown():
+    names = [f"class {number}" for number in range(41)]
+    counts = np.diag(np.full(41, 8))
+    counts[3, 5], counts[7, 2] = 24, 8
+    bars = shares_of_rows(counts, names, title="t", note="n")
+    assert dict(bars.values) == {"class 3 as class 5": 0.75, "class 7 as class 2": 0.5}
+
+
 def test_the_figures_of_classification():
     """Two images of a, one taken for b; probabilities are the softmax, whatever constant the logits have."""
     logits = np.log(np.array([[0.75, 0.25], [0.375, 0.625]])) + 7

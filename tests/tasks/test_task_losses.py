@@ -70,7 +70,7 @@ def test_segmentation_counts_each_image_alike_and_leaves_void_out():
 
 
 def test_fault_26_mask_all_void_gives_loss_zero_with_a_gradient_of_zero():
-    """A mask of nothing but void adds a loss of exactly 0 and a gradient of 0, never NaN."""
+    """A mask that is all void adds a loss of exactly 0 and a gradient of 0, never NaN."""
     maps = torch.randn(1, 3, 2, 2, requires_grad=True)
     segmentation_loss(maps, torch.full((1, 8, 8), 255)).sum().backward()
     assert maps.grad is not None and not maps.grad.any()
@@ -92,7 +92,7 @@ def test_fault_33_no_positive_in_a_batch_gives_a_finite_loss():
 
 
 def test_fault_17_crowd_region_is_neither_positive_nor_negative():
-    """A box with `iscrowd` is a region to ignore: it is no positive, and what is found in it is not punished."""
+    """A box with `iscrowd` is an ignored region: it is not a positive, and detections in it are not penalised."""
     crowd = target((0.0, 0.0, 1.0, 1.0), crowd=[True])
     for loss in (detection_loss, yolov1_loss):
         assert loss(one_cell_map(), crowd, num_classes=2, image_size=S).item() == 0

@@ -102,7 +102,7 @@ def test_a_detection_teacher_trains_on_the_boxes_of_masks(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
-        (["teacher.imagenet_teacher=true"], 2, "arrow is no ImageNet class"),
+        (["teacher.imagenet_teacher=true"], 2, "arrow is not an ImageNet class"),
         (["teacher.boxes_from_masks=true", "data.tasks=[cls,det]"], 2, "boxes_from_masks: "),
         (["teacher.boxes_from_masks=true", "model.detection_loss=yolov1"], 2, "needs model.detection_loss=quality"),
     ],

@@ -125,7 +125,8 @@ def test_a_report_of_two_processes_is_that_of_one(tiny_data, chain, capsys):
 
 
 def test_fault_44_resuming_with_another_number_of_processes(tiny_data, chain, capsys):
-    """A run is resumed with the number of processes it was begun with; another number is one line that names both."""
+    """A run is resumed with the number of processes that it started with; another number gives one line that names
+    both."""
     output = chain[0] / "straight"
     before = (output / "all_last.pth").read_bytes()
     command = ["train-unified", "--data", str(tiny_data), "--device", "cpu", "--output", str(output), *SMALL]

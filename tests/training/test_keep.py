@@ -99,15 +99,15 @@ def without_labels(tiny_data, root, split="val"):
 
 @pytest.mark.parametrize("settings", [[], ["--set", "teacher.best_mean=2", "--set", "teacher.patience=1"]])
 def test_fault_88_val_without_a_label(tiny_data, tmp_path, capsys, settings):
-    """Where val has nothing labelled, no score is taken for 0: the last weights are kept, patience does not end the
-    run, and a warning says so, also with --quiet."""
+    """If nothing in val is labelled, no score counts as 0: the last weights are kept, patience does not end the run,
+    and a warning says so, also with --quiet."""
     data = without_labels(tiny_data, tmp_path / "data")
     where = ["--data", str(data), "--output", str(tmp_path), "--epochs", "3", *SMALL, *settings]
     assert run(["train-teacher", "--task", "det", *where]) == 0
     best, last = load_checkpoint(tmp_path / "det_best.pth"), load_checkpoint(tmp_path / "det_last.pth")
     assert best.epoch == last.epoch == 3 and best.scores == {"map": None, "map50": None}
     assert all(torch.equal(best.weights[key], value) for key, value in last.weights.items())
-    warning = "warning: val has nothing labelled for det, so no epoch is the best: the last one's weights are kept"
+    warning = "warning: nothing in val is labelled for det, so no epoch is the best: the last one's weights are kept"
     assert capsys.readouterr().err.count(warning) == 1
     records = [record for record in lines(tmp_path / "det.jsonl") if record["kind"] == "epoch"]
     assert [record["criterion"] for record in records] == [None] * 3 and not any(r["best"] for r in records)
@@ -118,7 +118,9 @@ def test_a_task_that_val_cannot_measure_has_no_part_in_the_choice(tiny_data, tmp
     data = without_labels(tiny_data, tmp_path / "data")
     where = ["--data", str(data), "--output", str(tmp_path), "--epochs", "3", *SMALL]
     assert run(["train-unified", "--lambda-distill", "0", *where]) == 0
-    assert "val has nothing labelled for det, which has no part in which epoch is the best" in capsys.readouterr().err
+    assert (
+        "nothing in val is labelled for det, which does not count in choosing the best epoch" in capsys.readouterr().err
+    )
     records = [record for record in lines(tmp_path / "all.jsonl") if record["kind"] == "epoch"]
     means = [(record["scores"]["top1"] + record["scores"]["miou"]) / 2 for record in records]
     assert [record["criterion"] for record in records] == pytest.approx(means)
@@ -133,7 +135,7 @@ def test_a_teacher_without_a_score_is_not_one_with_the_score_0(tiny_data, tmp_pa
     path = data / "mini_coco_det" / "annotations" / "instances_val.json"
     shutil.copy(tiny_data / "mini_coco_det" / "annotations" / "instances_val.json", path)
     assert run(["train-unified", *where]) == 0
-    assert "the teacher of det has no score on val, so the mean score tells" in capsys.readouterr().err
+    assert "the teacher of det has no score on val, so the best epoch is chosen by" in capsys.readouterr().err
     [record] = [record for record in lines(tmp_path / "all.jsonl") if record["kind"] == "epoch"]
     scores = record["scores"]
     assert record["criterion"] == pytest.approx((scores["top1"] + scores["miou"] + scores["map"]) / 3)

@@ -32,7 +32,7 @@ def terminate():
 def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
     name, request, teacher_command, small_teachers, tiny_data, tmp_path, capsys, soak, record_property
 ):
-    """Stopped at any step and resumed, a run ends with the weights, states and log of one that was never stopped."""
+    """Stopped at any step and resumed, a run ends with the weights, states and log of an uninterrupted run."""
     if name == "cls":
         command, straight = teacher_command, request.getfixturevalue("undisturbed")
     else:
@@ -127,7 +127,7 @@ def test_another_number_of_threads_is_warned_about_in_one_line(teacher_command, 
     finally:
         torch.set_num_threads(before)
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert re.search(rf"begun with {before} threads?, resumed with {before + 1}", warning)
+    assert re.search(rf"started with {before} threads?, resumed with {before + 1}", warning)
 
 
 def test_data_prepared_anew_since_the_stop_are_warned_about_in_one_line(
@@ -140,7 +140,7 @@ def test_data_prepared_anew_since_the_stop_are_warned_about_in_one_line(
     at_step(monkeypatch, 6, terminate)
     assert run([*teacher_command, "--data", str(root), "--output", str(tmp_path / "out"), "--resume"]) == 143
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert f"cls: begun on other data than {root} holds now" in warning
+    assert f"cls: not started on the data now in {root}" in warning
 
 
 def test_a_warning_given_before_the_stop_is_not_given_again(tiny_data, tmp_path, capsys):

@@ -125,14 +125,14 @@ def test_fault_37_a_run_killed_at_any_moment_goes_on_from_a_whole_save(
 def test_fault_40_a_damaged_save_is_noticed_and_the_one_before_is_used(
     how, teacher_command, stopped, undisturbed, tmp_path, capsys
 ):
-    """A last save that is damaged or missing is named in a warning, and the run goes on from the one before."""
+    """A last save that is damaged or missing is named in a warning, and the run continues from the previous one."""
     output = tmp_path / "out"
     shutil.copytree(stopped, output)
     damage(output / "cls_last.pth", how)
     assert run([*teacher_command, "--output", str(output), "--resume"]) == 0
     warning, resumed = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {output / 'cls_last.pth'}: ")
-    assert "going on from the one before, cls_previous.pth, of step 4" in warning
+    assert "continuing from the previous one, cls_previous.pth, of step 4" in warning
     assert resumed.startswith("cls: resumed from step 4 of 9")
     assert_same_run(undisturbed, output, "cls")
 
@@ -186,7 +186,7 @@ def no_file_over(size):
 
 
 def test_fault_38_a_full_disk_leaves_the_old_save_intact(teacher_command, stopped, undisturbed, tmp_path, capsys):
-    """Where a save does not fit on the disk, one line says so; the old save is untouched and can be resumed."""
+    """If a save does not fit on the disk, one line says so; the old save is untouched and can be resumed."""
     output = tmp_path / "out"
     shutil.copytree(stopped, output)
     before = {path.name: path.read_bytes() for path in output.glob("*.pth")}

@@ -52,7 +52,7 @@ def test_the_shipped_student_from_a_file_in_another_folder(tiny_data, tmp_path, 
     where = [*common(tiny_data, tmp_path), "--config", str(file), *STAYS, "--set", "teacher.batch_size=4"]
     assert run(["train-teacher", "--task", "cls", *where]) == 0
     said = capsys.readouterr().err
-    assert "starts from " in said and "student.safetensors" in said and "starts anew: cls (" in said
+    assert "starts from " in said and "student.safetensors" in said and "starting afresh: cls (" in said
     file.write_text("model: {start_from: some/student.pth}\n")
     assert load_config(file).model.start_from == tmp_path / "elsewhere" / "some" / "student.pth"
 
@@ -112,7 +112,7 @@ def test_every_report_says_where_classification_began(imagenet_data, tmp_path, c
         "unified": True,
         "baseline": True,
     }
-    assert "Classification (unified and baseline) began as" in (tmp_path / "drop_check.md").read_text()
+    assert "Classification (unified and baseline) started as" in (tmp_path / "drop_check.md").read_text()
     assert run(["evaluate", *common(imagenet_data, tmp_path), "--task", "seg"]) == 0
     assert "ImageNet" not in capsys.readouterr().err + (tmp_path / "drop_check.md").read_text()
 
@@ -120,8 +120,8 @@ def test_every_report_says_where_classification_began(imagenet_data, tmp_path, c
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["model.imagenet_classes=true"], "model.imagenet_classes: arrow is no ImageNet class"),
-        (["model.imagenet_classes=true", "data.tasks=[seg,det]"], "no classification in data.tasks"),
+        (["model.imagenet_classes=true"], "model.imagenet_classes: arrow is not an ImageNet class"),
+        (["model.imagenet_classes=true", "data.tasks=[seg,det]"], "data.tasks has no classification"),
         (["model.imagenet_classes=true", "model.pretrained=false"], "model.pretrained must be true"),
     ],
 )

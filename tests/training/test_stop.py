@@ -70,7 +70,7 @@ def test_fault_36_a_signal_lets_the_step_finish_saves_and_exits(number, tiny_dat
     step = read(tmp_path / "cls_last.pth")["training"]["step"]
     assert step == [r["step"] for r in lines(tmp_path / "cls.jsonl") if r["kind"] == "step"][-1]
     last_line = seen[seen.rfind(SHOW) :].split(b"\n")[-2]
-    assert f"error: cls: stopped at step {step} of 150 and saved; go on with --resume".encode() in last_line
+    assert f"error: cls: stopped at step {step} of 150 and saved; continue with --resume".encode() in last_line
     assert b"Traceback" not in seen
 
 

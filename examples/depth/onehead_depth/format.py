@@ -34,7 +34,7 @@ class DepthConfig(Section):
     root: Path | None = field(
         None, "Folder of {split}/images and {split}/depth; unset: depth in data.root.", unit="path"
     )
-    near: float = field(0.1, "No depth is taken to be less.", unit="m", gt=0, le=MOST)
+    near: float = field(0.1, "Smaller depths count as this.", unit="m", gt=0, le=MOST)
     far: float = field(10.0, "Depths beyond this are unknown.", unit="m", gt=0, le=MOST)
 
 

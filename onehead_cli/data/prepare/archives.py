@@ -72,7 +72,7 @@ class Archive:
         files = self._checked()
         for name in names:
             if name not in files:
-                raise DataError(f"{self.path}: holds no {name}")
+                raise DataError(f"{self.path}: contains no {name}")
         wanted = {files[name]: name for name in names}
         with self._open() as archive:
             if isinstance(archive, zipfile.ZipFile):

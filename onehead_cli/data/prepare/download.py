@@ -249,7 +249,7 @@ class Downloader:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != start or not start:
                 part.unlink(missing_ok=True)
-                raise _TryAgain("answered with another range than the one asked for")
+                raise _TryAgain("answered with a different range than requested")
             total = size if found[2] == "*" else int(found[2])
         if size is not None and total != size:
             # The part stays: the page of a hotel's login must not cost what has come of two gigabytes.
@@ -272,7 +272,7 @@ class Downloader:
         if isinstance(reason, ProtocolError):
             return "connection dropped"
         if isinstance(reason, SSLError):
-            return f"no safe connection ({reason})"
+            return f"no secure connection ({reason})"
         return f"connection failed ({type(reason).__name__})"
 
     def _pool(self, url: str) -> urllib3.PoolManager:

@@ -96,13 +96,13 @@ class DownloadCache:
         if path.is_file():
             if self._is_right(source):
                 return path
-            self._reporter.warn(f"{path}: not the file that is wanted now; fetching it anew")
+            self._reporter.warn(f"{path}: not the expected file; downloading it again")
             path.unlink()
         size, sha256 = self._expected(source)
         urls = [base + source.archive for base in self._bases(source)]
         held = _part_bytes(path)
-        gone_on = f", {decimal(held)} are there" if held else ""
-        self._reporter.note(f"fetching {urls[0]} ({decimal(size) if size else 'size not known'}{gone_on})")
+        gone_on = f", {decimal(held)} already there" if held else ""
+        self._reporter.note(f"downloading {urls[0]} ({decimal(size) if size else 'unknown size'}{gone_on})")
         with self._reporter.track(path.name, size or source.bytes, unit="bytes") as advance:
 
             def show(received: int) -> None:

@@ -210,7 +210,9 @@ class CocoSplit:
         images = entries_of(content, "images", _IMAGE, name)
         for index, image in enumerate(images):
             if PurePosixPath(image["file_name"]).name != image["file_name"]:
-                raise DataError(f"{name}: images[{index}] has the file_name {image['file_name']!r}, which is no name")
+                raise DataError(
+                    f"{name}: images[{index}] has the file_name {image['file_name']!r}, which is not a file name"
+                )
         return cls(name, content, {f"{official}/{image['file_name']}": image for image in images})
 
     def pool(self) -> dict[str, set[int]]:

@@ -92,7 +92,7 @@ class ArchiveFiles:
         paths = [PurePosixPath(name) for name in self._archive.names()]
         found = [str(path.relative_to(self._inner)) for path in paths if path.is_relative_to(under)]
         if not found:
-            raise DataError(f"{self._archive.path}: holds no {under}")
+            raise DataError(f"{self._archive.path}: contains no {under}")
         return found
 
     def read(self, name: str) -> bytes:

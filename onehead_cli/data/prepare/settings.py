@@ -18,7 +18,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 class _OfRoot(Section):
     root: Path = field(
-        Path("data"), "Folder to write into; for --preview also a YAML config that names own data.", metavar="ROOT"
+        Path("data"), "Folder to write into; for --preview also a YAML config that names your own data.", metavar="ROOT"
     )
 
 
@@ -30,7 +30,7 @@ class Written(_Seeded):
     """What all that write datasets have in common."""
 
     sizes: tuple[_Count, _Count, _Count] = field(
-        (240, 60, 60), "Images of each task in each split, at least 10.", unit="images", metavar="TRAIN,VAL,TEST"
+        (240, 60, 60), "Images per task in each split, at least 10.", unit="images", metavar="TRAIN,VAL,TEST"
     )
     overwrite: bool = field(False, "Replace datasets that are already there.")
 
@@ -42,7 +42,7 @@ class Written(_Seeded):
 class Synthetic(Written):
     """Draw three datasets of synthetic images."""
 
-    image_size: int = field(256, "Rough side of synthetic images.", unit="px", ge=64, le=1024)
+    image_size: int = field(256, "Approximate side length of synthetic images.", unit="px", ge=64, le=1024)
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"image_size": self.image_size}
@@ -68,10 +68,10 @@ class Local(OfOfficial):
 
 
 class _Fetched(OfOfficial):
-    cache_folder: Path | None = field(None, "Where downloads stay; unset: .cache in ROOT.", metavar="DIR")
+    cache_folder: Path | None = field(None, "Where downloads are kept; unset: .cache in ROOT.", metavar="DIR")
     base_urls: dict[str, str] = field(
         {},
-        "Address that serves coco, voc or imagenette instead of the official ones; repeatable.",
+        "Mirror of coco, voc or imagenette to use instead of the official servers; repeatable.",
         metavar="NAME=URL",
     )
 
@@ -97,11 +97,11 @@ class Check(Section):
 
     path: Path = field(
         ...,
-        "Only look for bad files: in a prepared folder, or in the data that a YAML config names. What was found is "
-        "kept there, or in the config's output folder, for the next time.",
+        "Only look for bad files, in a prepared folder or in the data that a YAML config names. Results are cached "
+        "there, or in the config's output folder.",
         metavar="PATH",
     )
-    deep: bool = field(False, "With --check: decode all images, also of more than 20,000.")
+    deep: bool = field(False, "With --check: decode all images, even if there are more than 20,000.")
     skip_bad: bool = same_field(DataConfig, "skip_bad")
 
 
@@ -109,7 +109,7 @@ class Preview(_Seeded):
     """Draw labelled samples and label histograms of a prepared folder, or of the data that a YAML config names."""
 
     folder: Path | None = field(
-        None, "Folder of the --preview; unset: preview in ROOT or in the config's output folder.", metavar="DIR"
+        None, "Folder for --preview; unset: preview in ROOT or in the config's output folder.", metavar="DIR"
     )
 
 

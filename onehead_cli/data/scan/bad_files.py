@@ -58,7 +58,7 @@ def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter:
     config = config.model_copy(update={"data": config.data.model_copy(update={"root": folder})})
     parts = [(task, split) for task in TASKS for split in SPLITS if get_format(task).is_there(config, split)]
     if not parts:
-        raise DataError(f"{folder}: holds none of {', '.join(DATASET_FOLDERS.values())} with a split")
+        raise DataError(f"{folder}: contains none of {', '.join(DATASET_FOLDERS.values())} with a split")
     scan = _scan_what_can_be_listed(config, parts, folder, deep, reporter)
     missing = [name for task, name in DATASET_FOLDERS.items() if task not in {task for task, _ in parts}]
     scan.notes += [f"{folder / name} is not there" for name in missing]
@@ -117,7 +117,7 @@ def settle(scan: Scan, *, skip_bad: bool, folder: Path | None, reporter: Reporte
 
 
 def _refuse(problems: Sequence[Problem], fatal: bool, folder: Path | None, reporter: Reporter) -> None:
-    advice = "" if fatal else "; mend it, or leave it out with --skip-bad"
+    advice = "" if fatal else "; fix it, or skip it with --skip-bad"
     if len(problems) == 1:
         raise DataError(f"{problems[0]}{advice}")
     _name(problems, reporter)

@@ -179,7 +179,7 @@ class _Files:
         try:
             stat = path.stat()
         except FileNotFoundError:
-            what = "a link to nothing" if path.is_symlink() else f"no such file{self.nearest.hint(path, home)}"
+            what = "a broken link" if path.is_symlink() else f"no such file{self.nearest.hint(path, home)}"
             self.facts[path] = Facts("missing", what)
             return True
         except (OSError, ValueError) as error:
@@ -218,7 +218,7 @@ def _bad_files(part: Part, listing: Listing, files: _Files) -> Iterator[Problem]
     for index, image in enumerate(listing.images):
         if image in listing.outside:
             hint = files.nearest.hint(image, listing.home(index))
-            yield Problem(*part, "outside_folder", f"file_name leaves the folder of the images{hint}", image, image)
+            yield Problem(*part, "outside_folder", f"file_name points outside the image folder{hint}", image, image)
             continue
         facts = files.facts[image]
         if facts.kind is not None:
@@ -272,8 +272,8 @@ def _dark_images(part: Part, facts: Sequence[Facts]) -> Iterator[Problem]:
     deepest = [each.deepest for each in facts if each.deepest is not None]
     if deepest and max(deepest) < _DARK:
         reason = (
-            f"{how_many(len(deepest), 'image')} of 16 bits, and no value in them is above {max(deepest)} of 65535: "
-            "they are read as nearly black; stretch them to 16 bits, or save 8"
+            f"{how_many(len(deepest), '16-bit image')} with no value above {max(deepest)} of 65535, "
+            "so nearly black; stretch the values to 16 bits, or save them in 8"
         )
         yield Problem(*part, "nearly_black", reason)
 
@@ -283,6 +283,6 @@ def _counted(scan: Scan) -> Iterator[str]:
     for task, splits in scan.images.items():
         for split, images in splits.items():
             if words := in_words(scan.passed_over[task][split]):
-                yield f"{task} {split}: {words} passed over"
+                yield f"{task} {split}: {words} ignored"
             if turned := scan.turned[task][split]:
                 yield f"{task} {split}: {turned} of {how_many(images, 'image')} turned by EXIF"

@@ -88,11 +88,11 @@ class Classification(Task):
                 result.confusion,
                 result.class_names,
                 title="Confusion",
-                note="The share of the images of a class (row) that were given each class (column).",
+                note="Share of the images of each true class (row) that got each predicted class (column).",
             ),
             Lines(
                 "Reliability",
-                "How often the class that is named is right, by the probability that it is given.",
+                "How often the predicted class is right, by its probability.",
                 "probability",
                 "right",
                 {"images": points},

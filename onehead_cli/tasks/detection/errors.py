@@ -16,18 +16,18 @@ from onehead_cli.tasks.detection.decode import Detections
 
 #: From this overlap on a box is in the right place, and from this one on it is near.
 _RIGHT, _NEAR = 0.5, 0.1
-#: Of the true boxes by area in pixels of the image, as COCO parts them.
+#: Of the true boxes by area in pixels of the image; COCO has the same limits, and takes the area of the outline.
 _SIZES = {"small (under 32² px)": 32**2, "medium (under 96² px)": 96**2, "large": float("inf")}
 
 #: In the order in which a box is asked: it is of the first kind that fits.
 KINDS = {
     "correct": "right class, IoU of .5 or more",
-    "duplicate": "of a true box that another one has found",
+    "duplicate": "on a true box that another box has already found",
     "badly placed": "right class, IoU of .1 to .5",
     "wrong class": "IoU of .5 or more with a true box of another class",
     "both": "IoU of .1 to .5 with a true box of another class",
-    "background": "nothing true is there",
-    "missed": "a true box that none has found",
+    "background": "no true box there",
+    "missed": "a true box that no box has found",
 }
 
 

@@ -25,7 +25,7 @@ class DetectionSplit(Split):
     def __init__(self, listing: CocoListing, *args: Any, **options: Any) -> None:
         """Raises: DataError: an image lies outside its folder."""
         if listing.outside:
-            raise DataError(f"{min(listing.outside)}: file_name leaves the folder of the images")
+            raise DataError(f"{min(listing.outside)}: file_name points outside the image folder")
         super().__init__(listing, *args, **options)
         self.listing = listing
 

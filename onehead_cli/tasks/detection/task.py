@@ -187,14 +187,14 @@ class Detection(Task):
         found: list[Figure] = [
             Lines(
                 "Precision and recall",
-                "At IoU .50, the mean of the classes that have a true box; a CSV beside this report has each class.",
+                "At IoU .50, the mean over the classes with a true box; a CSV beside this report has each class.",
                 "recall",
                 "precision",
                 {"boxes": list(zip(result.recall_steps[::10].tolist(), curve, strict=False))},
             ),
             Lines(
                 "Reliability",
-                "How often a box is right (class, and IoU of .50 or more), by its score. From which score on a box is "
+                "How often a box is right (class, and IoU of .50 or more), by its score. The lowest score that is "
                 "drawn was chosen on val, and is stored in the checkpoint.",
                 "score",
                 "right",
@@ -212,13 +212,13 @@ class Detection(Task):
         return [
             *found,
             Bars(
-                "Errors of the boxes that are drawn",
+                "Errors of the drawn boxes",
                 f"As in TIDE (arXiv 2008.08115), at IoU .50. {kinds}.",
                 "boxes",
                 {kind: float(errors.kinds[kind]) for kind in KINDS},
             ),
             Bars(
-                "How many of the boxes that are drawn are right, and of the true ones are found",
+                "How many drawn boxes are right, and how many true ones are found",
                 "At IoU .50; sizes are areas in pixels of the image.",
                 "share",
                 by_size,

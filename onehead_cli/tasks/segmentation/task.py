@@ -82,7 +82,7 @@ class Segmentation(Task):
 
     def figures(self, result: Result, thresholds: Mapping[str, Any]) -> list[Figure]:
         assert isinstance(result, SegmentationResult)
-        note = "The share of the pixels of a class (row) that were given each class (column)."
+        note = "Share of the pixels of each true class (row) that got each predicted class (column)."
         return [shares_of_rows(result.confusion, result.class_names, title="Confusion", note=note)]
 
     record_column = "Mask"

@@ -81,7 +81,7 @@ def test_a_part_that_is_complete_needs_no_network(target):
 
 
 def test_fault_57_a_server_that_ignores_range_sends_the_whole_anew(server, target):
-    """A server that answers a Range with the whole file makes the file start over, and it ends right."""
+    """If a server answers a Range with the whole file, the file is started over, and the result is right."""
     server.ranges = False
     server.answers[NAME] = ["drop", "ok"]
     fetch(server, target)

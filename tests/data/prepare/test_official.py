@@ -303,10 +303,10 @@ def test_a_full_disk_is_said_before_anything_is_fetched(server, tmp_path, monkey
         (["--source", "synthetic", "--cache-dir", "x"], 2, "--cache-dir is of --source official"),
         (["--source", "synthetic", "--categories", "c1"], 2, "--categories is of --source official and local"),
         (["--source", "local", "--dry-run"], 2, "--dry-run is of --source official"),
-        (["--coco", "x"], 2, "--coco is of --source local, not of --source official"),
-        (["--source", "synthetic", "--voc", "x"], 2, "--voc is of --source local, not of --source synthetic"),
-        (["--image-size", "64"], 2, "--image-size is of --source synthetic, not of --source official"),
-        (["--verify", "--dry-run"], 2, "--dry-run is of --source official, not of --verify"),
+        (["--coco", "x"], 2, "--coco is for --source local, not for --source official"),
+        (["--source", "synthetic", "--voc", "x"], 2, "--voc is for --source local, not for --source synthetic"),
+        (["--image-size", "64"], 2, "--image-size is for --source synthetic, not for --source official"),
+        (["--verify", "--dry-run"], 2, "--dry-run is for --source official, not for --verify"),
         (["--preview", "--overwrite"], 2, "--overwrite is of --source official and synthetic and local, not of"),
         (["--base-url", "coco=http://[::1"], 2, "give an address"),
         (["--base-url", "coco=http://a:99999/"], 2, "give an address"),
@@ -339,9 +339,9 @@ def test_two_runs_do_not_share_a_cache(own, tmp_path, capsys):
         while not own.log:
             time.sleep(0.01)
         assert run(command(own, tmp_path / "two", *cache)) == 1
-        assert f"{tmp_path / 'cache'}: another run is at work in it" in error_of(capsys)
+        assert f"{tmp_path / 'cache'}: another run is using it" in error_of(capsys)
         assert run(command(own, tmp_path / "one")) == 1
-        assert f"{tmp_path / 'one'}: another run is at work in it" in error_of(capsys)
+        assert f"{tmp_path / 'one'}: another run is using it" in error_of(capsys)
         own.throttle = 0.0
         assert first.wait(30) == 0
 
@@ -363,7 +363,7 @@ def test_a_signal_ends_the_downloads_at_once_and_keeps_what_has_come(own, tmp_pa
 
 @pytest.mark.soak
 def test_fault_60_a_killed_run_is_gone_on_with(own, server, tmp_path, soak, record_property):
-    """Killed at any moment, the next run ends with the same bytes and fetches no finished file a second time."""
+    """Killed at any moment, the next run ends with the same bytes and does not download finished files again."""
     assert run(command(server, tmp_path / "calm")) == 0
     calm = files_of(tmp_path / "calm")
     root, rng = tmp_path / "data", random.Random(0)
