@@ -107,7 +107,7 @@ def _ids(labels: Any, part: str, name: str) -> dict[str, int]:
     except (KeyError, TypeError):
         is_one = False
     if not is_one:
-        raise ValueError("no COCO file: it needs images with file_name and id, and named categories")
+        raise ValueError("not a COCO file: it needs images with file_name and id, and named categories")
     found = dict(entries)
     if len(found) < len(entries):
         twice = next(key for key in found if sum(key == other for other, _ in entries) > 1)

@@ -133,8 +133,8 @@ def test_a_baseline_of_zero_proves_nothing_relatively() -> None:
 
 
 def test_resamples_without_truth_are_left_out() -> None:
-    # One of three images has labelled pixels: some resamples miss it.
-    matrices = np.zeros((3, 2, 2), dtype=np.int64)
+    # One of five images has labelled pixels: some resamples miss it.
+    matrices = np.zeros((5, 2, 2), dtype=np.int64)
     matrices[0] = [[3, 1], [1, 3]]
     result = SegmentationResult(matrices, ["a", "b"])
     assert np.isnan(result.resampled(np.array([[0, 2, 1]])))[0]
@@ -196,3 +196,12 @@ def test_exit_codes() -> None:
     for drops, code in cases:
         assert exit_code(drops, complete=True, strict=True) == code
         assert exit_code(drops, complete=False, strict=False) == 0
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(1, "INCONCLUSIVE"), (4, "INCONCLUSIVE"), (5, "PASS")])
+def test_a_handful_of_images_decides_nothing(images, verdict):
+    """However equal the two are: the resamples of one image are all the same, which says nothing of others."""
+    result = ClassificationResult(np.eye(2)[[0] * images], np.zeros(images, dtype=int), ["a", "b"])
+    drop = check_drop(result, result, seed=0)
+    assert drop.verdict == verdict and drop.low == drop.high == 0
+    assert (drop.reason is None) == (verdict == "PASS")

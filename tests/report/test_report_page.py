@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from html.parser import HTMLParser
 
@@ -143,7 +142,7 @@ def test_what_the_networks_cost(page, report, evaluated):
 
 
 def test_images_are_shown_side_by_side(page, report):
-    for task, found in report["images"].items():
+    for found in report["images"].values():
         assert 3 <= len(found) <= 12 and len({image["file"] for image in found}) == len(found)
         for image in found:
             assert list(image["said"]) == ["truth", "teacher", "student"]
@@ -314,21 +313,17 @@ def test_a_log_that_was_edited_loses_nothing(line, trained, tmp_path):
     assert found["epochs"][:2] == whole["epochs"] and len(found["epochs"]) == 3
     last = found["epochs"][2]
     assert all(isinstance(value, float) for part in ("losses", "weights", "scores") for value in last[part].values())
-    assert [series for series in found["conflict"].values()] in ([], [{"s": None}], [{}])
+    assert list(found["conflict"].values()) in ([], [{"s": None}], [{}])
 
 
-def test_every_network_has_a_label_of_its_own(tiny_data, trained, tmp_path):
+def test_every_network_has_a_label_of_its_own(tiny_data, trained, tmp_path, monkeypatch):
     """Folders that are called as the network itself, or as one another."""
     for folder in ("student", "a/teacher", "b/teacher"):
         shutil.copytree(trained, tmp_path / folder)
     others = [word for folder in ("student", "a/teacher", "b/teacher", "student") for word in ("--against", folder)]
-    here = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        command = ["evaluate", "--data", str(tiny_data), "--output", "out", "--checkpoint", "student/all_best.pth"]
-        assert run([*command, *others, "--quiet"]) == 0
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--data", str(tiny_data), "--output", "out", "--checkpoint", "student/all_best.pth"]
+    assert run([*command, *others, "--quiet"]) == 0
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())["report"]
     labels = ["student (3)", "a/teacher", "b/teacher", "student (2)", "student"]
     assert list(dict.fromkeys(row["network"] for row in report["scores"])) == labels
