@@ -137,7 +137,7 @@ def test_resamples_without_truth_are_left_out() -> None:
     matrices = np.zeros((5, 2, 2), dtype=np.int64)
     matrices[0] = [[3, 1], [1, 3]]
     result = SegmentationResult(matrices, ["a", "b"])
-    assert np.isnan(result.resampled(np.array([[0, 2, 1]])))[0]
+    assert np.isnan(result.resampled(np.array([[0, 2, 1, 1, 1]])))[0]
     drop = check_drop(result, result, seed=0)
     assert (drop.low, drop.high, drop.verdict) == (0, 0, "PASS")
 

@@ -1,4 +1,4 @@
-"""The wheel with the oldest libraries that pyproject.toml allows, and with the newest: the whole chain, outside a clone."""
+"""The wheel with the oldest libraries that pyproject.toml allows, and with the newest: the chain, outside a clone."""
 
 from __future__ import annotations
 
