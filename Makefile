@@ -26,9 +26,10 @@ demo: install
 test: install
 	$(VENV)/bin/python -m pytest -m "not install and not benchmark"
 
-# Every benchmark runs, for a moment and without a verdict; `make bench` is the long way.
+# Every benchmark runs, for a moment and without a verdict, and so do the scripts that train for hours; `make bench` is the
+# long way.
 bench-quick: install
-	$(VENV)/bin/python -m pytest -n 2 --dist load -m benchmark tests/benchmarks/test_benchmarks.py
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m benchmark tests/benchmarks
 
 # What installs or downloads stands in tests/install: the wheel in an environment of its own, run from an empty folder.
 test-install: install

@@ -92,7 +92,6 @@ def report_details(result: EvaluateResult, config: Config) -> dict[str, Any]:
         "data": _data(result, networks, config),
         "provenance": _provenance(result, networks, config),
         "not_shown": not_shown(document, imagenet_sentence(document["imagenet_classes"])),
-        "warnings": list(document["warnings"]),
     }
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from forked import run
 
+#: With `make bench-quick`.
+pytestmark = [pytest.mark.benchmark, pytest.mark.xdist_group("ablation")]
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablation.py"
 
 

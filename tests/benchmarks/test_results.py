@@ -16,6 +16,9 @@ from PIL import Image
 
 from onehead_cli.registry import TASKS
 
+#: With `make bench-quick`.
+pytestmark = [pytest.mark.benchmark, pytest.mark.xdist_group("results")]
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: results.py with specialists of one epoch.
 SHORT = """

@@ -14,6 +14,9 @@ from loading import load_split
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 
+#: With `make bench-quick`.
+pytestmark = [pytest.mark.benchmark, pytest.mark.xdist_group("specialists")]
+
 #: The script with schedules of one epoch.
 SHORT = """
 import sys

@@ -141,7 +141,7 @@ def test_every_command_knows_four_tasks(onehead, trained):
     # Its part of the report is there without a change in the package.
     report = document["report"]
     verdict = next(row for row in report["verdicts"] if row["task"] == "depth")
-    assert verdict["unit"] == "m" and "RMSE is" in verdict["sentence"] and verdict["sign"] == -1
+    assert verdict["unit"] == "m" and verdict["label"] == "RMSE" and verdict["sign"] == -1
     assert len(report["images"]["depth"]) >= 3
     page = html.unescape((trained / "output" / "report.html").read_text())
     assert verdict["sentence"] in page and "gain in m" in page
