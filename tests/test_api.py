@@ -1,29 +1,11 @@
 """docs/api.md, run as it stands: the whole chain from Python."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 import onehead_cli
 from onehead_cli.errors import DataError
-
-PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-
-
-def test_the_page_of_the_api_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
-    names: dict[str, object] = {}
-    exec("\n".join(blocks), names)
-    assert names["mask"].shape == (120, 160) and len(names["boxes"].boxes) == len(names["boxes"].scores)
-    evaluation = names["evaluation"]
-    assert len(names["top1"]) == 20 and names["top1"].mean() == evaluation.document["unified"]["top1"]
-    assert {drop.task for drop in evaluation.drops} == {"cls", "seg", "det"}
-    assert names["student"].best == Path("try/all_best.pth") and names["cost"].latency.p50_ms > 0
-    assert len(capsys.readouterr().out.splitlines()) >= 1 + 2 + 4 + 1 + 10
 
 
 def test_an_image_is_read_alike_from_a_file_from_pillow_and_from_an_array(tmp_path):

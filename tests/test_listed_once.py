@@ -45,7 +45,10 @@ def test_a_split_is_listed_once_in_the_training_of_all_teachers(tiny_data, tmp_p
 
 def test_a_split_is_listed_once_in_evaluation_of_student_and_teachers(trained, tiny_data, tmp_path, listed):
     where = ["--data", str(tiny_data), "--teachers", str(trained), "--output", str(tmp_path), "--quiet"]
-    assert run(["evaluate", "--checkpoint", str(trained / "all_best.pth"), "--split", "val,test", *where]) == 0
+    assert (
+        run(["evaluate", "--no-report", "--checkpoint", str(trained / "all_best.pth"), "--split", "val,test", *where])
+        == 0
+    )
     assert jsons(listed) == {"instances_val.json": 1, "instances_test.json": 1}
     assert set(listed.values()) == {1}
 
@@ -81,6 +84,6 @@ def test_each_image_is_decoded_once_where_none_is_kept(trained, tiny_data, tmp_p
     real = cache.open_image
     monkeypatch.setattr(cache, "open_image", lambda path: opened.update([path]) or real(path))
     where = ["--data", str(tiny_data), "--teachers", str(tmp_path), "--output", str(tmp_path), "--quiet"]
-    command = ["evaluate", "--checkpoint", str(trained / "all_best.pth"), "--split", "val", *where]
+    command = ["evaluate", "--no-report", "--checkpoint", str(trained / "all_best.pth"), "--split", "val", *where]
     assert run([*command, "--set", "data.cache_mb=0"]) == 0
     assert len(opened) == 30 and set(opened.values()) == {1}

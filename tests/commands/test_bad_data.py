@@ -441,7 +441,7 @@ def test_labels_of_a_split_with_fewer_class_folders_go_by_their_names(data, chec
     assert val.classes == ["ant", "bee"] and val.labels == [1]
     where = ["--data", str(data), "--output", str(tmp_path / "out")]
     assert run(["train-teacher", "--task", "cls", *where, "--epochs", "1", *SMALL]) == 0
-    evaluate = ["evaluate", *where, "--task", "cls", "--split", "val", "--quiet"]
+    evaluate = ["evaluate", "--no-report", *where, "--task", "cls", "--split", "val", "--quiet"]
     assert run([*evaluate, "--checkpoint", str(tmp_path / "out" / "cls_best.pth")]) == 0
 
 
@@ -522,7 +522,7 @@ def test_skipped_images_are_in_every_report(tiny_data, tmp_path, capsys):
     assert first == {"kind": "scan", "step": 0, "skipped": {"det": {"train": 1, "val": 0}}}
     assert run(["train-unified", *settings]) == 0
     capsys.readouterr()
-    assert run(["evaluate", *where]) == 0
+    assert run(["evaluate", "--no-report", *where]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["skipped"] == {"seg": {"test": 1}, "det": {"test": 0}}
     assert document["pictures"] == {"seg": 9, "det": 10}
@@ -530,7 +530,7 @@ def test_skipped_images_are_in_every_report(tiny_data, tmp_path, capsys):
     assert "left out because they cannot be used: 1 of seg test" in (output / "drop_check.md").read_text()
     listed = [line.split("\t")[:2] for line in (output / "skipped.txt").read_text().splitlines()]
     assert sorted(listed) == [["det", "train"], ["seg", "test"], ["seg", "val"]]
-    assert run(["evaluate", "--data", str(root), "--output", str(output), "--quiet"]) == 1
+    assert run(["evaluate", "--no-report", "--data", str(root), "--output", str(output), "--quiet"]) == 1
     assert "--skip-bad" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 
 
 def evaluate(capsys, data, output, *args):
-    code = run(["evaluate", "--data", str(data), "--output", str(output), "--quiet", "--json", *args])
+    code = run(["evaluate", "--no-report", "--data", str(data), "--output", str(output), "--quiet", "--json", *args])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -97,7 +97,18 @@ def test_a_teacher_alone_is_a_baseline(tiny_data, trained, tmp_path, capsys):
     code, document = evaluate(capsys, tiny_data, tmp_path, "--checkpoint", str(trained / "det_best.pth"))
     assert code == 0 and document["baseline"]["map"] is not None
     assert set(document["unified"].values()) == {None}
-    code = run(["evaluate", "--data", str(tiny_data), "--checkpoint", str(trained / "det_best.pth"), "--task", "cls"])
+    code = run(
+        [
+            "evaluate",
+            "--no-report",
+            "--data",
+            str(tiny_data),
+            "--checkpoint",
+            str(trained / "det_best.pth"),
+            "--task",
+            "cls",
+        ]
+    )
     assert code == 1 and "no output for cls" in capsys.readouterr().err
 
 
@@ -108,7 +119,10 @@ def test_without_teachers_there_is_no_drop_check(tiny_data, trained, tmp_path, c
     assert not (tmp_path / "drop_check.md").exists()
     # What was not compared is not known to be unharmed.
     assert evaluate(capsys, tiny_data, tmp_path, "--checkpoint", checkpoint, "--strict")[0] == 11
-    assert run(["evaluate", "--data", str(tiny_data), "--output", str(trained), "--teachers", "nowhere"]) == 1
+    assert (
+        run(["evaluate", "--no-report", "--data", str(tiny_data), "--output", str(trained), "--teachers", "nowhere"])
+        == 1
+    )
     assert "nowhere: no such folder of teachers" in capsys.readouterr().err
 
 
@@ -167,7 +181,7 @@ def test_fault_28_class_absent_from_a_split(tiny_data, trained, tmp_path, capsys
     absent, kept = document["categories"][0], [a for a in document["annotations"] if a["category_id"] != 1]
     path.write_text(json.dumps({**document, "annotations": kept}))
     where = ["--data", str(root), "--output", str(output), "--task", "det"]
-    assert run(["evaluate", *where, "--checkpoint", str(trained / "all_best.pth"), "--json"]) == 0
+    assert run(["evaluate", "--no-report", *where, "--checkpoint", str(trained / "all_best.pth"), "--json"]) == 0
     captured = capsys.readouterr()
     assert f"det test: no example of {absent['name']}" in captured.err and "left out of the mean" in captured.err
     rows = json.loads((output / "per_class_det.json").read_text())["unified"]
@@ -179,7 +193,7 @@ def test_fault_28_class_absent_from_a_split(tiny_data, trained, tmp_path, capsys
 
 
 def test_the_table_of_the_reference(tiny_data, trained, capsys):
-    assert run(["evaluate", "--data", str(tiny_data), "--output", str(trained), "--quiet"]) == 0
+    assert run(["evaluate", "--no-report", "--data", str(tiny_data), "--output", str(trained), "--quiet"]) == 0
     shown = capsys.readouterr().out
     for word in ("Baseline", "Unified", "Diff.", "<5% drop?", "95% interval", "Verdict", "Top-1", "mIoU", "mAP"):
         assert word in shown
@@ -196,7 +210,7 @@ def test_classes_that_differ_from_the_checkpoint_are_an_error(tiny_data, trained
     shutil.copytree(tiny_data, root)
     folder = sorted((root / "imagenette-160" / "test").iterdir())[0]
     folder.rename(folder.with_name("aardvark"))
-    assert run(["evaluate", "--data", str(root), "--output", str(trained), "--quiet"]) == 1
+    assert run(["evaluate", "--no-report", "--data", str(root), "--output", str(trained), "--quiet"]) == 1
     message = capsys.readouterr().err
     assert "classes of the split test differ" in message and "aardvark" in message
 

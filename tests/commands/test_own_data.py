@@ -48,7 +48,7 @@ def test_each_task_elsewhere_and_other_split_names(tiny_data, tmp_path):
         "output: out\n"
     )
     assert run(["train-unified", "--config", str(config), "--lambda-distill", "0", "--quiet"]) == 0
-    assert run(["evaluate", "--config", str(config), "--split", "choose,report", "--quiet"]) == 0
+    assert run(["evaluate", "--no-report", "--config", str(config), "--split", "choose,report", "--quiet"]) == 0
     assert (tmp_path / "out" / "evaluate.json").is_file()
 
 
@@ -75,7 +75,7 @@ def test_the_shipped_config_for_own_data(own, capsys):
     assert [path.name for path in output.iterdir()] == [".scan.json"]
     where = ["--config", str(own), *TINY[:-1]]
     assert run(["train-unified", *where, "--epochs", "1", "--no-pretrained", "--lambda-distill", "0"]) == 0
-    assert run(["evaluate", "--config", str(own)]) == 0
+    assert run(["evaluate", "--no-report", "--config", str(own)]) == 0
     assert json.loads((output / "evaluate.json").read_text())["pictures"] == {"cls": 10, "seg": 10, "det": 10}
 
 
@@ -136,7 +136,7 @@ def test_no_other_data_where_the_root_has_a_manifest_that_nothing_was_read_by(
     with (tmp_path / "manifest.json").open("a") as file:
         file.write(" ")
     where = ["--config", str(own), "--data", str(tmp_path), "--output", str(trained), "--json", "--quiet"]
-    assert run(["evaluate", *where, "--task", "cls", "--set", "evaluation.resamples=10"]) == 0
+    assert run(["evaluate", "--no-report", *where, "--task", "cls", "--set", "evaluation.resamples=10"]) == 0
     assert "other data" not in capsys.readouterr().out
 
 
@@ -160,12 +160,12 @@ def test_two_tasks_train_and_evaluate(two, capsys):
     assert student.architecture.tasks == ("cls", "seg") and set(student.architecture.classes) == {"cls", "seg"}
     # Two tasks and what they share; a teacher keeps the groups of the student.
     assert student.model().head.grouped.groups == teacher.model().head.grouped.groups == 3
-    assert run(["evaluate", *where, "--quiet", "--json"]) == 0
+    assert run(["evaluate", "--no-report", *where, "--quiet", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["pictures"] == {"cls": 10, "seg": 10} and document["drop"]["det"]["verdict"] is None
     assert document["drop"]["seg"]["verdict"] and document["unified"]["map"] is None
     # The checkpoint knows its tasks: no config is needed to evaluate it.
-    assert run(["evaluate", "--checkpoint", str(output / "all_best.pth"), *where[:4], "--quiet"]) == 0
+    assert run(["evaluate", "--no-report", "--checkpoint", str(output / "all_best.pth"), *where[:4], "--quiet"]) == 0
 
 
 def test_two_tasks_predict_and_profile(two, tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_a_task_that_the_data_does_not_have(two, capsys):
     ],
 )
 def test_the_list_of_tasks_must_be_one(value, words, capsys):
-    assert run(["evaluate", "--set", f"data.tasks={value}"]) == 2
+    assert run(["evaluate", "--no-report", "--set", f"data.tasks={value}"]) == 2
     message = capsys.readouterr().err
     assert "data.tasks" in message and words in message and message.count("\n") == 1
 

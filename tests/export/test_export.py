@@ -177,7 +177,19 @@ def test_every_command_takes_the_file_for_the_checkpoint(exported, tiny_data, tm
     for name, network in (("torch", shipped_student()), ("file", exported)):
         where = ["--checkpoint", str(network), "--output", str(tmp_path / name), "--split", "val"]
         # The classes of the drawn data are others than the student's but for those of detection.
-        assert run(["evaluate", *where, "--data", str(_renamed(tiny_data, tmp_path / f"data of {name}")), *common]) == 0
+        assert (
+            run(
+                [
+                    "evaluate",
+                    "--no-report",
+                    *where,
+                    "--data",
+                    str(_renamed(tiny_data, tmp_path / f"data of {name}")),
+                    *common,
+                ]
+            )
+            == 0
+        )
         scores[name] = json.loads((tmp_path / name / "evaluate.json").read_text())["unified"]
     assert scores["torch"]["map"] is not None
     assert scores["file"] == pytest.approx(scores["torch"], abs=1e-6)
@@ -396,7 +408,16 @@ def test_fault_103_data_of_other_classes(exported, tiny_data, tmp_path, capsys):
     float file is written without the drop check, and a warning says so."""
     assert export(tmp_path / "a.onnx", "--int8", "--data", tiny_data) == 1
     assert "classes" in error_of(capsys) and not (tmp_path / "a.onnx").exists()
-    command = ["evaluate", "--checkpoint", str(exported), "--data", str(tiny_data), "--output", str(tmp_path)]
+    command = [
+        "evaluate",
+        "--no-report",
+        "--checkpoint",
+        str(exported),
+        "--data",
+        str(tiny_data),
+        "--output",
+        str(tmp_path),
+    ]
     assert run([*command, "--quiet"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cls classes of the split test differ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -71,3 +72,16 @@ def test_new_task(tiny_data: Path, tmp_path: Path) -> None:
             Image.fromarray(1000 + 10 * grey.astype(np.uint16)).save(place / "depth" / f"{split}-{index}.png")
     assert len(run_page(Path("docs/new-task.md"), tmp_path, {"PYTHONPATH": path})) == 3
     assert "depth" in json.loads((tmp_path / "output" / "evaluate.json").read_text())["drop"]
+
+
+def test_api(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.S)
+    names: dict[str, object] = {}
+    exec("\n".join(blocks), names)
+    assert names["mask"].shape == (120, 160) and len(names["boxes"].boxes) == len(names["boxes"].scores)
+    evaluation = names["evaluation"]
+    assert len(names["top1"]) == 20 and names["top1"].mean() == evaluation.document["unified"]["top1"]
+    assert {drop.task for drop in evaluation.drops} == {"cls", "seg", "det"}
+    assert names["student"].best == Path("try/all_best.pth") and names["cost"].latency.p50_ms > 0
+    assert len(capsys.readouterr().out.splitlines()) >= 1 + 2 + 4 + 1 + 10
