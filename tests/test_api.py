@@ -1,4 +1,4 @@
-"""docs/api.md, run as it stands: the whole chain from Python."""
+"""One image read from Python, whatever it comes as; `tests/install` runs docs/api.md."""
 
 import numpy as np
 import pytest
