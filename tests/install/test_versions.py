@@ -70,9 +70,8 @@ def test_the_chain_with_the_oldest_and_with_the_newest_libraries(versions, tmp_p
     }
     assert len(json.loads((empty / "found.json").read_text())["images"]) == 10
     assert len((empty / "of the file" / "predictions" / "predictions.jsonl").read_text().splitlines()) == 10
-    listed = subprocess.run(
-        [scripts / "python", "-m", "pip", "list", "--format", "json"], capture_output=True, text=True
-    )
+    pip = [sys.executable, "-m", "pip", "--python", environment, "list", "--format", "json"]
+    listed = subprocess.run(pip, capture_output=True, text=True, env=clean)
     found = {entry["name"].lower(): entry["version"] for entry in json.loads(listed.stdout)}
     print(versions, {name: found[name] for name in ("torch", "torchvision", "timm", "numpy", "typer", "onnxruntime")})
     if versions == "lowest":
