@@ -138,25 +138,28 @@ def curves(
     colours: Mapping[str, int],
     x: str,
     y: str,
-    from_zero: bool = True,
 ) -> Markup:
-    """Curves over training."""
+    """Curves over training, from 0 up."""
     xs = [a for points in series.values() for a, _ in points]
-    ys = [b for points in series.values() for _, b in points] + ([0.0] if from_zero else [])
+    ys = [b for points in series.values() for _, b in points] + [0.0]
     if not xs:
         return Markup("")
     across, ticks = _axis(xs, (46, 470))
-    up, marks = _axis(ys, (180, 10))
-    parts = [_line(46, 180, 470, 180, "axis"), _line(46, 180, 46, 10, "axis")]
+    up, marks = _axis(ys, (180, 24))
+    parts = [_line(46, 180, 470, 180, "axis"), _line(46, 180, 46, 24, "axis")]
     for tick, text in ticks:
         parts.append(_text(across(tick), 196, text, "middle"))
     for tick, text in marks:
         parts.append(_text(42, up(tick) + 4, text, "end"))
-    parts += [_text(258, 214, x, "middle"), _text(52, 14, y)]
+    parts += [_text(258, 214, x, "middle"), _text(46, 14, y)]
     for label, points in series.items():
         parts += _curve([(across(a), up(b)) for a, b in points], colours[label], marked=len(points) <= 3)
-        if points:
-            parts.append(_text(476, up(points[-1][1]) + 4, _short(label, 20)))
+    # The names at the ends of the curves, from the lowest up, each above the one before it.
+    ends = sorted(((up(points[-1][1]) + 4, label) for label, points in series.items() if points), reverse=True)
+    before = math.inf
+    for wanted, label in ends:
+        before = min(wanted, before - 12)
+        parts.append(_text(476, before, _short(label, 20)))
     return _svg(220, parts, f"{y} over {x}; the numbers are in the table below.", width=600)
 
 

@@ -45,6 +45,8 @@ def _runs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
             for title, key in (("loss", "losses"), ("score on val", "scores"), ("task weight", "weights"))
         }
+        if len(plots["task weight"]) < 2:  # of one task it is always 1
+            del plots["task weight"]
         found.append({**run, "plots": {title: series for title, series in plots.items() if any(series.values())}})
     return found
 
