@@ -110,40 +110,13 @@ class RunLog:
             raise _unwritable(self._path, error) from None
 
 
-def mean_gradient_cosines(path: Path) -> dict[str, dict[str, float | None]]:
-    """What a run's log holds of the tasks' gradients: by pair of tasks and stage, the mean of their cosine over the
-    steps that have one; None where none has.
-
-    Args: path: of the log, `{output}/{name}.jsonl`.
-
-    Returns: an empty dict where the run did not measure it (`student.log_conflict`), or has no log.
-
-    Raises:
-        OneheadError: the log cannot be read.
-    """
-    try:
-        records = [record for _, record in _records(path)]
-    except OSError as error:
-        raise OneheadError(f"{path}: cannot be read ({error.strerror})") from None
-    found: dict[str, dict[str, list[float]]] = {}
-    for record in records:
-        pairs = record.get("gradient_cosine")
-        for pair, stages in pairs.items() if isinstance(pairs, dict) else ():
-            numbers = _numbers(stages)
-            for stage in stages if isinstance(stages, dict) else ():
-                values = found.setdefault(pair, {}).setdefault(stage, [])
-                values += [numbers[stage]] if stage in numbers else []
-    return {
-        pair: {stage: sum(values) / len(values) if values else None for stage, values in stages.items()}
-        for pair, stages in found.items()
-    }
-
-
 def read_run(path: Path) -> dict[str, Any] | None:
     """What a run's log holds, per epoch; None where there is no log, or nothing in it.
 
-    Returns: "epochs", each with "epoch", "losses" (means over its steps), "weights" (after its last step) and "scores"
-        (on val); "steps"; "resumed", the steps at which the run went on; "conflict", see `mean_gradient_cosines`.
+    Returns:
+        "epochs", each with "epoch", "losses" (means over its steps), "weights" (after its last step) and "scores" (on
+        val); "steps"; "resumed", the steps at which the run went on; "conflict", by pair of tasks and stage the mean
+        cosine of their gradients: None where no step has one, empty where it was not measured.
 
     Raises:
         OneheadError: the log cannot be read.
@@ -162,7 +135,24 @@ def read_run(path: Path) -> dict[str, Any] | None:
         "epochs": [{"epoch": epoch, **_in_short(found)} for epoch, found in sorted(epochs.items())],
         "steps": max(record["step"] for record in records),
         "resumed": [record["step"] for record in records if record.get("kind") == "resumed"],
-        "conflict": mean_gradient_cosines(path),
+        "conflict": _mean_cosines(records),
+    }
+
+
+def _mean_cosines(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """By pair of tasks and stage, the mean cosine of their gradients over the steps that have one; None where none
+    has."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in records:
+        pairs = record.get("gradient_cosine")
+        for pair, stages in pairs.items() if isinstance(pairs, dict) else ():
+            numbers = _numbers(stages)
+            for stage in stages if isinstance(stages, dict) else ():
+                values = found.setdefault(pair, {}).setdefault(stage, [])
+                values += [numbers[stage]] if stage in numbers else []
+    return {
+        pair: {stage: sum(values) / len(values) if values else None for stage, values in stages.items()}
+        for pair, stages in found.items()
     }
 
 

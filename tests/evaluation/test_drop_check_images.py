@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from per_image import PerImage
 
 from onehead_cli.evaluation.drop_check import Drop, _draw, check_drop, judge
 from onehead_cli.tasks.task import Metric
-
-
-@dataclass(frozen=True)
-class PerImage:
-    """A result whose score is the mean of a value per image."""
-
-    values: NDArray[np.float64]
-    task: ClassVar[str] = "cls"
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def scores(self) -> dict[str, float | None]:
-        return {"top1": float(self.values.mean())}
-
-    def resampled(self, counts: NDArray[Any]) -> NDArray[np.float64]:
-        return counts @ self.values / len(self)
 
 
 def _judge(diff: float, low: float, high: float, *, images: int = 100, **options: Any) -> Drop:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from per_image import PerImage
 
 from onehead_cli.errors import DataError
 from onehead_cli.evaluation.drop_check import _draw, check_drop, exit_code
@@ -17,23 +18,6 @@ from onehead_cli.evaluation.over_seeds import SeedsDrop, check_drop_over_seeds
 #: own counts a tenth in the mean.
 SPREADS = {"seeds": (1.0, 1.0, 1.0), "images": (0.0, 10.0, 0.01), "neither": (0.5, 5.0, 0.5)}
 TRUTH = -0.02
-
-
-@dataclass(frozen=True)
-class PerImage:
-    """A result whose score is the mean of a value per image."""
-
-    values: NDArray[np.float64]
-    task: ClassVar[str] = "cls"
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def scores(self) -> dict[str, float | None]:
-        return {"top1": float(self.values.mean()) if len(self) else None}
-
-    def resampled(self, counts: NDArray[Any]) -> NDArray[np.float64]:
-        return counts @ self.values / len(self)
 
 
 def _pairs(diffs: NDArray[np.float64], *, baseline: float = 0.5) -> Any:

@@ -22,7 +22,7 @@ from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.onehead import build_model
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.architecture import Architecture
-from onehead_cli.training.log import mean_gradient_cosines
+from onehead_cli.training.log import read_run
 from onehead_cli.training.loop import gather_buffer
 from onehead_cli.training.task_gradients import TaskGradients
 
@@ -202,7 +202,7 @@ def test_the_log_holds_each_pair_and_stage_and_their_mean_is_read_back(logged):
         assert list(step) == PAIRS and all(list(stages) == STAGES for stages in step.values())
         assert all(-1 <= value <= 1 for stages in step.values() for value in stages.values())
     mean = sum(step["cls-det"]["necks"] for step in found.values()) / len(found)
-    means = mean_gradient_cosines(logged / "all.jsonl")
+    means = read_run(logged / "all.jsonl")["conflict"]
     assert list(means) == PAIRS and means["cls-det"]["necks"] == pytest.approx(mean)
 
 
@@ -210,7 +210,7 @@ def test_a_run_that_measures_it_ends_with_the_same_bits(command, logged, tmp_pat
     """Weights, batch-norm's statistics, the average, the optimizer, random states and every loss."""
     assert run([*command, "--output", str(tmp_path)]) == 0
     assert differences(everything(logged), everything(tmp_path)) == []
-    assert not any(cosines(tmp_path).values()) and mean_gradient_cosines(tmp_path / "all.jsonl") == {}
+    assert not any(cosines(tmp_path).values()) and read_run(tmp_path / "all.jsonl")["conflict"] == {}
 
 
 def test_a_run_is_resumed_with_the_same_bits_whatever_is_logged(command, logged, tmp_path):
@@ -233,12 +233,12 @@ def test_a_network_with_one_task_has_nothing_to_compare(tiny_data, tmp_path):
 
 def test_means_are_of_the_steps_that_have_one(tmp_path):
     log = tmp_path / "all.jsonl"
-    assert mean_gradient_cosines(log) == {}
+    assert read_run(log) is None
     values = [{"a-b": {"x": 0.5, "y": None}}, {}, {"a-b": {"x": None, "y": None}}, {"a-b": {"x": -1.0, "y": None}}]
-    records = [{"kind": "step", "step": i, "gradient_cosine": value} for i, value in enumerate(values)]
+    records = [{"kind": "step", "step": i, "epoch": 1, "gradient_cosine": value} for i, value in enumerate(values)]
     records += [{"kind": "step", "step": 4}, {"kind": "epoch", "step": 4}]  # the first as an older onehead wrote it
     log.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"kind": "st')
-    assert mean_gradient_cosines(log) == {"a-b": {"x": -0.25, "y": None}}
+    assert read_run(log)["conflict"] == {"a-b": {"x": -0.25, "y": None}}
 
 
 def test_a_log_that_cannot_be_read_is_one_error(tmp_path, monkeypatch):
@@ -250,4 +250,4 @@ def test_a_log_that_cannot_be_read_is_one_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", refused)
     with pytest.raises(OneheadError, match=r"all\.jsonl: cannot be read \(Permission denied\)"):
-        mean_gradient_cosines(log)
+        read_run(log)
