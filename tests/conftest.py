@@ -65,6 +65,21 @@ def tiny_data(made_once: MadeOnce) -> Path:
     )
 
 
+@pytest.fixture
+def own(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of configs/own-data.yaml, with the tiny data where it says."""
+    place = tmp_path / "data" / "own"
+    for split in ("train", "val", "test"):
+        shutil.copytree(tiny_data / "imagenette-160" / split, place / "classes" / split)
+        shutil.copytree(tiny_data / "mini_voc_seg" / split / "JPEGImages", place / "scenes" / split)
+        shutil.copytree(tiny_data / "mini_voc_seg" / split / "SegmentationClass", place / "masks" / split)
+        shutil.copytree(tiny_data / "mini_coco_det" / split, place / "photos", dirs_exist_ok=True)
+        shutil.copy(tiny_data / "mini_coco_det/annotations" / f"instances_{split}.json", place / f"photos/{split}.json")
+    shutil.copy(tiny_data / "mini_voc_seg" / "classes.yaml", place / "masks")
+    (tmp_path / "configs").mkdir()
+    return Path(shutil.copy(Path(__file__).parents[1] / "configs" / "own-data.yaml", tmp_path / "configs"))
+
+
 @pytest.fixture(scope="session")
 def trained(tiny_data: Path, made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with three teachers and a student, trained for two epochs through the real commands."""

@@ -20,8 +20,6 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.registry import TASKS
 
-OWN_DATA = Path(__file__).parents[2] / "configs" / "own-data.yaml"
-
 
 def test_each_task_elsewhere_and_other_split_names(tiny_data, tmp_path):
     """Laid out as the official COCO is, and with splits of other names."""
@@ -50,21 +48,6 @@ def test_each_task_elsewhere_and_other_split_names(tiny_data, tmp_path):
     assert run(["train-unified", "--config", str(config), "--lambda-distill", "0", "--quiet"]) == 0
     assert run(["evaluate", "--no-report", "--config", str(config), "--split", "choose,report", "--quiet"]) == 0
     assert (tmp_path / "out" / "evaluate.json").is_file()
-
-
-@pytest.fixture
-def own(tiny_data, tmp_path):
-    """The tiny data where configs/own-data.yaml says, and a copy of that file."""
-    place, data = tmp_path / "data" / "own", tiny_data
-    for split in ("train", "val", "test"):
-        shutil.copytree(data / "imagenette-160" / split, place / "classes" / split)
-        shutil.copytree(data / "mini_voc_seg" / split / "JPEGImages", place / "scenes" / split)
-        shutil.copytree(data / "mini_voc_seg" / split / "SegmentationClass", place / "masks" / split)
-        shutil.copytree(data / "mini_coco_det" / split, place / "photos", dirs_exist_ok=True)
-        shutil.copy(data / "mini_coco_det/annotations" / f"instances_{split}.json", place / f"photos/{split}.json")
-    shutil.copy(data / "mini_voc_seg" / "classes.yaml", place / "masks")
-    (tmp_path / "configs").mkdir()
-    return Path(shutil.copy(OWN_DATA, tmp_path / "configs"))
 
 
 def test_the_shipped_config_for_own_data(own, capsys):

@@ -26,19 +26,8 @@ def test_getting_started(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "preview" / "seg.png").is_file()
 
 
-def test_own_data(tiny_data: Path, tmp_path: Path) -> None:
-    """The data lie where configs/own-data.yaml says."""
-    place = tmp_path / "data" / "own"
-    for split in ("train", "val", "test"):
-        shutil.copytree(tiny_data / "imagenette-160" / split, place / "classes" / split)
-        shutil.copytree(tiny_data / "mini_voc_seg" / split / "JPEGImages", place / "scenes" / split)
-        shutil.copytree(tiny_data / "mini_voc_seg" / split / "SegmentationClass", place / "masks" / split)
-        shutil.copytree(tiny_data / "mini_coco_det" / split, place / "photos", dirs_exist_ok=True)
-        shutil.copy(tiny_data / "mini_coco_det/annotations" / f"instances_{split}.json", place / f"photos/{split}.json")
-    shutil.copy(tiny_data / "mini_voc_seg" / "classes.yaml", place / "masks")
-    (tmp_path / "configs").mkdir()
-    shutil.copy(ROOT / "configs" / "own-data.yaml", tmp_path / "configs")
-    assert len(run_page(Path("docs/own-data.md"), tmp_path / "configs")) == 4
+def test_own_data(own: Path, tmp_path: Path) -> None:
+    assert len(run_page(Path("docs/own-data.md"), own.parent)) == 4
     assert json.loads((tmp_path / "output" / "own" / "evaluate.json").read_text())["drop"].keys() == {
         "cls",
         "seg",
