@@ -39,7 +39,7 @@ from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
 
-#: The setting of the training benchmarks: pixels a side, pictures of each task in a mini-batch.
+#: The setting of the training benchmarks: pixels a side, images of each task in a mini-batch.
 IMAGE_SIZE = 320
 BATCH_SIZE = 4
 #: The network of a quick run.
@@ -51,7 +51,7 @@ FREQUENT = 5
 
 @dataclass(frozen=True)
 class Options:
-    """quick: tiny pictures and few rounds, to see that the benchmark runs; it is then not judged.
+    """quick: tiny images and few rounds, to see that the benchmark runs; it is then not judged.
 
     full_size: pixels a side otherwise. paths: the benchmark's own options, None where not given.
     """
@@ -105,8 +105,8 @@ def training_config(options: Options, root: Path, **student: Any) -> Config:
 
 
 def draw_data(root: Path, *, train: int, image_size: int) -> None:
-    """Three synthetic datasets, `train` pictures each to learn from."""
-    # Ten classes of pictures, none of which may be without one.
+    """Three synthetic datasets, `train` images each to learn from."""
+    # Ten classes of images, none of which may be without one.
     drawn = Synthetic(root=root, sizes=(train, 10, 10), image_size=image_size)
     engine.prepare_data(drawn, reporter=Console(quiet=True))
 
@@ -257,7 +257,7 @@ def finished(path: Path, config: Config, networks: Sequence[str]) -> dict[str, A
 
 
 def data_hashes(config: Config, splits: Sequence[str]) -> dict[str, str]:
-    """sha256 of the pictures and labels of each split, of all tasks: of their names and contents."""
+    """sha256 of the images and labels of each split, of all tasks: of their names and contents."""
     return {split: _split_hash(config.data.model_dump_json(), split) for split in splits}
 
 
@@ -273,8 +273,8 @@ def _split_hash(data: str, split: str) -> str:
                 labels = [listing.classes, *(sha256_of(mask) for mask in listing.masks)]
             case CocoListing():
                 labels = [listing.categories, *listing.annotations]
-        pictures = [[path.name, sha256_of(path)] for path in listing.images]
-        whole.update(json.dumps([task, pictures, labels], sort_keys=True).encode())
+        images = [[path.name, sha256_of(path)] for path in listing.images]
+        whole.update(json.dumps([task, images, labels], sort_keys=True).encode())
     return whole.hexdigest()
 
 

@@ -41,7 +41,7 @@ def main(options: Options) -> int:
             loop = student_loop(config.model_copy(update={"model": model}))
             batch = loop.loader.minibatch(0)
             together = FixedLoader(loop.loader, [batch])
-            # A buffer of three mini-batches, each with the pictures of one task.
+            # A buffer of three mini-batches, each with the images of one task.
             apart = FixedLoader(loop.loader, [{task: part} for task, part in batch.items()])
             variants[f"{precision}, concatenated"] = _step(loop, together, buffer_size=1)
             variants[f"{precision}, one a task"] = _step(loop, apart, buffer_size=len(batch))

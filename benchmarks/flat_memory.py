@@ -28,7 +28,7 @@ from onehead_cli.data.prepare.settings import Synthetic
 from onehead_cli.events import SILENT
 from onehead_cli.prediction.image_paths import find_images
 
-PICTURE_SIZE = 64
+IMAGE_SIDE = 64
 #: The last fifth against the second.
 BOUND = 1.05
 _COLOURS = ("#1f6fd0", "#d0541f", "#2a9d4a")
@@ -57,8 +57,8 @@ def main(options: Options) -> int:
     every = 0.05 if options.quick else 1.0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        # In batches of one and a buffer of one, an epoch has as many steps as a task has pictures.
-        drawn = Synthetic(root=root / "data", sizes=(steps, 10, 10), image_size=PICTURE_SIZE)
+        # In batches of one and a buffer of one, an epoch has as many steps as a task has images.
+        drawn = Synthetic(root=root / "data", sizes=(steps, 10, 10), image_size=IMAGE_SIDE)
         engine.prepare_data(drawn, reporter=Console(quiet=True))
         where = ["--output", root, "--device", "cpu", "--quiet"]
         training = ["--data", root / "data", "--image-size", options.image_size, "--batch-size", 1, *where]
@@ -74,8 +74,8 @@ def main(options: Options) -> int:
         ):
             if not count:
                 continue
-            pictures = _link_pictures(root / "data", root / f"files{count}", count)
-            curves[f"predict, {count} {what}"] = _watch("predict", pictures, *flags, *where, every=every)
+            images = _link_images(root / "data", root / f"files{count}", count)
+            curves[f"predict, {count} {what}"] = _watch("predict", images, *flags, *where, every=every)
     if options.json is not None:
         draw_curves(curves).save(options.json.with_suffix(".png"))
     return finish(
@@ -90,12 +90,12 @@ def main(options: Options) -> int:
     )
 
 
-def _link_pictures(data: Path, folder: Path, count: int) -> Path:
-    """A folder of `count` hard links to the pictures below `data`, in turn."""
+def _link_images(data: Path, folder: Path, count: int) -> Path:
+    """A folder of `count` hard links to the images below `data`, in turn."""
     folder.mkdir()
-    pictures = find_images([str(data)], skip=folder, reporter=SILENT).paths
-    for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
-        os.link(picture, folder / f"{number:06d}{picture.suffix}")
+    images = find_images([str(data)], skip=folder, reporter=SILENT).paths
+    for number, image in zip(range(count), itertools.cycle(images), strict=False):
+        os.link(image, folder / f"{number:06d}{image.suffix}")
     return folder
 
 
@@ -150,4 +150,4 @@ def draw_curves(curves: Mapping[str, Curve], *, size: tuple[int, int] = (1000, 4
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_options(__doc__, rounds=10, image_size=PICTURE_SIZE)))
+    sys.exit(main(parse_options(__doc__, rounds=10, image_size=IMAGE_SIDE)))

@@ -1,7 +1,7 @@
-"""What reading and augmenting the pictures adds to a training step of the student: at most 15 %.
+"""What reading and augmenting the images adds to a training step of the student: at most 15 %.
 
 A step with the loader's mini-batches against the same step on one mini-batch held in memory. The bound is on decoded
-pictures kept in memory, as they are from the second epoch on, at the input's side as at twice that with aspect jitter;
+images kept in memory, as they are from the second epoch on, at the input's side as at twice that with aspect jitter;
 a first epoch, which decodes them, is reported, and so is what two threads save that decode the next mini-batches during
 the step.
 """
@@ -48,10 +48,10 @@ def main(options: Options) -> int:
         threaded = reading(cache_mb=0, workers=2)
         larger = reading(cache_scale=2.0, aspect=1.5)
         loaders = {
-            "step, pictures from memory": loop.loader,
-            "step, pictures from memory, kept at twice the side": larger,
-            "step, pictures decoded": reading(cache_mb=0),
-            "step, pictures decoded by two threads": threaded,
+            "step, images from memory": loop.loader,
+            "step, images from memory, kept at twice the side": larger,
+            "step, images decoded": reading(cache_mb=0),
+            "step, images decoded by two threads": threaded,
             "step on a fixed mini-batch": FixedLoader(loop.loader, [loop.loader.minibatch(0)]),
         }
         for position in range(loop.loader.batches_per_epoch()):

@@ -95,12 +95,12 @@ def _place(folder: Path) -> str:
 
 def _setting(document: Document) -> Lines:
     config, evaluation = document["config"], document["evaluation"]
-    pictures = {name: " / ".join(str(part["pictures"][task]) for task in TASKS) for name, part in evaluation.items()}
+    images = {name: " / ".join(str(part["pictures"][task]) for task in TASKS) for name, part in evaluation.items()}
     manifest = document.get("manifest")
     return [
         f"{config['model']['backbone']} at {config['data']['image_size']} px; teachers {config['teacher']['epochs']} "
-        f"epochs, student {config['student']['epochs']}. Pictures of cls / seg / det: val {pictures[VAL]}, test "
-        f"{pictures[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
+        f"epochs, student {config['student']['epochs']}. Images of cls / seg / det: val {images[VAL]}, test "
+        f"{images[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
     ]
 
 
@@ -119,7 +119,7 @@ def _unlike(results: Results) -> Lines:
             found += [f"specialist {task}: {line}" for line in differing_settings(full | named)]
     units = [*results.finals.values(), *results.specialists.values(), *results.long_baselines.values()]
     data = {tuple(doc["data"].values()) for docs in units for doc in docs.values()}
-    found += ["the units were made from different pictures or labels"] if len(data) > 1 else []
+    found += ["the units were made from different images or labels"] if len(data) > 1 else []
     return list(dict.fromkeys(found))
 
 

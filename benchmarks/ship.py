@@ -154,15 +154,15 @@ def model_card(
     """The filled-in model_card.md.
 
     Args:
-        config: where the pictures are that both files were measured on.
+        config: where the images are that both files were measured on.
         measured: first as `onehead evaluate` computes here.
         content: of the file in half precision.
     """
-    pictures = {
+    counts = {
         task: [len(get_format(task).list(config, split).images) for split in ("train", "val", "test")] for task in TASKS
     }
     classes = checkpoint.architecture.classes
-    learned = sorted({counts[0] for counts in pictures.values()})
+    learned = sorted({of_splits[0] for of_splits in counts.values()})
     manifest = checkpoint.data.get("manifest")
     return TEMPLATE.read_text(encoding="utf-8").format(
         file=FILE,
@@ -174,13 +174,13 @@ def model_card(
         classes_cls=", ".join(f"{readable(name)} ({name})" for name in classes["cls"]),
         classes_seg=", ".join(classes["seg"]),
         classes_det=", ".join(classes["det"]),
-        pictures="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, pictures[task]))} |" for task in TASKS),
+        images="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, counts[task]))} |" for task in TASKS),
         learned=" or ".join(map(str, learned)),
         manifest=f"`{manifest}`" if manifest else "none: the images were not drawn by `prepare-data`",
         scores="\n".join(row for each in measured for row in _score_rows(each)),
         where=f"{processor_name(resolve_device(config.device))}, torch {torch.__version__}, onehead {__version__}",
         map=f"{measured[0].half['val + test']['map'] or 0:.3f}",
-        one_cls=f"{100 / pictures['cls'][2]:.1f}",
+        one_cls=f"{100 / counts['cls'][2]:.1f}",
         seeds="\n".join(_seed_rows(chosen, finished)),
         recipe=chosen.recipe,
         seed=checkpoint.seed,

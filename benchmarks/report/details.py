@@ -19,7 +19,7 @@ _MOST = 10
 def per_class(results: Results) -> Lines:
     lines = ["## A class, on val and test pooled", "", "The full recipe."]
     columns = {
-        "cls": ("pictures", {"top1": "Top-1", "precision": "precision"}),
+        "cls": ("images", {"top1": "Top-1", "precision": "precision"}),
         "seg": ("pixels", {"iou": "IoU"}),
         "det": ("boxes", {"ap": "AP", "ap50": "AP50"}),
     }
@@ -56,7 +56,7 @@ def errors(results: Results) -> Lines:
         "",
         "### Classes confused in classification",
         "",
-        *_pairs([doc["cls"] for doc in documents], "pictures"),
+        *_pairs([doc["cls"] for doc in documents], "images"),
         "",
         "### Classes confused in segmentation",
         "",
@@ -189,8 +189,8 @@ def curves(results: Results, pictures: Path) -> Lines:
 
 def sheet(pictures: Path) -> Lines:
     caption = (
-        "what the unified network of the first seed says of test pictures, without the photographs, which are not for "
-        "passing on: the two best, the two in the middle and the two worst of each task by the score of the picture."
+        "what the unified network of the first seed says of test images, without the photographs, which are not for "
+        "passing on: the two best, the two in the middle and the two worst of each task by the score of the image."
     )
     return ["## Predictions on test", *picture(pictures, "predictions.png", caption)]
 
@@ -233,6 +233,6 @@ def time_and_machine(results: Results) -> Lines:
         f"Together {total / 3600:.1f} hours of training, with the evaluations on val (a specialist's on test too), "
         "added up over networks of which several may have run at once. The student has "
         f"{student[0] / teachers[0]:.2f} of the three teachers' parameters. Where a processor has no bf16, `auto` "
-        "takes fp32, and scores of few pictures move: the model card has both for the student that is shipped.",
+        "takes fp32, and scores of few images move: the model card has both for the student that is shipped.",
     ]
     return lines

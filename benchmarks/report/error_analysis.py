@@ -20,13 +20,13 @@ CORRECT, IGNORED = "correct", "ignored"
 #: What is wrong with a box that was found, the first that holds. duplicate: of a true box that another was taken for;
 #: wrong class: on a true box of another class; poor box: IoU of .1 to .5 with a true box of its class; else background.
 KINDS = ("duplicate", "wrong class", "poor box", "background")
-#: COCO's sizes: the name, and the area in pixels of the picture that it begins with.
+#: COCO's sizes: the name, and the area in pixels of the image that it begins with.
 SIZES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}
 
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """The labels of one picture.
+    """The labels of one image.
 
     boxes: float64 [n, 4], x1 y1 x2 y2 in pixels. labels: int64 [n]. crowd: bool [n], regions to ignore.
     areas: float64 [n], pixels of the objects, by which COCO calls them small, medium and large.
@@ -78,7 +78,7 @@ def size_of(area: float) -> str:
 
 @dataclass
 class DetectionErrors:
-    """Adds up what `match` says of one picture after the other."""
+    """Adds up what `match` says of one image after the other."""
 
     class_names: Sequence[str]
     _classes: list[dict[str, int]] = field(init=False)

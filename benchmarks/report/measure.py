@@ -135,9 +135,9 @@ def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, A
     predictor = Predictor(checkpoint, unit.config)
     data = [load("det", split, unit.config) for split in splits]
     errors = DetectionErrors(data[0].classes)
-    pictures = [pair for split in data for pair in zip(split.paths, true_boxes(split), strict=True)]
-    with console.track(f"{unit.name}: errors", len(pictures)) as advance:
-        for done, (path, truth) in enumerate(pictures, start=1):
+    pairs = [pair for split in data for pair in zip(split.paths, true_boxes(split), strict=True)]
+    with console.track(f"{unit.name}: errors", len(pairs)) as advance:
+        for done, (path, truth) in enumerate(pairs, start=1):
             fitted, fit = predictor.fit(open_image(path))
             [prediction] = predictor.predict([fitted], [fit])
             errors.add(prediction.found["det"].boxes, truth)
@@ -151,11 +151,11 @@ def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, A
 
 
 def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
-    """The labels of each picture, in the order of `split.paths`."""
-    pictures = []
+    """The labels of each image, in the order of `split.paths`."""
+    found = []
     for found in (split.listing.by_image[entry["id"]] for entry in split.listing.entries):
         xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
-        pictures.append(
+        found.append(
             TrueBoxes(
                 boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
                 labels=np.array([split.listing.labels[a["category_id"]] for a in found], dtype=np.int64),
@@ -163,7 +163,7 @@ def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
                 areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in found], dtype=np.float64),
             )
         )
-    return pictures
+    return found
 
 
 def load(task: str, split: str, config: Config) -> Any:

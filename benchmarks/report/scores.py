@@ -40,18 +40,18 @@ REFERENCE = {
 #: The keys that turn the conversions of labels on.
 CONVERSIONS = ("teacher.boxes_from_masks", "student.boxes_from_masks")
 _CONVERSION = (
-    "Boxes for masks: detection also learns from boxes read out of the segmentation pictures' masks, and its baseline",
+    "Boxes for masks: detection also learns from boxes read out of the segmentation images' masks, and its baseline",
     "does so too (`teacher.boxes_from_masks`).",
 )
-_CAPTION = "the conversion on synthetic pictures: boxes read out of true masks, dashed where doubtful and so ignored."
+_CAPTION = "the conversion on synthetic images: boxes read out of true masks, dashed where doubtful and so ignored."
 #: The same in 0.1.0, which had one more: masks for boxes, off in both recipes.
 _CONVERSIONS_0_1_0 = (
-    "Boxes for masks and masks for boxes: detection also learns from boxes read out of the segmentation pictures'",
-    "masks, and on detection pictures the true boxes strike classes from the segmentation teacher's mask. The",
+    "Boxes for masks and masks for boxes: detection also learns from boxes read out of the segmentation images'",
+    "masks, and on detection images the true boxes strike classes from the segmentation teacher's mask. The",
     "detection baseline gets the first too (`teacher.boxes_from_masks`); the second is about distillation.",
 )
 _CAPTION_0_1_0 = (
-    "the conversions on synthetic pictures. Boxes read out of true masks, dashed where doubtful and so ignored; and a "
+    "the conversions on synthetic images. Boxes read out of true masks, dashed where doubtful and so ignored; and a "
     "map made by hand from a true mask and noise, standing for a teacher's, before and after the true boxes (drawn) "
     "strike the classes that cannot be there."
 )
@@ -113,12 +113,12 @@ def _rows_explained(results: Results) -> Lines:
         f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
         f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
         "conversions of labels, so that plain is the row to hold against them like for like.",
-        "- Pooled, a score is computed once over the pictures of both splits, so it need not lie between theirs.",
+        "- Pooled, a score is computed once over the images of both splits, so it need not lie between theirs.",
     ]
     if results.imagenet(POOLED):
         lines.append(
             "- Imagenette is a part of ImageNet: the backbone's weights have most likely learned from these very "
-            "pictures, those of val and test too. Top-1 is high for that reason, and the untouched classifier shows "
+            "images, those of val and test too. Top-1 is high for that reason, and the untouched classifier shows "
             "what no training at all reaches."
         )
     return lines
@@ -130,9 +130,9 @@ def _how_specialists_learn(results: Results) -> str:
         task: doc["training"] for task in TASKS for doc in results.specialists[task].values() if "training" in doc
     }
     if not learned:
-        return "on the same backbone, weights, pictures and epochs as the baselines"
+        return "on the same backbone, weights, images and epochs as the baselines"
     ways = "; ".join(f"{task} {way['epochs']} epochs, {way['views']}" for task, way in learned.items())
-    return f"on the same backbone, weights, pictures and size as the baselines, trained as their papers do ({ways})"
+    return f"on the same backbone, weights, images and size as the baselines, trained as their papers do ({ways})"
 
 
 def _frequent(results: Results) -> Lines:
@@ -185,7 +185,7 @@ def beside_the_reference(results: Results) -> Lines:
     lines = [
         "## Beside the reference, on test alone",
         "",
-        "The reference's scores are those it publishes of its own test split. Its draw of the pictures and its",
+        "The reference's scores are those it publishes of its own test split. Its draw of the images and its",
         "settings are not these: a row is to be read against the other rows of the same system.",
         "",
         *table_head(""),

@@ -24,9 +24,9 @@ from onehead_cli.wording import readable
 from report.error_analysis import CORRECT, IGNORED, IOU, TrueBoxes, match
 from report.measure import load, true_boxes
 
-#: Pictures of each kind, best, middle and worst, of a task.
+#: Images of each kind, best, middle and worst, of a task.
 _OF_EACH = 2
-#: A class of the mask is named from this share of the picture on.
+#: A class of the mask is named from this share of the image on.
 _NAMED_FROM = 0.01
 #: What stands for a photograph that may not be passed on.
 _GROUND = (66, 70, 78)
@@ -34,7 +34,7 @@ _GROUND = (66, 70, 78)
 
 @dataclass
 class Tile:
-    """One picture of a task and what is said of it. score: of this picture alone, the larger the better."""
+    """One image of a task and what is said of it. score: of this image alone, the larger the better."""
 
     path: Path
     prediction: Prediction
@@ -54,7 +54,7 @@ def write_sheets(
         with_photographs: not to be committed. without: masks and boxes on a plain ground, true shapes nowhere.
 
     Raises:
-        OneheadError: the checkpoint or a picture cannot be used.
+        OneheadError: the checkpoint or an image cannot be used.
     """
     predictor = Predictor(load_checkpoint(checkpoint), config)
     chosen: list[tuple[str, str, Tile]] = []
@@ -98,7 +98,7 @@ def _classified(predictor: Predictor, config: Config, split: str) -> list[Tile]:
 
 
 def _segmented(predictor: Predictor, config: Config, split: str) -> list[Tile]:
-    """score: the mean IoU of the picture's true classes."""
+    """score: the mean IoU of the image's true classes."""
     data, tiles = load("seg", split, config), []
     for index, path in enumerate(data.paths):
         prediction, true = _predict(predictor, path), data.mask(index)
@@ -115,7 +115,7 @@ def _segmented(predictor: Predictor, config: Config, split: str) -> list[Tile]:
 
 
 def _detected(predictor: Predictor, config: Config, split: str) -> list[Tile]:
-    """score: F1 of the boxes that `predict` shows; pictures without a true box have none."""
+    """score: F1 of the boxes that `predict` shows; images without a true box have none."""
     data, tiles = load("det", split, config), []
     for path, truth in zip(data.paths, true_boxes(data), strict=True):
         count = int((~truth.crowd).sum())

@@ -46,9 +46,9 @@ def measure(
                 logits.append(maps.cpu())
                 continue
             assert isinstance(split, SegmentationSplit)
-            for index, picture in zip(indices, maps, strict=True):
+            for index, image in zip(indices, maps, strict=True):
                 matrices.append(
-                    confusion_matrix(read_mask(picture, split.fit(index)), split.mask(index), len(split.classes))
+                    confusion_matrix(read_mask(image, split.fit(index)), split.mask(index), len(split.classes))
                 )
     first = splits[0]
     if task == "cls":

@@ -31,7 +31,7 @@ from onehead_cli.training.task_weights import LossNormaliser, TaskWeights
 
 
 class Specialist(nn.Module):
-    """A backbone and a head; pictures come in 0..1 and are normalised here, as in our networks."""
+    """A backbone and a head; images come in 0..1 and are normalised here, as in our networks."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()

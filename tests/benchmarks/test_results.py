@@ -340,7 +340,7 @@ def test_the_page_by_hand(tmp_path):
     )
     # 2 x 4 + 4 networks, a specialist and a long baseline of 90 s: 1260 s.
     assert "Together 0.3 hours of training" in text
-    assert "**Not of one kind:** the units were made from different pictures or labels." in lines
+    assert "**Not of one kind:** the units were made from different images or labels." in lines
     # What was trained in another way is told.
     assert "**Not of one kind:** specialist det: data.image_size: 64 (full, seed 0, full, seed 1), 96 " in text
     assert "--config configs/lite-quick.yaml --data data --seeds 0,1,2" in text
