@@ -49,7 +49,8 @@ def drops(results: Results) -> Lines:
     lines = [
         "## Drop check of each seed, full, pooled",
         "",
-        "The difference, its 95 % interval from paired resamples of the images, and the verdict ([how it is read](evaluation.md)):",
+        "The difference, its 95 % interval from paired resamples of the images, and the verdict",
+        "([how it is read](evaluation.md)):",
         f"PASS where the drop is at most {_drop_limit(results):g} of the score's whole scale, which says little of a",
         "score that is itself not far above that.",
         "",
