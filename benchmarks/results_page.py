@@ -29,7 +29,7 @@ def page(results: Results, *, pictures: Path) -> str:
     if results.finals[FULL]:
         sections = [
             scores.final_tables,
-            verdicts.targets,
+            verdicts.goals,
             verdicts.drops,
             scores.beside_the_reference,
             lambda found: scores.conversions(found, pictures),

@@ -83,6 +83,19 @@ class Results:
     def frequent_long_baseline(self, report: str) -> BySeed:
         return _by_seed(self.long_baselines["det"], lambda doc: frequent_map(doc["per_class"][report]))
 
+    def class_ap(self, name: str) -> BySeed:
+        """AP of a class of detection, pooled, of the full recipe's student."""
+        return _by_seed(
+            self.finals[FULL], lambda doc: _ap_of(name, doc["evaluation"][POOLED]["per_class"]["det"][UNIFIED])
+        )
+
+    def class_ap_specialist(self, name: str) -> BySeed:
+        return _by_seed(self.specialists["det"], lambda doc: _ap_of(name, doc["per_class"][POOLED]))
+
+    def shown_boxes(self, report: str, what: str) -> BySeed:
+        """Args: what: precision or recall of the boxes that the student's thresholds show; 0.1.0 did not keep them."""
+        return _by_seed(self.finals[FULL], lambda doc: doc["evaluation"][report].get("shown_boxes", {}).get(what))
+
     def missing(self, docs: Mapping[int, Document]) -> list[int]:
         return [seed for seed in self.wanted if seed not in docs]
 
@@ -121,6 +134,10 @@ def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
         folder=folder,
         config=config,
     )
+
+
+def _ap_of(name: str, rows: Sequence[Document]) -> float | None:
+    return next((row["ap"] for row in rows if row["name"] == name), None)
 
 
 def minus(a: BySeed, b: BySeed) -> BySeed:

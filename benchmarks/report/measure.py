@@ -116,13 +116,15 @@ def _evaluate(unit: Unit, name: str, splits: Sequence[str], console: Console) ->
 
 
 def _evaluation(result: EvaluateResult) -> dict[str, Any]:
-    """Scores, drop check and rows per class of student and teachers."""
+    """Scores, drop check and rows per class of student and teachers, and how good the boxes are that it shows."""
     kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
     rows = {
         task: {"unified": result.unified[task].per_class(), "baseline": result.baseline[task].per_class()}
         for task in TASKS
     }
-    return {**{key: result.document[key] for key in kept}, "per_class": rows}
+    errors = result.unified["det"].errors
+    shown = {"precision": errors.precision, "recall": errors.recall}
+    return {**{key: result.document[key] for key in kept}, "per_class": rows, "shown_boxes": shown}
 
 
 def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, Any]:
@@ -152,10 +154,10 @@ def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, A
 
 def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
     """The labels of each image, in the order of `split.paths`."""
-    found = []
+    boxes = []
     for found in (split.listing.by_image[entry["id"]] for entry in split.listing.entries):
         xywh = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
-        found.append(
+        boxes.append(
             TrueBoxes(
                 boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
                 labels=np.array([split.listing.labels[a["category_id"]] for a in found], dtype=np.int64),
@@ -163,7 +165,7 @@ def true_boxes(split: DetectionSplit) -> list[TrueBoxes]:
                 areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in found], dtype=np.float64),
             )
         )
-    return found
+    return boxes
 
 
 def load(task: str, split: str, config: Config) -> Any:
