@@ -25,15 +25,17 @@ from onehead_cli.checkpoint.networks import best_path, last_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
+from onehead_cli.registry import TASKS
 from report.measure import read_epochs
 
 
 def long_config(base: Path, *, seed: int, data: Path, output: Path) -> Config:
     """The config with teachers of the epochs of teachers and student together."""
     given = load_config(base, {"seed": seed, "data.root": data})
-    epochs = given.teacher.epochs + given.student.epochs
-    places = {"data.root": data, "output": output / f"long-seed{seed}"}
-    return load_config(base, {"seed": seed, "teacher.epochs": epochs, **places})
+    more = {"teacher.epochs": given.teacher.epochs + given.student.epochs}
+    own = {f"teacher.{task}.epochs": getattr(given.teacher, task).epochs for task in TASKS}
+    more |= {key: epochs + given.student.epochs for key, epochs in own.items() if epochs}
+    return load_config(base, {"seed": seed, "data.root": data, "output": output / f"long-seed{seed}", **more})
 
 
 def train_long_baseline(task: str, config: Config, base: Path, *, results: Path, console: Console) -> None:

@@ -75,6 +75,7 @@ def load_config(
             piece = _set_dotted({}, key, value, origins)
             _fill_in_paths(piece, later)
             _set_dotted(raw, key, functools.reduce(lambda node, part: node[part], key.split("."), piece), origins)
+            _drop_own_of_tasks(raw, key)
             origins = later
     return _validated(raw, origins)
 
@@ -164,6 +165,15 @@ def _fill_in_paths(raw: dict[str, Any], origins: Origins, folder: Path | None = 
             except ValueError as error:
                 raise ConfigError(f"{origins.of(known.key)}{known.key}: {error}") from None
             node[last] = filled if folder is None else os.path.normpath(folder / filled)
+
+
+def _drop_own_of_tasks(raw: dict[str, Any], key: str) -> None:
+    """What is given for all teachers, as by --epochs, holds for those too of which the file says something else."""
+    section, _, name = key.partition(".")
+    for task in registry.TASKS if section == "teacher" else ():
+        own = raw[section].get(task)
+        if isinstance(own, dict):
+            own.pop(name, None)
 
 
 def _set_dotted(raw: dict[str, Any], key: str, value: Any, origins: Origins) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class ModelConfig(Section):
         metavar="FILE",
     )
     skip: Literal["auto", "none", "stride16"] = field(
-        "none",
+        "auto",
         "Add the backbone's last map of stride 16 to the upsampled features (not in the described network); auto: if "
         "the backbone has one of at most 320 channels.",
     )
@@ -168,13 +168,13 @@ class DetectionConfig(Section):
     """How the detection map is taught (model.detection_loss=quality)."""
 
     confidence: Literal["quality", "varifocal"] = field(
-        "quality", "Loss by which the confidence learns the overlap: quality focal or varifocal."
+        "varifocal", "Loss by which the confidence learns the overlap: quality focal or varifocal."
     )
     confidence_cost: float = field(
-        0.0, "Weight of a box's confidence (its negative logarithm) when boxes are assigned.", ge=0
+        0.5, "Weight of a box's confidence (its negative logarithm) when boxes are assigned.", ge=0
     )
     ignore_iou: float = field(
-        1.0,
+        0.5,
         "An unassigned box that overlaps a true one by more than this is not a negative; 1: all are.",
         unit="IoU",
         gt=0,
@@ -216,11 +216,11 @@ class EvaluationConfig(Section):
     batch_size: int = field(8, "Images in one forward pass.", unit="images", ge=1)
     score_min: float = field(0.01, "Detections below this score are dropped.", unit="score", ge=0, lt=1)
     best_class: bool | None = field(
-        None, "Only the most likely class of a cell gives a box. Unset: as in the checkpoint, or false for a new one."
+        None, "Only the most likely class of a cell gives a box. Unset: as in the checkpoint, or true for a new one."
     )
     nms_iou: float | None = field(
         None,
-        "IoU above which the lower-scoring of two boxes of a class is dropped. Unset: as in the checkpoint, or 0.6 "
+        "IoU above which the lower-scoring of two boxes of a class is dropped. Unset: as in the checkpoint, or 0.45 "
         "for a new one.",
         unit="IoU",
         gt=0,
@@ -228,7 +228,7 @@ class EvaluationConfig(Section):
     )
     predict_nms_iou: float | None = field(
         None,
-        "The same for boxes that are drawn, as in predict. Unset: as in the checkpoint, or 0.4 for a new one.",
+        "The same for boxes that are drawn, as in predict. Unset: as in the checkpoint, or 0.45 for a new one.",
         unit="IoU",
         gt=0,
         le=1,
@@ -236,7 +236,7 @@ class EvaluationConfig(Section):
     vote_iou: float | None = field(
         None,
         "After NMS, replace a box by the score-weighted mean of the boxes of its class that overlap it by this; 1: "
-        "leave it as it is. Unset: as in the checkpoint, or 1 for a new one.",
+        "leave it as it is. Unset: as in the checkpoint, or 0.5 for a new one.",
         unit="IoU",
         gt=0,
         le=1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, create_model
 
@@ -46,15 +46,37 @@ class ScheduleConfig(Section):
     )
 
 
-class TeacherConfig(ScheduleConfig):
-    """The single-task networks: baselines of the drop check and teachers of the student."""
+class TaskSchedule(Section):
+    """What is different for the teacher of one task; what is unset is as for all."""
+
+    epochs: int | None = field(None, "teacher.epochs for this task alone.", unit="epochs", ge=1)
+    lr: float | None = field(None, "teacher.lr for this task alone.", unit="per step", gt=0)
+    backbone_lr_factor: float | None = field(
+        None, "teacher.backbone_lr_factor for this task alone.", unit="factor", ge=0
+    )
+
+
+class _Teachers(ScheduleConfig):
+    def of(self, task: str) -> Self:
+        """The schedule of one task's teacher."""
+        own: TaskSchedule = getattr(self, task)
+        return self.model_copy(update=own.model_dump(exclude_none=True))
 
 
 if TYPE_CHECKING:
 
+    class TeacherConfig(_Teachers):
+        """The single-task networks: baselines of the drop check and teachers of the student."""
+
     class FixedWeights(Section):
         """The task weights of `student.task_weights: fixed`, a field per task; scaled to add up to 1."""
 else:
+    TeacherConfig = create_model(
+        "TeacherConfig",
+        __base__=_Teachers,
+        __doc__="The single-task networks: baselines of the drop check and teachers of the student.",
+        **{name: (TaskSchedule, TaskSchedule()) for name in TASKS},
+    )
     FixedWeights = create_model(
         "FixedWeights",
         __base__=Section,

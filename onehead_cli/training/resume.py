@@ -42,8 +42,13 @@ _FREE_KEYS = (
     "student.log_conflict",
     "evaluation.",
 )
-#: What 0.1.0 did, of keys that it had not and whose default is another by now; none is.
-_IN_0_1_0: dict[str, Any] = {}
+#: What 0.1.0 did, of keys that it had not and whose default is another by now.
+_IN_0_1_0: dict[str, Any] = {
+    "model.skip": "none",
+    "detection.confidence": "quality",
+    "detection.confidence_cost": 0.0,
+    "detection.ignore_iou": 1.0,
+}
 #: What the training of a teacher reads of the student's sections.
 _READ_BY_TEACHERS = ("student.normalise_losses", "student.normaliser_floor")
 
@@ -90,6 +95,7 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
     for task in map(get_task, TASKS):
         of_others += get_format(task.name).locations
         if task.name not in done:
+            of_others += [f"teacher.{task.name}."]
             of_others += [f"student.fixed_weights.{task.name}", *([f"{task.section}."] if task.section else [])]
     ignored = (*_FREE_KEYS, *of_others)
     # Sections of tasks that are not installed say nothing of a network that does not do them.

@@ -93,7 +93,7 @@ def build_loop(
     if device.type == "cpu":
         keep_freed_memory()
     is_student = len(architecture.tasks) > 1
-    schedule = config.student if is_student else config.teacher
+    schedule = config.student if is_student else config.teacher.of(architecture.tasks[0])
     if config.model.skip == "auto" and not architecture.skip:
         reporter.note(f"model.skip=auto: {architecture.backbone} has no map of stride 16 that fits; going without")
     torch.manual_seed(config.seed)

@@ -51,6 +51,19 @@ def test_later_sources_win_and_none_is_left_out(tmp_path):
     assert (config.student.epochs, config.student.lr, config.seed, config.distill.lambda_) == (7, 0.1, 4, 0)
 
 
+def test_a_teacher_has_its_own_schedule_until_one_is_given_for_all(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("teacher: {epochs: 9, lr: 0.5, cls: {epochs: 2, backbone_lr_factor: 0}}\n")
+
+    def schedules(**given):
+        teacher = load_config(path, {f"teacher.{key}": value for key, value in given.items()}).teacher
+        return [(each.epochs, each.lr, each.backbone_lr_factor) for each in map(teacher.of, ("cls", "seg"))]
+
+    assert schedules() == [(2, 0.5, 0.0), (9, 0.5, 0.1)]
+    assert schedules(epochs=1) == [(1, 0.5, 0.0), (1, 0.5, 0.1)]
+    assert schedules(epochs=1, **{"cls.epochs": 4}) == [(4, 0.5, 0.0), (1, 0.5, 0.1)]
+
+
 def test_an_empty_section_means_its_defaults(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("student:\ndata:\n")

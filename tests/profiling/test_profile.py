@@ -37,7 +37,8 @@ def profile_json(*args: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, Any]:
-    return profile_json("--backbone", "efficientnet_b0", "--image-size", "512", "--no-pretrained", "--runs", "2")
+    config = Path(__file__).parents[2] / "configs" / "reference-quick.yaml"
+    return profile_json("--config", str(config), "--no-pretrained", "--runs", "2")
 
 
 @pytest.fixture(scope="module")

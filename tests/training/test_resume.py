@@ -170,9 +170,10 @@ def test_a_warning_given_before_the_stop_is_not_given_again(tiny_data, tmp_path,
         ("distill.teachers", "elsewhere", set(), set()),
         ("student.save_every", 5, set(), set()),
         ("student.log_conflict", 5, set(), set()),
+        ("teacher.cls.epochs", 3, {"cls"}, {"cls"}),
         ("teacher.keep", "last", {"cls", "seg", "det"}, {"cls", "seg", "det"}),
         ("student.best_mean", 3, {"all"}, {"all"}),
-        ("detection.ignore_iou", 0.5, {"all", "det"}, {"all", "det"}),
+        ("detection.ignore_iou", 0.75, {"all", "det"}, {"all", "det"}),
         ("segmentation.lovasz", 0.5, {"all", "seg"}, {"all", "seg"}),
         ("evaluation.nms_iou", 0.45, set(), set()),
         ("evaluation.batch_size", 1, set(), set()),
@@ -190,8 +191,14 @@ def test_the_settings_that_a_training_reads_are_compared(key, value, plain, with
 
 
 def test_a_config_of_0_1_0_is_read_with_what_0_1_0_did():
-    """Its keys are fewer, one of them is gone, and it wrote out what is unset now."""
-    now = load_config(None)
+    """Its keys are fewer, one of them is gone, it wrote out what is unset now, and some defaults are others."""
+    as_then = {
+        "model.skip": "none",
+        "detection.confidence": "quality",
+        "detection.confidence_cost": 0.0,
+        "detection.ignore_iou": 1.0,
+    }
+    now = load_config(None, as_then)
     before = now.model_dump(mode="json", by_alias=True)
     for key in ("detection", "segmentation"):
         del before[key]
@@ -201,6 +208,8 @@ def test_a_config_of_0_1_0_is_read_with_what_0_1_0_did():
     before["evaluation"] |= {"nms_iou": 0.6, "predict_nms_iou": 0.4}
     before["distill"]["gate_masks"] = False
     assert not any(changed_settings(before, now, name) for name in ("cls", "seg", "det", "all"))
+    today = {name: changed_settings(before, load_config(None), name) for name in ("seg", "det")}
+    assert today["seg"] == ["model.skip was none, now auto"] and len(today["det"]) == len(as_then)
     before["distill"]["gate_masks"] = True
     assert changed_settings(before, now, "all") == ["distill.gate_masks was True, now None"]
     assert changed_settings(before, now, "seg") == []

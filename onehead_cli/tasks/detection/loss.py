@@ -45,7 +45,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the detection map is taught; see `config.DetectionConfig`, whose defaults these are."""
+    """How the detection map is taught, as in `config.DetectionConfig`. Each default here leaves an ingredient out."""
 
     confidence: Literal["quality", "varifocal"] = "quality"
     confidence_cost: float = 0.0

@@ -67,6 +67,10 @@ class BoxReading:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
+#: How the boxes of a new network are read, where the config does not say.
+FIRST_READING = BoxReading(best_class=True, nms_iou=0.45, predict_nms_iou=0.45, vote_iou=0.5)
+
+
 @dataclass(frozen=True)
 class Observation:
     """found: the boxes of an image, for each NMS. shown: those that are drawn, if they are known.

@@ -26,7 +26,7 @@ from onehead_cli.tasks.detection.errors import KINDS
 from onehead_cli.tasks.detection.exported import BoxesReading, ExportedBoxes, check_fixed
 from onehead_cli.tasks.detection.loss import Teaching, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.priors import SPREAD, kmeans_priors, spread_priors
-from onehead_cli.tasks.detection.reader import BoxLayout, BoxReading, DetectionReader
+from onehead_cli.tasks.detection.reader import FIRST_READING, BoxLayout, BoxReading, DetectionReader
 from onehead_cli.tasks.detection.split import DetectionSplit, box_sizes
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
@@ -134,7 +134,7 @@ class Detection(Task):
         return borrowed if config.teacher.boxes_from_masks else ()
 
     def first_reading(self, config: Config) -> dict[str, Any]:
-        return vars(BoxReading().changed_by(config.evaluation))
+        return vars(FIRST_READING.changed_by(config.evaluation))
 
     def changed_reading(self, stored: Mapping[str, Any], config: EvaluationConfig) -> dict[str, Any]:
         known = {entry.name: stored[entry.name] for entry in fields(BoxReading) if entry.name in stored}

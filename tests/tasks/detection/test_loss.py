@@ -1,13 +1,11 @@
 """What detection is taught, key by key: hand-made numbers on maps of one cell, and the assignment one box at a time."""
 
-import dataclasses
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from onehead_cli.config.sections import DetectionConfig
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import Teaching, assign, best_overlap, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.overlaps import iou
@@ -37,10 +35,6 @@ def target(*boxes):
 
 
 MIDDLE = (16.0, 16.0, 48.0, 48.0)
-
-
-def test_the_defaults_are_those_of_the_config():
-    assert dataclasses.asdict(Teaching()) == DetectionConfig().model_dump(include=set(Teaching.__annotations__))
 
 
 def test_the_defaults_give_what_0_1_0_gave():
