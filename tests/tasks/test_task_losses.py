@@ -8,13 +8,14 @@ import torch
 
 from onehead_cli.tasks.classification.loss import classification_loss
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
-from onehead_cli.tasks.detection.loss import assign, detection_loss
+from onehead_cli.tasks.detection.loss import Teaching, assign, detection_loss
 from onehead_cli.tasks.detection.overlaps import generalised_iou, iou
 from onehead_cli.tasks.detection.target import DetectionTarget
 from onehead_cli.tasks.detection.yolov1 import yolov1_loss
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 
 S = 64
+AS_0_1_0 = Teaching(confidence="quality", confidence_cost=0.0, ignore_iou=1.0)
 
 
 def one_cell_map(*, classes=(0.0, 0.0), centre=(0.0, 0.0), size=(0.5, 0.5), confidence=0.0):
@@ -78,14 +79,16 @@ def test_fault_26_mask_all_void_gives_loss_zero_with_a_gradient_of_zero():
 
 def test_quality_loss_by_hand():
     # The box is the middle half; the true box reaches down to the edge: IoU 2/3, GIoU 2/3.
-    loss = detection_loss(one_cell_map(), target((0.25, 0.25, 0.75, 1.0)), num_classes=2, image_size=S)
+    loss = detection_loss(
+        one_cell_map(), target((0.25, 0.25, 0.75, 1.0)), num_classes=2, image_size=S, teaching=AS_0_1_0
+    )
     confidence = (0.5 - 2 / 3) ** 2 * math.log(2)
     assert loss.item() == pytest.approx(confidence + 2 * (1 / 3) + math.log(2), abs=1e-5)
 
 
 def test_fault_33_no_positive_in_a_batch_gives_a_finite_loss():
     """A batch without a single box gives the finite loss of an image that is all background."""
-    loss = detection_loss(one_cell_map(), target(), num_classes=2, image_size=S)
+    loss = detection_loss(one_cell_map(), target(), num_classes=2, image_size=S, teaching=AS_0_1_0)
     assert loss.item() == pytest.approx(0.25 * math.log(2))
     plain = yolov1_loss(one_cell_map(), target(), num_classes=2, image_size=S)
     assert plain.item() == pytest.approx(0.5 * 0.25)
@@ -198,7 +201,7 @@ def test_training_on_the_quality_loss_finds_the_box():
     optimizer = torch.optim.Adam([detection_map], lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        detection_loss(detection_map, truth, num_classes=2, image_size=S).sum().backward()
+        detection_loss(detection_map, truth, num_classes=2, image_size=S, teaching=AS_0_1_0).sum().backward()
         optimizer.step()
     decoded = decode_boxes(detection_map.detach(), 2)
     best = decoded.confidence.flatten().argmax()
@@ -210,16 +213,16 @@ def test_training_on_the_quality_loss_finds_the_box():
 def test_a_cell_that_sees_an_unlabelled_class_is_no_negative():
     # No box. Class logits (0, ln 3): a quarter of the belief is in class 0. Confidence p = 1/2 against quality 0.
     seen = one_cell_map(classes=(0.0, math.log(3)))
-    whole = detection_loss(seen, target(), num_classes=2, image_size=S)
+    whole = detection_loss(seen, target(), num_classes=2, image_size=S, teaching=AS_0_1_0)
     assert whole.item() == pytest.approx(0.5**2 * math.log(2))
-    only_first = detection_loss(seen, replace(target(), labelled=(0,)), num_classes=2, image_size=S)
+    only_first = detection_loss(seen, replace(target(), labelled=(0,)), num_classes=2, image_size=S, teaching=AS_0_1_0)
     assert only_first.item() == pytest.approx(0.25 * whole.item())
-    both = detection_loss(seen, replace(target(), labelled=(0, 1)), num_classes=2, image_size=S)
+    both = detection_loss(seen, replace(target(), labelled=(0, 1)), num_classes=2, image_size=S, teaching=AS_0_1_0)
     assert both.item() == pytest.approx(whole.item())
 
 
 def test_a_positive_counts_in_full_whatever_is_labelled():
     seen, truth = one_cell_map(classes=(0.0, math.log(3))), target((0.25, 0.25, 0.75, 1.0))
-    whole = detection_loss(seen, truth, num_classes=2, image_size=S)
-    partly = detection_loss(seen, replace(truth, labelled=(0,)), num_classes=2, image_size=S)
+    whole = detection_loss(seen, truth, num_classes=2, image_size=S, teaching=AS_0_1_0)
+    partly = detection_loss(seen, replace(truth, labelled=(0,)), num_classes=2, image_size=S, teaching=AS_0_1_0)
     assert partly.item() == pytest.approx(whole.item())

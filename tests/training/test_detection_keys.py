@@ -117,7 +117,7 @@ def test_a_student_counts_sizes_as_its_teachers_do(changed, tiny_data, tmp_path,
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("student.normaliser_floor", 0.2), ("detection.ignore_iou", 0.5), ("detection.priors", "kmeans")],
+    [("student.normaliser_floor", 0.2), ("detection.ignore_iou", 0.75), ("detection.priors", "kmeans")],
 )
 def test_a_detection_teacher_is_not_resumed_with_another_key(key, value):
     before, now = load_config(), load_config(overrides={key: value})

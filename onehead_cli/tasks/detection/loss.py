@@ -45,17 +45,17 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the detection map is taught, as in `config.DetectionConfig`. Each default here leaves an ingredient out."""
+    """How the detection map is taught; see `config.DetectionConfig`, whose defaults these are."""
 
-    confidence: Literal["quality", "varifocal"] = "quality"
-    confidence_cost: float = 0.0
-    ignore_iou: float = 1.0
+    confidence: Literal["quality", "varifocal"] = "varifocal"
+    confidence_cost: float = 0.5
+    ignore_iou: float = 0.5
     every_box: bool = False
     smallest: float = 0.0
     size_unit: SizeUnit = "input"
 
 
-_PLAIN = Teaching()
+_DEFAULT = Teaching()
 
 
 def detection_loss(
@@ -64,7 +64,7 @@ def detection_loss(
     *,
     num_classes: int,
     image_size: int,
-    teaching: Teaching = _PLAIN,
+    teaching: Teaching = _DEFAULT,
 ) -> Tensor:
     """Confidence + 2 GIoU + class loss per image, float [B].
 

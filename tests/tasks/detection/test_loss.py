@@ -1,11 +1,13 @@
 """What detection is taught, key by key: hand-made numbers on maps of one cell, and the assignment one box at a time."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from onehead_cli.config.sections import DetectionConfig
 from onehead_cli.tasks.detection.decode import decode_boxes
 from onehead_cli.tasks.detection.loss import Teaching, assign, best_overlap, detection_loss, distil_boxes
 from onehead_cli.tasks.detection.overlaps import iou
@@ -34,10 +36,22 @@ def target(*boxes):
     return wanted
 
 
+AS_0_1_0 = Teaching(confidence="quality", confidence_cost=0.0, ignore_iou=1.0)
+
+
+def loss_of(seen, truth, **changes):
+    """What these boxes cost, taught as in 0.1.0 but for the changes."""
+    return detection_loss(seen, truth, teaching=replace(AS_0_1_0, **changes), **SIZES)
+
+
 MIDDLE = (16.0, 16.0, 48.0, 48.0)
 
 
-def test_the_defaults_give_what_0_1_0_gave():
+def test_the_defaults_are_those_of_the_config():
+    assert dataclasses.asdict(Teaching()) == DetectionConfig().model_dump(include=set(Teaching.__annotations__))
+
+
+def test_what_0_1_0_gave():
     generator = torch.Generator().manual_seed(11)
     maps, teacher = (torch.randn(4, 5 + 2 * 5, 8, 8, generator=generator) for _ in range(2))
     corner = torch.rand(4, 6, 2, generator=generator) * 90
@@ -46,8 +60,8 @@ def test_the_defaults_give_what_0_1_0_gave():
     crowd = (torch.rand(4, 6, generator=generator) < 0.2) & (labels >= 0)
     truth, sizes = DetectionTarget(boxes, labels, crowd), {"num_classes": 5, "image_size": 128}
     found = [
-        detection_loss(maps, truth, **sizes),
-        detection_loss(maps, replace(truth, labelled=(0, 3)), **sizes),
+        detection_loss(maps, truth, teaching=AS_0_1_0, **sizes),
+        detection_loss(maps, replace(truth, labelled=(0, 3)), teaching=AS_0_1_0, **sizes),
         yolov1_loss(maps, truth, **sizes),
         distil_boxes(maps, teacher, num_classes=5, temperature=2.0),
     ]
@@ -66,7 +80,7 @@ def test_an_unassigned_box_that_overlaps_a_true_one_is_no_negative():
     # assigned: q = 1, (1/2 - 1)^2 ln 2, and no loss of the box. The second costs (1/2)^2 ln 2 as a negative.
     seen, truth = one_cell((0.5, 0.5, 0.0), (0.5, 0.6, 0.0)), target(MIDDLE)
     for ignore_iou, negatives in ((1.0, 1), (0.84, 1), (0.83, 0)):
-        loss = detection_loss(seen, truth, teaching=Teaching(ignore_iou=ignore_iou), **SIZES)
+        loss = loss_of(seen, truth, ignore_iou=ignore_iou)
         assert loss.item() == pytest.approx(0.25 * LN2 * (1 + negatives) + LN2, abs=1e-5), ignore_iou
 
 
@@ -74,8 +88,8 @@ def test_a_box_that_overlaps_a_region_to_ignore_alone_is_a_negative():
     # The region holds no centre of a cell: (16, 16) of the one cell's (32, 32).
     crowd = DetectionTarget(torch.tensor([[[0.0, 0, 20, 20]]]), torch.tensor([[0]]), torch.tensor([[True]]))
     seen = one_cell((1.0, 1.0, 0.0))
-    ignored = detection_loss(seen, crowd, teaching=Teaching(ignore_iou=0.01), **SIZES)
-    assert ignored.item() == detection_loss(seen, crowd, **SIZES).item() == pytest.approx(0.25 * LN2)
+    ignored = loss_of(seen, crowd, ignore_iou=0.01)
+    assert ignored.item() == loss_of(seen, crowd).item() == pytest.approx(0.25 * LN2)
 
 
 def test_the_best_overlap_is_that_of_the_slow_search():
@@ -93,11 +107,11 @@ def test_the_best_overlap_is_that_of_the_slow_search():
 
 def test_varifocal_by_hand():
     # The true box reaches down to the edge: IoU and GIoU 2/3, p = 1/2. A positive weighs q, a negative .75 p^2.
-    teaching = Teaching(confidence="varifocal")
+    teaching = {"confidence": "varifocal"}
     seen = one_cell((0.5, 0.5, 0.0))
-    positive = detection_loss(seen, target((16.0, 16.0, 48.0, 64.0)), teaching=teaching, **SIZES)
+    positive = loss_of(seen, target((16.0, 16.0, 48.0, 64.0)), **teaching)
     assert positive.item() == pytest.approx(2 / 3 * LN2 + 2 / 3 + LN2, abs=1e-5)
-    negative = detection_loss(seen, target(), teaching=teaching, **SIZES)
+    negative = loss_of(seen, target(), **teaching)
     assert negative.item() == pytest.approx(0.75 * 0.25 * LN2)
 
 
@@ -109,7 +123,7 @@ def test_the_gradients_of_varifocal_by_hand(logit):
     negative = 0.75 * p**2 * (p - 2 * (1 - p) * math.log(1 - p))
     for truth, expected in ((target((16.0, 16.0, 48.0, 64.0)), q * (p - q)), (target(), negative)):
         seen = one_cell((0.5, 0.5, logit)).requires_grad_()
-        detection_loss(seen, truth, teaching=Teaching(confidence="varifocal"), **SIZES).sum().backward()
+        loss_of(seen, truth, confidence="varifocal").sum().backward()
         assert seen.grad is not None and seen.grad[0, -1].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -141,15 +155,15 @@ def test_a_tiny_true_box_makes_its_cell_a_region_to_ignore():
     # 4 x 4 cells of 16 px. The box, 6 x 30 px round (21, 37), is in cell (row 2, column 1), and holds no centre of one.
     seen = torch.zeros(1, 2 + 5, 4, 4)
     truth, empty = target((18.0, 22.0, 24.0, 52.0)), target()
-    everywhere = detection_loss(seen, empty, **SIZES)
+    everywhere = loss_of(seen, empty)
     assert everywhere.item() == pytest.approx(16 * 0.25 * LN2)
     # As a region it is 16 x 30 px, from (13, 22) to (29, 52): of the centres at 8, 24, 40, 56 it holds (24, 24) and
     # (24, 40).
-    ignored = detection_loss(seen, truth, teaching=Teaching(smallest=0.5), **SIZES)
+    ignored = loss_of(seen, truth, smallest=0.5)
     assert ignored.item() == pytest.approx(14 * 0.25 * LN2)
     # 6 px are not below 6 px: the box is wanted.
-    wanted = detection_loss(seen, truth, teaching=Teaching(smallest=6 / 16), **SIZES)
-    assert wanted.item() == detection_loss(seen, truth, **SIZES).item() > everywhere.item()
+    wanted = loss_of(seen, truth, smallest=6 / 16)
+    assert wanted.item() == loss_of(seen, truth).item() > everywhere.item()
 
 
 @pytest.mark.parametrize(("x", "y"), [(1.0, 1.0), (16.0, 40.0), (31.9, 63.5), (24.0, 24.0)])
@@ -157,14 +171,14 @@ def test_however_it_lies_a_tiny_box_is_ignored_where_it_would_have_been_wanted(x
     seen = torch.zeros(1, 2 + 5, 4, 4)
     truth = target((x - 0.5, y - 0.5, x + 0.5, y + 0.5))
     seen.requires_grad_()
-    detection_loss(seen, truth, teaching=Teaching(smallest=0.5), **SIZES).sum().backward()
+    loss_of(seen, truth, smallest=0.5).sum().backward()
     assert seen.grad is not None and not seen.grad[0, :, int(y // 16), int(x // 16)].any()
 
 
 def test_padding_is_no_region():
     seen = torch.zeros(1, 2 + 5, 4, 4)
-    plain = detection_loss(seen, target(), **SIZES)
-    assert detection_loss(seen, target(), teaching=Teaching(smallest=0.5), **SIZES).item() == plain.item()
+    plain = loss_of(seen, target())
+    assert loss_of(seen, target(), smallest=0.5).item() == plain.item()
 
 
 def test_sizes_in_cells_teach_what_sizes_of_the_input_teach():
@@ -185,8 +199,8 @@ def test_sizes_in_cells_teach_what_sizes_of_the_input_teach():
 
     cells = in_cells(shares)
     torch.testing.assert_close(
-        detection_loss(cells, truth, teaching=Teaching(size_unit="cells"), **SIZES),
-        detection_loss(shares, truth, **SIZES),
+        loss_of(cells, truth, size_unit="cells"),
+        loss_of(shares, truth),
     )
     torch.testing.assert_close(
         yolov1_loss(cells, truth, size_unit="cells", **SIZES), yolov1_loss(shares, truth, **SIZES)
