@@ -14,7 +14,7 @@ from pathlib import Path
 
 from report import ablations, details, scores, verdicts
 from report.data import FULL, PLAIN, TEST, VAL, Document, Results, differing_settings, load_results
-from report.text import Lines, listed
+from report.text import Lines, listed, teacher_epochs
 
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.registry import TASKS
@@ -98,8 +98,8 @@ def _setting(document: Document) -> Lines:
     images = {name: " / ".join(str(part["pictures"][task]) for task in TASKS) for name, part in evaluation.items()}
     manifest = document.get("manifest")
     return [
-        f"{config['model']['backbone']} at {config['data']['image_size']} px; teachers {config['teacher']['epochs']} "
-        f"epochs, student {config['student']['epochs']}. Images of cls / seg / det: val {images[VAL]}, test "
+        f"{config['model']['backbone']} at {config['data']['image_size']} px; teachers "
+        f"{teacher_epochs(config)}, student {config['student']['epochs']}. Images of cls / seg / det: val {images[VAL]}, test "
         f"{images[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
     ]
 

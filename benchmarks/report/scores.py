@@ -22,7 +22,7 @@ from report.data import (
     minus,
     shown,
 )
-from report.text import SCORE_LABELS, Lines, listed, picture, table_head
+from report.text import SCORE_LABELS, Lines, listed, picture, table_head, teacher_epochs
 
 SPECIALISTS = {"cls": "linear classifier", "seg": "LR-ASPP", "det": "SSDLite"}
 REPORT_LABELS = {POOLED: "val and test pooled", VAL: "val", TEST: "test"}
@@ -97,24 +97,29 @@ def final_tables(results: Results) -> Lines:
 def _rows_explained(results: Results) -> Lines:
     """What the rows of the final tables are, and what a reader must know before believing them."""
     config = next(iter(results.finals[FULL].values()))["config"]
-    teacher, student = config["teacher"]["epochs"], config["student"]["epochs"]
+    teacher, student = teacher_epochs(config), config["student"]["epochs"]
     stages = config["model"].get("frozen_stages", 0)
     frozen = f" All their layers learn, where ours keep the first {stages} stages as they are." if stages else ""
     specialists = ", ".join(f"{name} ({task})" for task, name in SPECIALISTS.items())
     start = (
-        f"The student starts from the mean of its teachers' weights: it has learned for their {teacher} epochs and for "
+        f"The student starts from the mean of its teachers' weights: it has learned for their {teacher} and for "
         f"{student} of its own. "
         if config["student"].get("from_teachers")
         else ""
     )
     lines = [
         "- Unified: the student, one network for the three tasks. Baselines: its three teachers, a network a task, "
-        f"{teacher} epochs each. {start}Long baselines: the same as the baselines, for {teacher + student} epochs.",
+        f"{teacher} each. {start}Long baselines: the same as the baselines, for {teacher_epochs(config, student)}.",
         f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
         f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
         "conversions of labels, so that plain is the row to hold against them like for like.",
         "- Pooled, a score is computed once over the images of both splits, so it need not lie between theirs.",
     ]
+    if config["model"].get("imagenet_classes"):
+        lines.append(
+            "- Classification starts as the backbone's own ImageNet classifier, written into the network in closed "
+            "form: for these classes it needs no training at all."
+        )
     if results.imagenet(POOLED):
         lines.append(
             "- Imagenette is a part of ImageNet: the backbone's weights have most likely learned from these very "

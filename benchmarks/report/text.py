@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ def table_head(first: str, *last: str) -> Lines:
 
 def listed(values: Iterable[Any], between: str = ", ") -> str:
     return between.join(str(value) for value in values)
+
+
+def teacher_epochs(config: Mapping[str, Any], more: int = 0) -> str:
+    """How long the teachers learn: for how many epochs, and which task's for others. Args: more: to add to each."""
+    teacher = config["teacher"]
+    own = {task: (teacher.get(task) or {}).get("epochs") for task in TASKS}
+    others = listed(f"{task} {epochs + more}" for task, epochs in own.items() if epochs)
+    return f"{teacher['epochs'] + more} epochs" + (f" ({others})" if others else "")
 
 
 def count_text(value: float) -> str:
