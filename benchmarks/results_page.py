@@ -99,8 +99,8 @@ def _setting(document: Document) -> Lines:
     manifest = document.get("manifest")
     return [
         f"{config['model']['backbone']} at {config['data']['image_size']} px; teachers "
-        f"{teacher_epochs(config)}, student {config['student']['epochs']}. Images of cls / seg / det: val {images[VAL]}, test "
-        f"{images[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
+        f"{teacher_epochs(config)}, student {config['student']['epochs']}. Images of cls / seg / det: "
+        f"val {images[VAL]}, test {images[TEST]}." + (f" Manifest of the data: `{manifest[:12]}`." if manifest else "")
     ]
 
 
