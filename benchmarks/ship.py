@@ -53,6 +53,12 @@ _DATASETS = {
     "det": "COCO 2017 (detection)",
 }
 
+_CHOSEN_TOO = "the epoch, the thresholds and the seed"
+_CLOSED_FORM = """\
+- Classification started as the backbone's ImageNet classifier, written into the network in closed form: for these
+  classes training had little to add to it.
+"""
+
 #: Scores by part of the data and metric; None for what a part has no label for.
 Scores = dict[str, dict[str, float | None]]
 
@@ -163,7 +169,7 @@ def model_card(
     }
     classes = checkpoint.architecture.classes
     learned = sorted({of_splits[0] for of_splits in counts.values()})
-    manifest = checkpoint.data.get("manifest")
+    manifest, settings = checkpoint.data.get("manifest"), config_of(checkpoint.config)
     return TEMPLATE.read_text(encoding="utf-8").format(
         file=FILE,
         megabytes=f"{len(content) / 1e6:.2f}",
@@ -182,6 +188,8 @@ def model_card(
         map=f"{measured[0].half['val + test']['map'] or 0:.3f}",
         one_cls=f"{100 / counts['cls'][2]:.1f}",
         seeds="\n".join(_seed_rows(chosen, finished)),
+        chosen="the thresholds and the seed" if settings.student.keep == "last" else _CHOSEN_TOO,
+        classifier=_CLOSED_FORM if settings.model.imagenet_classes else "",
         recipe=chosen.recipe,
         seed=checkpoint.seed,
         epoch=checkpoint.epoch,
