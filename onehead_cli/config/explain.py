@@ -104,7 +104,8 @@ def _suggest_key(key: str, known: Collection[str]) -> str:
     section, _, name = key.rpartition(".")
     same = [each for each in known if _name(each) == name or _plain(each) == _plain(key)]
     if same:
-        return suggestion(same)
+        least = min(each.count(".") for each in same)
+        return suggestion([each for each in same if each.count(".") == least])
     here = {_name(each): each for each in known if each.rpartition(".")[0] == section}
     if near := nearest(name, here):
         return suggestion([here[each] for each in near])
