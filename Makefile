@@ -54,11 +54,10 @@ NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_mem
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 
-# The final recipes over three seeds, from teachers to docs/RESULTS.md: hours; what is kept already is not done again,
-# and the page is that of 0.1.0, whose settings the config still has.
+# The final recipes over three seeds, from teachers to docs/RESULTS.md: hours; what is kept already is not done again.
 results: install
-	$(VENV)/bin/python benchmarks/results.py --config configs/lite-quick.yaml --data $(DATA) --seeds 0,1,2
-	$(VENV)/bin/python benchmarks/results_page.py --results benchmarks/results/0.1.0 --seeds 0,1,2
+	$(VENV)/bin/python benchmarks/results.py --config configs/lite-long.yaml --data $(DATA) --seeds 0,1,2
+	$(VENV)/bin/python benchmarks/results_page.py --config configs/lite-long.yaml --seeds 0,1,2
 
 # The shipped student as files for a device. int8 is calibrated on data of its classes, where they are.
 SHIPPED = --checkpoint onehead_cli/checkpoint/shipped/student.safetensors

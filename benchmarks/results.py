@@ -1,6 +1,6 @@
 """Train and measure the final recipes over seeds, and keep what docs/RESULTS.md is made of; `make results`.
 
-    python benchmarks/results.py --config configs/lite-quick.yaml --data data --seeds 0,1,2
+    python benchmarks/results.py --config configs/lite-long.yaml --data data --seeds 0,1,2
 
 Two recipes: "full" is the config as it is, "plain" the same without the conversion of labels (boxes from masks). For
 each recipe and seed: the three teachers, the student, what they score on val, on test and on both pooled, and what the
@@ -167,7 +167,7 @@ def run(given: argparse.Namespace, console: Console) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/lite-long.yaml"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seeds", default="0,1,2", help="numbers, comma-separated")
     parser.add_argument("--recipe", choices=list(RECIPES), help="default: both")

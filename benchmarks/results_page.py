@@ -1,6 +1,6 @@
 """Write docs/RESULTS.md and its plots from the kept results; `make results` ends with it.
 
-    python benchmarks/results_page.py --config configs/lite-quick.yaml --seeds 0,1,2
+    python benchmarks/results_page.py --config configs/lite-long.yaml --seeds 0,1,2
 
 Reads only the JSON files of benchmarks/results.py, benchmarks/specialists.py and benchmarks/ablation.py: every figure
 of the page is computed from them.
@@ -19,7 +19,7 @@ from report.text import Lines, listed, teacher_epochs
 from onehead_cli.files.atomic import write_atomically
 from onehead_cli.registry import TASKS
 
-DEFAULT_CONFIG = Path("configs/lite-quick.yaml")
+DEFAULT_CONFIG = Path("configs/lite-long.yaml")
 DEFAULT_RESULTS = Path("benchmarks/results")
 
 

@@ -1,6 +1,6 @@
 """Put the best student into the package, in half precision, with its model card.
 
-    python benchmarks/ship.py --config configs/lite-quick.yaml --runs output/results --data data
+    python benchmarks/ship.py --config configs/lite-long.yaml --runs output/results --data data
 
 Of the finished seeds ({config}-full-seed*.json in the results folder) it takes the one whose worst task stands in the
 middle: the smallest difference of a score from the teacher's on val, the median over the seeds, of an even number the
@@ -269,7 +269,7 @@ def ship(results: Path, config_file: Path, *, runs: Path, data: Path, folder: Pa
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"), help="what the seeds were of")
+    parser.add_argument("--config", type=Path, default=Path("configs/lite-long.yaml"), help="what the seeds were of")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="the finished seeds' JSON")
     parser.add_argument("--runs", type=Path, default=Path("output/results"), help="folder of {recipe}-seed{N}/")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the three datasets")

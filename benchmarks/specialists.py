@@ -1,6 +1,6 @@
 """Train torchvision's specialists as their papers do, on our backbone, weights and data, for comparison.
 
-    python benchmarks/specialists.py --task det --config configs/lite-quick.yaml --data data --seed 0
+    python benchmarks/specialists.py --task det --config configs/lite-long.yaml --data data --seed 0
 
 cls: a linear classifier on the pooled features of the whole backbone. seg: LR-ASPP on strides 8 and 16 (the last stage
 dilated). det: SSDLite on strides 16 and 32 and four further maps. Of the config they take the size of the images, the
@@ -236,7 +236,7 @@ def _of_0_1_0(results: Path, name: str, task: str, config: Config) -> tuple[Path
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), required=True)
-    parser.add_argument("--config", type=Path, default=Path("configs/lite-quick.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/lite-long.yaml"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output/results"), help="state of a stopped training")
