@@ -346,7 +346,7 @@ def main() -> int:
     except OneheadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    console.result({"rows": rows}, markdown(rows))
+    print(markdown(rows), end="")
     return 0
 
 

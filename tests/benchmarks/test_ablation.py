@@ -116,6 +116,7 @@ def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
     command += ["--output", tmp_path / "out", "--results", tmp_path / "results"]
     first = run(*command)
     assert first.returncode == 0, first.stderr
+    assert first.stdout == (tmp_path / "results" / "plan-comparison.md").read_text()
     done = sorted(path.name for path in (tmp_path / "results").glob("plan-all-*.json"))
     assert done == ["plan-all-all-images-seed0.json", "plan-all-base-seed0.json"]
     # One folder of teachers serves both: their settings are the same.
