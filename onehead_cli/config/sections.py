@@ -228,7 +228,7 @@ class EvaluationConfig(Section):
     )
     predict_nms_iou: float | None = field(
         None,
-        "The same for boxes that are drawn, as in predict. Unset: as in the checkpoint, or 0.45 for a new one.",
+        "The same for boxes that are drawn, as in predict. Unset: as in the checkpoint, or 0.3 for a new one.",
         unit="IoU",
         gt=0,
         le=1,

@@ -184,14 +184,16 @@ def test_the_median_of_the_worst_tasks_by_hand(ship):
 
 def test_what_is_refused_by_hand(ship):
     def measured(**after):
-        before = {"top1": 0.9, "miou": 0.5, "map": None}
-        return ship.Measured("fp32", {"val": before, "test": before}, {"val": before, "test": {**before, **after}})
+        before = {"top1": 0.9, "miou": 0.5, "map": None, "map50": 0.2}
+        split = {**before, "miou": 0.6, "map50": 0.3}  # one split alone is not held against the file
+        half = {"val": split, "val + test": {**before, "map50": 0.3, **after}}
+        return ship.Measured("fp32", {"val": before, "val + test": before}, half)
 
     assert ship.objections(measured(top1=0.8981, miou=0.5019), 16_000_000) == []
     assert ship.objections(measured(), 16_000_001) == ["16.00 MB are more than 16 MB"]
     [worse, lost] = ship.objections(measured(miou=0.5021, map=0.1), 1)
-    assert "miou on test in fp32 is 0.5000, of the file in half precision 0.5021: more than 0.002 apart" in worse
-    assert "map on test is None, in half precision 0.1" in lost
+    assert "miou on val + test in fp32 is 0.5000, of the file in half precision 0.5021: more than 0.002 apart" in worse
+    assert "map on val + test is None, in half precision 0.1" in lost
     assert ship.objections(measured(top1=0.8979), 1)
 
 
@@ -203,8 +205,8 @@ def seeds(own, tmp_path):
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
         document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
-        (tmp_path / f"results/lite-quick-full-seed{seed}.json").write_text(json.dumps(document))
-    (tmp_path / "results/lite-quick-plain-seed0.json").write_text("not read")
+        (tmp_path / f"results/lite-long-full-seed{seed}.json").write_text(json.dumps(document))
+    (tmp_path / "results/lite-long-plain-seed0.json").write_text("not read")
     return tmp_path
 
 
@@ -254,18 +256,18 @@ def test_a_student_that_half_precision_changes_is_refused(ship, seeds, tiny_data
 
     monkeypatch.setattr(ship, "save_half_precision", worse)
     line = refused(ship, seeds, tiny_data, monkeypatch, capsys)
-    assert "full-seed4/all_best.pth: not shipped: " in line and "miou on val in fp32 is" in line
+    assert "full-seed4/all_best.pth: not shipped: " in line and "miou on val + test in fp32 is" in line
 
 
 def test_results_that_cannot_be_used_are_named(ship, seeds, tiny_data, monkeypatch, capsys):
-    path = seeds / "results/lite-quick-full-seed4.json"
+    path = seeds / "results/lite-long-full-seed4.json"
     path.write_text(json.dumps({"recipe": "full", "seed": 4}))
-    assert "lite-quick-full-seed4.json: not the document of a finished seed" in refused(
+    assert "lite-long-full-seed4.json: not the document of a finished seed" in refused(
         ship, seeds, tiny_data, monkeypatch, capsys
     )
-    for path in (seeds / "results").glob("lite-quick-full*"):
+    for path in (seeds / "results").glob("lite-long-full*"):
         path.unlink()
-    assert "no lite-quick-full-seed*.json" in refused(ship, seeds, tiny_data, monkeypatch, capsys)
+    assert "no lite-long-full-seed*.json" in refused(ship, seeds, tiny_data, monkeypatch, capsys)
 
 
 def test_the_commands_of_a_card_give_the_settings_back(ship, own):

@@ -15,7 +15,7 @@ from onehead_cli.files.checksum import sha256_of
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 RESULTS = (ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
-KEPT = ROOT / "benchmarks" / "results" / "0.1.0"
+KEPT = ROOT / "benchmarks" / "results"
 
 
 def _section(lines: list[str], heading: str) -> list[str]:
@@ -49,7 +49,7 @@ def test_the_verdicts_are_those_of_the_results() -> None:
 def test_the_verdicts_are_those_of_the_kept_runs() -> None:
     _, _, *rows = _tables(_section(README, "## Was anything lost?"))[0]
     for seed, row in enumerate(rows):
-        document = json.loads((KEPT / f"final-full-seed{seed}.json").read_text())
+        document = json.loads((KEPT / f"lite-long-full-seed{seed}.json").read_text())
         for cell, drop in zip(row.split("|")[2:5], document["evaluation"]["pooled"]["drop"].values(), strict=True):
             assert cell.split()[0] == f"{drop['diff']:+.4f}" and cell.split()[-1] == drop["verdict"]
 

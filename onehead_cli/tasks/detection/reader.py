@@ -68,7 +68,7 @@ class BoxReading:
 
 
 #: How the boxes of a new network are read, where the config does not say.
-FIRST_READING = BoxReading(best_class=True, nms_iou=0.45, predict_nms_iou=0.45, vote_iou=0.5)
+FIRST_READING = BoxReading(best_class=True, nms_iou=0.45, predict_nms_iou=0.3, vote_iou=0.5)
 
 
 @dataclass(frozen=True)
