@@ -35,7 +35,6 @@ from onehead_cli.tasks.classification.task import Classification
 from onehead_cli.tasks.detection.task import Detection
 from onehead_cli.tasks.segmentation.task import Segmentation
 
-
 DOCS = Path(__file__).parents[2] / "docs"
 
 
