@@ -39,7 +39,7 @@ from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
 
-#: The setting of the training benchmarks: pixels a side, images of each task in a mini-batch.
+#: The setting of the training benchmarks: pixels per side, images of each task in a mini-batch.
 IMAGE_SIZE = 320
 BATCH_SIZE = 4
 #: The network of a quick run.
@@ -53,7 +53,7 @@ FREQUENT = 5
 class Options:
     """quick: tiny images and few rounds, to see that the benchmark runs; it is then not judged.
 
-    full_size: pixels a side otherwise. paths: the benchmark's own options, None where not given.
+    full_size: pixels per side otherwise. paths: the benchmark's own options, None where not given.
     """
 
     rounds: int

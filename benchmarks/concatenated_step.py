@@ -1,4 +1,4 @@
-"""A training step with one concatenated forward against three forwards, one a task: at most 1.0 of its time in bf16.
+"""A training step with one concatenated forward against three forwards, one per task: at most 1.0 of its time in bf16.
 
 The same student, the same three mini-batches and one optimizer step in both; without distillation. float32 is reported.
 """
@@ -44,12 +44,12 @@ def main(options: Options) -> int:
             # A buffer of three mini-batches, each with the images of one task.
             apart = FixedLoader(loop.loader, [{task: part} for task, part in batch.items()])
             variants[f"{precision}, concatenated"] = _step(loop, together, buffer_size=1)
-            variants[f"{precision}, one a task"] = _step(loop, apart, buffer_size=len(batch))
+            variants[f"{precision}, one per task"] = _step(loop, apart, buffer_size=len(batch))
         seconds = interleaved_minima(variants, rounds=options.rounds)
     bf16, bf16_apart, fp32, fp32_apart = seconds.values()
     checks = [
-        Check("bf16: concatenated / one a task", bf16 / bf16_apart, BOUND),
-        Check("fp32: concatenated / one a task", fp32 / fp32_apart),
+        Check("bf16: concatenated / one per task", bf16 / bf16_apart, BOUND),
+        Check("fp32: concatenated / one per task", fp32 / fp32_apart),
     ]
     return finish("concatenated step", options, measured=milliseconds(seconds), checks=checks, seconds=seconds)
 

@@ -17,7 +17,7 @@ _MOST = 10
 
 
 def per_class(results: Results) -> Lines:
-    lines = ["## A class, on val and test pooled", "", "The full recipe."]
+    lines = ["## Per class, on val and test pooled", "", "The full recipe."]
     columns = {
         "cls": ("images", {"top1": "Top-1", "precision": "precision"}),
         "seg": ("pixels", {"iou": "IoU"}),

@@ -27,7 +27,7 @@ Line = list[tuple[int, float]]
 
 
 def plot_scores(results: Results, path: Path) -> None:
-    """Val an epoch of the unified network, the baselines and the specialists, a panel a task."""
+    """Val per epoch of the unified network, the baselines and the specialists, one panel per task."""
     figure, panels = _panels(len(TASKS))
     finals = results.finals[FULL].values()
     student = [(doc["networks"]["all"]["epochs"], doc["networks"]["all"]["best_epoch"]) for doc in finals]

@@ -108,7 +108,7 @@ def _rows_explained(results: Results) -> Lines:
         else ""
     )
     lines = [
-        "- Unified: the student, one network for the three tasks. Baselines: its three teachers, a network a task, "
+        "- Unified: the student, one network for the three tasks. Baselines: its three teachers, one network per task, "
         f"{teacher} each. {start}Long baselines: the same as the baselines, for {teacher_epochs(config, student)}.",
         f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
         f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "

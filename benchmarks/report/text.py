@@ -14,7 +14,7 @@ SCORE_LABELS = {"cls": "Top-1", "seg": "mIoU", "det": "mAP"}
 
 
 def table_head(first: str, *last: str) -> Lines:
-    """The head of a table with a column a task; `first` and `last`: the other columns."""
+    """The head of a table with a column per task; `first` and `last`: the other columns."""
     names = [first, *(SCORE_LABELS[task] for task in TASKS), *last]
     return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
 

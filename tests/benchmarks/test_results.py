@@ -330,7 +330,7 @@ def test_the_page_by_hand(tmp_path):
     assert "| unified | mAP | 0.2000 | 0.0500 | +0.1500 | 1 |" in lines
     assert "On in the full recipe: `teacher.boxes_from_masks`, `student.boxes_from_masks`." in lines
     assert "| det | worse | `a.b: 3` | mAP | 0.0700 | base | -0.0300 | – | 0 |" in lines
-    lost = text[text.index("## Tried") : text.index("## A class")]
+    lost = text[text.index("## Tried") : text.index("## Per class")]
     assert "Of 6 recipes above these 3 " in lost
     assert sorted(line for line in lost.splitlines() if line.startswith("- ")) == [
         "- det, better and worse: worth -0.0100 mAP beside better (seeds 0)",

@@ -108,7 +108,7 @@ def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kin
     path = tmp_path / f"x.{kind}"
     Image.effect_noise((61, 47), 70).convert(mode).save(path)
     whole = path.read_bytes()
-    verdicts = set()
+    refused = []
     for at in range(0, len(whole), len(whole) // 60):
         for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]):
             path.write_bytes(damaged)
@@ -118,8 +118,8 @@ def test_a_damaged_file_is_found_exactly_where_it_cannot_be_opened(tmp_path, kin
                 size = None
             facts = probe(path, decode=True, is_mask=False)
             assert (None if facts.kind else (facts.width, facts.height)) == size
-            verdicts.add(size is None)
-    assert True in verdicts
+            refused.append(size is None)
+    assert any(refused)
 
 
 def test_a_decoded_mask_gives_its_labels(tmp_path):
