@@ -29,7 +29,7 @@ for task, schedule in results.specialists.SCHEDULES.items():
 sys.exit(results.main())
 """
 #: sha256 of the page of the results of 0.1.0. Its figures stay: look at the difference before you change it.
-PAGE_OF_0_1_0 = "96d26473fbeaaa22cec71d89cb60d9f0f19848cfe70904b71c4ba65685ef9d74"
+PAGE_OF_0_1_0 = "e05a92de8c1cd55181d35910c93ac12472eeda6dae65b8e03a399ddf1b751503"
 #: Of the data that a test below writes.
 DATA_OF_0_1_0 = "7f9df91d6c6da1997e9967550cc55c9385fd923d1d100818de9e788da921af56"
 METRICS = {"cls": "top1", "seg": "miou", "det": "map"}
