@@ -12,9 +12,12 @@ from onehead_cli.tasks.task import get_task
 from report.data import Document, Results
 from report.text import SCORE_LABELS, Lines, listed
 
+#: Of what detection is judged by beside its main score.
+_LABELS = {"map_frequent": f"mAP {FREQUENT}+", "ap_person": "AP of person", "map50": "AP50"}
+
 
 def table(results: Results) -> Lines:
-    """A table a plan."""
+    """One table per plan."""
     lines = ["## Ablation, on val"]
     for plan in dict.fromkeys(map(_plan, results.comparison)):
         lines += ["", *_table_of(results, plan)]
@@ -98,8 +101,8 @@ def _changes(results: Results, row: Document) -> Mapping[str, Any]:
 
 
 def _metric_label(row: Document) -> str:
-    labels = {get_task(task).metric.key: SCORE_LABELS[task] for task in TASKS}
-    return labels.get(row["metric"], f"mAP {FREQUENT}+")
+    labels = {get_task(task).metric.key: SCORE_LABELS[task] for task in TASKS} | _LABELS
+    return labels[row["metric"]]
 
 
 def _with_deviation(value: float | None, spread: float | None, form: str = ".4f") -> str:

@@ -282,6 +282,8 @@ def test_the_page_by_hand(tmp_path):
             # Two scores of one network: it pays where the gain is the larger of the two.
             _ablation("more", 0.20, 0.10),
             _ablation("more", 0.09, -0.02, metric="map_frequent"),
+            _ablation("more", 0.08, 0.03, metric="ap_person"),
+            _ablation("more", 0.31, 0.04, metric="map50"),
         ],
         "det-worse-seed0.json": {"name": "worse", "network": "det", "set": {"a.b": 3}, "scores": {}},
     }
@@ -330,6 +332,12 @@ def test_the_page_by_hand(tmp_path):
     assert "| unified | mAP | 0.2000 | 0.0500 | +0.1500 | 1 |" in lines
     assert "On in the full recipe: `teacher.boxes_from_masks`, `student.boxes_from_masks`." in lines
     assert "| det | worse | `a.b: 3` | mAP | 0.0700 | base | -0.0300 | – | 0 |" in lines
+    for label, figures in {
+        "mAP 5+": "0.0900 | base | -0.0200",
+        "AP of person": "0.0800 | base | +0.0300",
+        "AP50": "0.3100 | base | +0.0400",
+    }.items():
+        assert f"| det | more | – | {label} | {figures} | – | 0 |" in lines
     lost = text[text.index("## Tried") : text.index("## Per class")]
     assert "Of 6 recipes above these 3 " in lost
     assert sorted(line for line in lost.splitlines() if line.startswith("- ")) == [
