@@ -1,7 +1,7 @@
 """Baselines that learn for as many epochs as the student and the teachers that it starts from together.
 
 A student that begins with the mean of its teachers' weights has learned for their epochs before its own: a baseline of
-the teachers' epochs alone has seen each image half as often.
+the teachers' epochs alone has seen each image less often.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def _rows_explained(results: Results) -> Lines:
     if config["model"].get("imagenet_classes"):
         lines.append(
             "- Classification starts as the backbone's own ImageNet classifier, written into the network in closed "
-            "form: for these classes it needs no training at all."
+            "form: the untouched classifier of the tables is what it begins with."
         )
     if results.imagenet(POOLED):
         lines.append(

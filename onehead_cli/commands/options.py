@@ -44,7 +44,7 @@ _ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML config, such as configs/lite-quick.yaml; its values replace the defaults shown here.",
+        help="YAML config, such as configs/lite-long.yaml; its values replace the defaults shown here.",
     ),
 ]
 _Assignments = Annotated[

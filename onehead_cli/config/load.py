@@ -170,8 +170,10 @@ def _fill_in_paths(raw: dict[str, Any], origins: Origins, folder: Path | None = 
 def _drop_own_of_tasks(raw: dict[str, Any], key: str) -> None:
     """What is given for all teachers, as by --epochs, holds for those too of which the file says something else."""
     section, _, name = key.partition(".")
-    for task in registry.TASKS if section == "teacher" else ():
-        own = raw[section].get(task)
+    if section != "teacher" or not isinstance(raw["teacher"], dict):
+        return
+    for task in registry.TASKS:
+        own = raw["teacher"].get(task)
         if isinstance(own, dict):
             own.pop(name, None)
 

@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onehead_cli.tasks.exported import IMAGE
 
 Operators = Literal["all", "convolutions"]
-#: Convolutions: the stem and the first blocks, in EfficientNets as far as stride 4.
+#: Convolutions: the stem and the first blocks, in EfficientNet-Lite0 as far as stride 4.
 _FIRST = 9
 #: SiLU ends with Mul.
 _ACTIVATIONS = ("Clip", "HardSwish", "Mul", "Relu")

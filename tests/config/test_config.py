@@ -134,3 +134,9 @@ def test_a_config_survives_being_written_down():
     config = load_config(None, {"distill.lambda": 1.5, "data.root": "x"})
     written = yaml.safe_dump(config.model_dump(mode="json", by_alias=True))
     assert Config.model_validate(yaml.safe_load(written)) == config
+
+
+@pytest.mark.parametrize("section", ["teacher", "student", "model"])
+def test_a_value_in_place_of_a_section_is_refused(section):
+    with pytest.raises(ConfigError, match=f"{section} must be a section"):
+        load_config(None, {section: 5})
