@@ -49,8 +49,8 @@ def to_int8(network: ModelProto, images: Iterable[NDArray[np.uint8]], *, operato
 
     Nearly everything is computed in 8 bits, ReLU6 and additions too: else the range of a convolution is that before the
     clipping, and most of it is never used. Not so the first blocks, which have few channels and lose most: in floats
-    they cost 8 % of the time and spare a third of the images whose class differs. Nor what comes behind the last
-    activations: a map holds logits and sizes of boxes in one scale, which 8 bits are too coarse for.
+    they make the file a little slower, and all tasks agree better. Nor what comes behind the last activations: a map
+    holds logits and sizes of boxes in one scale, which 8 bits are too coarse for.
 
     Args:
         images: uint8 [S, S, 3], to calibrate by.
