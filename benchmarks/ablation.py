@@ -14,7 +14,7 @@ the same network that this one is compared with:
       - {name: no weight average, network: seg, set: {teacher.ema_decay: 0.0}, removes: true, note: it stays}
 
 `removes: true` says that a run takes an ingredient away, so that the ingredient pays where the run loses; a note is
-what docs/RESULTS.md adds where it did not pay.
+what docs/RESULTS.md adds to its outcome.
 
 Each finished run is a JSON in the results folder, named after the plan: {plan}-{network}-{name}-seed{N}.json. A run
 that was stopped goes on from its checkpoints, and what 0.1.0 kept is not done again. The comparison of all finished
@@ -71,7 +71,7 @@ class Recipe:
     """One line of the comparison.
 
     changes: dotted config key -> value. against: the name of the recipe to subtract. removes: an ingredient is taken
-    away. note: what a reader should know where the ingredient does not pay.
+    away. note: what a reader should know beside the outcome.
     """
 
     name: str
@@ -235,6 +235,7 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
                     "against": other,
                     "removes": recipe.removes,
                     "note": recipe.note,
+                    "gains": gains,
                     "difference": statistics.fmean(gains) if gains else None,
                     "difference_deviation": _deviation(gains),
                     "minus_teacher": statistics.fmean(own_teacher) if own_teacher else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from report import ablations, details, scores, verdicts
@@ -25,7 +26,7 @@ DEFAULT_RESULTS = Path("benchmarks/results")
 
 def page(results: Results, *, pictures: Path) -> str:
     """The whole page; plots are written into `pictures`, whose other files it shows where they are there."""
-    compared = [ablations.table, ablations.did_not_pay]
+    compared = [ablations.table, ablations.outcomes]
     if results.finals[FULL]:
         sections = [
             scores.final_tables,
@@ -54,8 +55,8 @@ def _what_this_is(results: Results) -> Lines:
     options += "" if folder == DEFAULT_RESULTS.as_posix() else f"--results {folder} "
     lines = [
         "",
-        f"Written by `benchmarks/results_page.py` from the JSON files in `{folder}/`. But for the targets and",
-        "the reference's published scores, no figure here is typed by hand. `make results` trains what is missing,",
+        f"Written by `benchmarks/results_page.py` from the JSON files in `{folder}/`. But for the floors, the targets",
+        "and the reference's published scores, no figure here is typed by hand. `make results` trains what is missing,",
         "measures it and writes this page anew:",
         "",
         "```sh",
@@ -63,7 +64,7 @@ def _what_this_is(results: Results) -> Lines:
         f"python benchmarks/results_page.py {options}--seeds {seeds}",
         "```",
         "",
-        "val chooses epochs and thresholds, and chose the recipe: what is reached there, and with it half of what is",
+        f"val chooses {_chosen(full)}, and chose the recipe: what is reached there, and with it half of what is",
         "pooled, is a little too good. test chooses nothing and is read only after the training. Each figure is the",
         "mean over the seeds that are there ± their sample deviation; differences are taken seed by seed.",
         "",
@@ -85,6 +86,12 @@ def _what_this_is(results: Results) -> Lines:
     for differing in _unlike(results):
         lines += ["", f"**Not of one kind:** {differing}."]
     return lines
+
+
+def _chosen(full: Sequence[Document]) -> str:
+    """What val decides of each network."""
+    last = full and all(full[0]["config"][network].get("keep") == "last" for network in ("teacher", "student"))
+    return "thresholds" if last else "epochs and thresholds"
 
 
 def _place(folder: Path) -> str:

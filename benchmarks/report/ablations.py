@@ -1,7 +1,8 @@
-"""The sections of the ablation: what each ingredient is worth on val, and which did not pay."""
+"""The sections of the ablation: the scores of each recipe on val, and what is decided of each ingredient."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from report.text import SCORE_LABELS, Lines, listed
 
 #: Of what detection is judged by beside its main score.
 _LABELS = {"map_frequent": f"mAP {FREQUENT}+", "ap_person": "AP of person", "map50": "AP50"}
+
+#: The rule of `outcome`: seeds, mean rise, and mean fall of another task.
+_FEWEST_SEEDS, _PAYS, _FALLS = 2, 0.01, 0.005
 
 
 def table(results: Results) -> Lines:
@@ -28,53 +32,86 @@ def _table_of(results: Results, plan: str) -> Lines:
     lines = [
         f"By `benchmarks/ablation.py benchmarks/{plan}`. Network: cls, seg and det are networks of one task, all",
         "the unified one. Difference: paired by seed, against the recipe named, of the same network; minus teacher:",
-        f"against the network of that task alone with the same settings. {_length_of_base(results, plan)}",
+        f"against the network of that task alone with the same settings. {_what_base_is(results, plan)}",
         f"mAP {FREQUENT}+: over the classes with {FREQUENT} boxes and more.",
         "",
-        "| network | recipe | its settings beside the base's | score | mean | against | difference | minus teacher "
+        "| network | recipe | its settings beside the base's | against | score | mean | difference | minus teacher "
         "| seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in (row for row in results.comparison if _plan(row) == plan):
-        changes = _changes(results, row)
-        differs = ", ".join(f"`{key}: {value}`" for key, value in changes.items()) or "–"
+    rows = [row for row in results.comparison if _plan(row) == plan]
+    for before, row in zip([None, *rows], rows, strict=False):
+        recipe = "| | | | " if before and _recipe(before) == _recipe(row) else _recipe_cells(results, row)
         lines.append(
-            f"| {row['network']} | {row['name']} | {differs} | {_metric_label(row)} "
-            f"| {_with_deviation(row['mean'], row['deviation'])} | {row['against'] or '–'} "
+            f"{recipe}| {_metric_label(row)} | {_with_deviation(row['mean'], row['deviation'])} "
             f"| {_with_deviation(row['difference'], row['difference_deviation'], '+.4f')} "
             f"| {_with_deviation(row['minus_teacher'], None, '+.4f')} | {listed(row['seeds'])} |"
         )
     return lines
 
 
-def did_not_pay(results: Results) -> Lines:
-    """The ingredients whose largest loss on a task is no smaller than their largest gain on another."""
-    lines = ["## Tried, and did not pay", ""]
+def outcomes(results: Results) -> Lines:
+    """What was decided of each ingredient."""
+    lines = ["## What each ingredient is worth", ""]
     tried: dict[tuple[str, str, str], list[Document]] = {}
     for row in results.comparison:
         if row["difference"] is not None:
-            tried.setdefault((_plan(row), row["network"], row["name"]), []).append(row)
-    lost = {key: rows for key, rows in tried.items() if max(_worth(rows)) <= -min(_worth(rows))}
-    if not lost:
-        return [*lines, "Nothing: every row of the ablation paid." if tried else "No ablation is finished yet."]
+            tried.setdefault(_recipe(row), []).append(row)
+    if not tried:
+        return [*lines, "No ablation is finished yet."]
     lines += [
-        f"Of {len(tried)} recipes above these {len(lost)} gained on no task more than they lost on another. Where a",
-        "recipe takes an ingredient away, that ingredient is meant, and its worth is the loss without it.",
+        f"It pays where all seeds, of at least {_FEWEST_SEEDS}, rise by a mean of {_PAYS:g} or more in Top-1, mIoU or",
+        f"mAP {FREQUENT}+ (mAP where that was not kept), and none of these falls by more than {_FALLS:g} for another",
+        "task. It is undecided with fewer seeds, or where seeds rise and fall. Where a recipe takes an ingredient",
+        "away, that ingredient is meant, and its worth is the loss without it.",
         "",
+        "| network | ingredient | beside | worth | seeds | outcome |",
+        "|---|---|---|---|---|---|",
     ]
-    for (_, network, name), rows in lost.items():
+    for (_, network, name), rows in tried.items():
         worth = ", ".join(f"{value:+.4f} {_metric_label(row)}" for row, value in zip(rows, _worth(rows), strict=True))
         what = f"what '{name}' takes away" if rows[0]["removes"] else name
         note = f"; {rows[0]['note']}" if rows[0]["note"] else ""
-        lines.append(
-            f"- {network}, {what}: worth {worth} beside {rows[0]['against']} (seeds {listed(rows[0]['seeds'])}){note}"
-        )
+        seeds = listed(max((row["seeds"] for row in rows), key=len))
+        lines.append(f"| {network} | {what} | {rows[0]['against']} | {worth} | {seeds} | {outcome(rows)}{note} |")
     return lines
+
+
+def outcome(rows: Sequence[Document]) -> str:
+    """`pays`, `does not pay` or `undecided`, of the rows of one recipe in the comparison."""
+    by_metric = {row["metric"]: _gains(row) for row in rows}
+    detected = "map_frequent" if "map_frequent" in by_metric else "map"
+    judged = [gains for metric, gains in by_metric.items() if metric in ("top1", "miou", detected)]
+    if any(len(gains) < _FEWEST_SEEDS for gains in judged):
+        return "undecided"
+    fell = any(statistics.fmean(gains) < -_FALLS for gains in judged)
+    if not fell and any(min(gains) > 0 and statistics.fmean(gains) >= _PAYS for gains in judged):
+        return "pays"
+    return "undecided" if any(min(gains) < 0 < max(gains) for gains in judged) else "does not pay"
+
+
+def _gains(row: Document) -> list[float]:
+    """What an ingredient adds to a score, by seed; 0.1.0, with one seed, kept the mean alone."""
+    return [-gain if row["removes"] else gain for gain in row.get("gains", [row["difference"]])]
 
 
 def _worth(rows: Sequence[Document]) -> list[float]:
     """What an ingredient adds to each score."""
-    return [-row["difference"] if row["removes"] else row["difference"] for row in rows]
+    return [statistics.fmean(_gains(row)) for row in rows]
+
+
+def _recipe(row: Document) -> tuple[str, str, str]:
+    return _plan(row), row["network"], row["name"]
+
+
+def _recipe_cells(results: Results, row: Document) -> str:
+    changes = _changes(results, row)
+    differs = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in changes.items()) or "–"
+    return f"| {row['network']} | {row['name']} | {differs} | {row['against'] or '–'} "
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _plan(document: Document) -> str:
@@ -82,20 +119,26 @@ def _plan(document: Document) -> str:
     return str(document.get("plan", "ablation.yaml"))
 
 
-def _length_of_base(results: Results, plan: str) -> str:
+def _what_base_is(results: Results, plan: str) -> str:
     for run in results.runs:
         if run["name"] == "base" and _plan(run) == plan:
             config, base = run["config"], run.get("base", "ablation-base.yaml")
+            student = f", {config['student']['epochs']} for the unified one" if _has_student(results, plan) else ""
             return (
-                f"The base (`benchmarks/{base}`) is short: {config['teacher']['epochs']} epochs for a "
-                f"network of one task, {config['student']['epochs']} for the unified one."
+                f"The base (`benchmarks/{base}`): {config['data']['image_size']} px, "
+                f"{config['model']['frozen_stages']} frozen stages, {config['teacher']['epochs']} epochs for a network "
+                f"of one task{student}."
             )
     return ""
 
 
+def _has_student(results: Results, plan: str) -> bool:
+    return any(_plan(run) == plan and run["network"] == "all" for run in results.runs)
+
+
 def _changes(results: Results, row: Document) -> Mapping[str, Any]:
     for run in results.runs:
-        if (_plan(run), run["network"], run["name"]) == (_plan(row), row["network"], row["name"]):
+        if _recipe(run) == _recipe(row):
             return dict(run["set"])
     return {}
 

@@ -1,4 +1,4 @@
-"""The sections behind the scores: tables a class, errors, curves, predictions, time."""
+"""The sections behind the scores: tables per class, errors, curves, predictions, time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from onehead_cli.registry import TASKS
 from onehead_cli.wording import readable
 from report.data import BASELINE, FULL, PLAIN, POOLED, UNIFIED, Document, Results, mean, shown
+from report.error_analysis import NEAR
 from report.plots import plot_losses, plot_scores, plot_weights
 from report.text import Lines, count_text, listed, picture, share_text
 
@@ -62,7 +63,7 @@ def errors(results: Results) -> Lines:
         "",
         *_pairs([doc["seg"] for doc in documents], "pixels"),
         "",
-        f"### IoU a class, the lowest {_MOST}",
+        f"### IoU per class, the {_MOST} lowest",
         "",
         *_lowest_ious(results),
         "",
@@ -132,7 +133,7 @@ def _box_errors(seeds: Sequence[Document]) -> Lines:
     lines += [
         "",
         "Duplicate: of a true box that was found already. Wrong class: on a true box of another class. Poor box: an "
-        f"overlap under {iou:g} with a true box of its class. Background: none of these.",
+        f"overlap of {NEAR:g} to {iou:g} with a true box of its class. Background: none of these.",
     ]
     pairs: dict[tuple[str, str], float] = defaultdict(float)
     for doc in seeds:
@@ -166,11 +167,11 @@ def curves(results: Results, pictures: Path) -> Lines:
         *picture(
             pictures,
             "val.png",
-            "val an epoch, the full recipe; thin lines are seeds, dots the epochs chosen, figures the last epoch.",
+            "val per epoch, the full recipe; thin lines are seeds, dots the epochs kept, figures the last epoch.",
         ),
     ]
     lines += picture(pictures, "losses.png", "the student's losses, mean over the steps of an epoch.")
-    lines += ["", "## The course of the task weights", ""]
+    lines += ["", "## How the task weights moved", ""]
     for task in TASKS:
         runs = [
             [epoch["weights"][task] for epoch in doc["networks"]["all"]["epochs"] if epoch["weights"]]
@@ -189,8 +190,8 @@ def curves(results: Results, pictures: Path) -> Lines:
 
 def sheet(pictures: Path) -> Lines:
     caption = (
-        "what the unified network of the first seed says of test images, without the photographs, which are not for "
-        "passing on: the two best, the two in the middle and the two worst of each task by the score of the image."
+        "predictions of the first seed's unified network on test images, drawn without the photographs, which may not "
+        "be passed on: for each task the two best, two middling and two worst images by their score."
     )
     return ["## Predictions on test", *picture(pictures, "predictions.png", caption)]
 

@@ -14,7 +14,7 @@ from onehead_cli.tasks.detection.decode import Detections
 #: A box found counts as the true one from this overlap on.
 IOU = 0.5
 #: With less overlap than this with a box of its class, what was found has nothing to do with it.
-_NEAR = 0.1
+NEAR = 0.1
 
 CORRECT, IGNORED = "correct", "ignored"
 #: What is wrong with a box that was found, the first that holds. duplicate: of a true box that another was taken for;
@@ -68,7 +68,7 @@ def match(found: Detections, truth: TrueBoxes) -> tuple[list[str], NDArray[np.bo
             kinds[index] = "wrong class"
             instead[index] = truth.labels[others.argmax()]
         else:
-            kinds[index] = "poor box" if own >= _NEAR else "background"
+            kinds[index] = "poor box" if own >= NEAR else "background"
     return kinds, taken, instead
 
 

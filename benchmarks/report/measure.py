@@ -71,7 +71,7 @@ def _network(unit: Unit, name: str) -> dict[str, Any]:
 
 
 def read_epochs(log: Path) -> list[dict[str, Any]]:
-    """An entry an epoch of a run's log: val scores, and the mean over its steps of each loss and task weight."""
+    """An entry per epoch of a run's log: val scores, and the mean over its steps of each loss and task weight."""
     steps: dict[int, list[dict[str, Any]]] = defaultdict(list)
     epochs = []
     for line in log.read_text(encoding="utf-8").splitlines():

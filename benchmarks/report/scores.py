@@ -88,6 +88,8 @@ def final_tables(results: Results) -> Lines:
         lines += ["", f"### {REPORT_LABELS[report].capitalize()}", "", *table_head("", "seeds")]
         for name, read, form in rows:
             found = {task: read(task) for task in TASKS}
+            if not any(found.values()):
+                continue  # not measured, as the first table says
             # Where the tasks have different seeds, those of each; a task without any has a dash already.
             seeds = dict.fromkeys(listed(values) for values in found.values() if values)
             lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ') or 'none'} |")
@@ -107,14 +109,19 @@ def _rows_explained(results: Results) -> Lines:
         if config["student"].get("from_teachers")
         else ""
     )
+    long = any(results.long_baselines.values())
     lines = [
         "- Unified: the student, one network for the three tasks. Baselines: its three teachers, one network per task, "
-        f"{teacher} each. {start}Long baselines: the same as the baselines, for {teacher_epochs(config, student)}.",
-        f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
-        f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
-        "conversions of labels, so that plain is the row to hold against them like for like.",
-        "- Pooled, a score is computed once over the images of both splits, so it need not lie between theirs.",
+        f"{teacher} each. {start}".rstrip()
+        + (f" Long baselines: the same as the baselines, for {teacher_epochs(config, student)}." if long else ""),
     ]
+    if any(results.specialists.values()):
+        lines.append(
+            f"- Specialists: {specialists}, {_how_specialists_learn(results)}, from the "
+            f"labels of their own task alone: no boxes from masks, no classifier of ImageNet.{frozen} Full has the "
+            "conversions of labels, so that plain is the row to hold against them like for like."
+        )
+    lines.append("- Pooled, a score is computed once over the images of both splits; it need not lie between theirs.")
     if config["model"].get("imagenet_classes"):
         lines.append(
             "- Classification starts as the backbone's own ImageNet classifier, written into the network in closed "
@@ -178,10 +185,11 @@ def _frequent(results: Results) -> Lines:
             [doc["per_class"][POOLED] for doc in results.specialists["det"].values()],
         )
     )
+    specialist = f", {shown(theirs)} of {SPECIALISTS['det']}" if theirs else ""
     lines += [
         "",
         f"The class with the most boxes, {most['name']} ({most['count']} pooled): AP {shown(ours)} of the unified "
-        f"network, {shown(theirs)} of {SPECIALISTS['det']}.",
+        f"network{specialist}.",
     ]
     return lines
 
@@ -191,7 +199,7 @@ def beside_the_reference(results: Results) -> Lines:
         "## Beside the reference, on test alone",
         "",
         "The reference's scores are those it publishes of its own test split. Its draw of the images and its",
-        "settings are not these: a row is to be read against the other rows of the same system.",
+        "settings are not these, so compare a row only with the other rows of its own system.",
         "",
         *table_head(""),
     ]

@@ -1,7 +1,7 @@
 """The sections of the config: an option is a field with its type, default, unit and sentence.
 
 The defaults are a plain recipe that any data can be trained with, at a size for two CPU cores;
-`configs/lite-quick.yaml` has what our three datasets teach one another as well.
+`configs/lite-long.yaml` has what our three datasets teach one another as well.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 import torch
+from tiny import SMALL
 
+from onehead_cli.app import run
 from onehead_cli.commands.console import Console
 from onehead_cli.config.sections import Config
 from onehead_cli.data.listings import Listings
@@ -93,6 +95,17 @@ def test_a_device_that_is_not_there_is_a_config_error():
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ConfigError, match=f"--device {missing}: not available"):
         resolve_device(missing)
+
+
+@pytest.mark.parametrize("forced", ["bf16", "auto"])
+def test_bf16_that_the_processor_does_not_have_is_warned_about(forced, tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    where = ["--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1", *SMALL]
+    assert run(["train-teacher", "--task", "cls", *where, "--set", f"model.precision={forced}"]) == 0
+    said = capsys.readouterr().err
+    assert ("warning: model.precision=bf16: this processor does not compute in bf16" in said) == (forced == "bf16")
+    assert f"on cpu in {'bf16' if forced == 'bf16' else 'fp32'}" in said
 
 
 def test_bf16_is_decided_by_features(monkeypatch):
