@@ -55,10 +55,9 @@ _DATASETS = {
     "det": "COCO 2017 (detection)",
 }
 
-_CHOSEN_TOO = "the epoch, the thresholds and the seed"
+_CHOICE = "The seed is the one whose worst task is the median of the finished seeds."
 _CLOSED_FORM = """\
-- Classification started as the backbone's ImageNet classifier, written into the network in closed form: for these
-  classes training had little to add to it.
+- Classification started as the backbone's ImageNet classifier, written into the network in closed form.{untouched}
 """
 
 #: Scores by part of the data and metric; None for what a part has no label for.
@@ -76,12 +75,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Finished:
-    """A seed whose student is trained. gaps: its score minus its teacher's on val, by task."""
+    """A seed whose student is trained.
+
+    gaps: its score minus its teacher's on val, by task. untouched: Top-1 of the backbone's ImageNet classifier on val
+    and test, where it was measured.
+    """
 
     recipe: str
     seed: int
     checkpoint: Path
     gaps: dict[str, float]
+    untouched: float | None = None
 
     @property
     def worst(self) -> str:
@@ -95,9 +99,10 @@ def read_finished(path: Path, runs: Path) -> Finished:
         recipe, seed, val = str(document["recipe"]), int(document["seed"]), document["evaluation"]["val"]
         metrics = {task: get_task(task).metric.key for task in TASKS}
         gaps = {task: float(val["unified"][m]) - float(val["baseline"][m]) for task, m in metrics.items()}
+        untouched = (document.get("imagenet_classifier") or {}).get("pooled")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the document of a finished seed ({type(error).__name__}: {error})") from None
-    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps)
+    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps, untouched)
 
 
 def choose(finished: Sequence[Finished]) -> Finished:
@@ -189,13 +194,44 @@ def model_card(
         map=f"{measured[0].half[_ALL]['map'] or 0:.3f}",
         one_cls=f"{100 / counts['cls'][2]:.1f}",
         seeds="\n".join(_seed_rows(chosen, finished)),
-        chosen="the thresholds and the seed" if settings.student.keep == "last" else _CHOSEN_TOO,
-        classifier=_CLOSED_FORM if settings.model.imagenet_classes else "",
+        chosen=_chosen_on_val(finished, epoch=settings.student.keep == "best"),
+        choice=_CHOICE if len(finished) > 1 else f"Seed {chosen.seed} was the only one that was finished.",
+        tolerance=f"{TOLERANCE:g}",
+        largest=_largest_change(measured),
+        classifier=_closed_form(chosen, measured[0]) if settings.model.imagenet_classes else "",
         recipe=chosen.recipe,
         seed=checkpoint.seed,
         epoch=checkpoint.epoch,
         commands="\n".join(_commands(checkpoint)),
     )
+
+
+def _chosen_on_val(finished: Sequence[Finished], *, epoch: bool) -> str:
+    """Args: epoch: whether val chose it too."""
+    *others, last = ["the recipe", *["the epoch"] * epoch, "the thresholds", *["the seed"] * (len(finished) > 1)]
+    return f"{', '.join(others)} and {last}"
+
+
+def _largest_change(measured: Sequence[Measured]) -> str:
+    """Of a main score by half precision, on any part."""
+    changes = [
+        (abs(after - before), f"{after - before:+.4f} ({_METRICS[metric]} on {part}, {each.precision})")
+        for each in measured
+        for part, scores in each.full.items()
+        for metric in (get_task(task).metric.key for task in TASKS)
+        if (before := scores[metric]) is not None and (after := each.half[part][metric]) is not None
+    ]
+    return max(changes)[1] if changes else "none"
+
+
+def _closed_form(chosen: Finished, measured: Measured) -> str:
+    reached = measured.half[_ALL]["top1"]
+    untouched = ""
+    if chosen.untouched is not None and reached is not None:
+        untouched = (
+            f" Untouched, that has\n  Top-1 {chosen.untouched:.3f} on val and test together, the student {reached:.3f}."
+        )
+    return _CLOSED_FORM.format(untouched=untouched)
 
 
 def _score_rows(measured: Measured) -> list[str]:

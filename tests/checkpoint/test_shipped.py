@@ -205,6 +205,7 @@ def seeds(own, tmp_path):
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
         document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
+        document["imagenet_classifier"] = {"pooled": 0.875}
         (tmp_path / f"results/lite-long-full-seed{seed}.json").write_text(json.dumps(document))
     (tmp_path / "results/lite-long-plain-seed0.json").write_text("not read")
     return tmp_path
@@ -232,9 +233,33 @@ def test_the_median_seed_is_shipped_with_its_card(ship, seeds, own, tiny_data, m
     assert "| COCO 2017 (detection) | 12 | 10 | 10 |" in card and original.data["manifest"] in card
     for part in ("val", "test", "val + test"):
         assert f"| {part} | mIoU |" in card
+    assert "the recipe, the epoch, the thresholds and the seed were chosen on val" in card
+    assert "The seed is the one whose worst task is the median of the finished seeds." in card
     # The commands are those of the training, but for where its folders are.
     assert "train-unified --seed 0 --set data.image_size=64" in card
     assert "--set model.backbone=mobilenetv3_small_050 --set model.pretrained=False" in card
+
+
+def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, tiny_data):
+    only = ship.Finished("full", 4, own / "all_best.pth", {"cls": 0.0, "seg": -0.1, "det": 0.0}, untouched=0.875)
+    before = {part: {"top1": 0.5, "miou": 0.25, "map": None} for part in ("val", "test", "val + test")}
+    after = {part: {**scores, "miou": 0.2475 if part == "val" else 0.25} for part, scores in before.items()}
+    after["val + test"]["top1"] = 0.501
+    scored = [{part: {"top5": None, "map50": None, **s} for part, s in each.items()} for each in (before, after)]
+    checkpoint = load_checkpoint(own / "all_best.pth")
+    settings = {**checkpoint.config["model"], "imagenet_classes": True, "pretrained": True}
+    kept = {**checkpoint.config["student"], "keep": "last"}
+    checkpoint = ship.replace(checkpoint, config={**checkpoint.config, "model": settings, "student": kept})
+    config = load_config(None, {"data.root": tiny_data})
+    card = ship.model_card(
+        checkpoint, only, [only], config=config, measured=[ship.Measured("fp32", *scored)], content=b"x"
+    )
+    assert "the recipe and the thresholds were chosen on val" in card
+    assert "Seed 4 was the only one that was finished. Student minus its teacher on val:" in card
+    assert "The seed is" not in card
+    assert "Only a file that moves no main score by more than\n0.002 on val and test together is shipped" in card
+    assert "main score above is -0.0025 (mIoU on val, fp32)." in card
+    assert "Untouched, that has\n  Top-1 0.875 on val and test together, the student 0.501." in card
 
 
 def refused(ship, folder, data, monkeypatch, capsys):

@@ -105,7 +105,8 @@ def test_bf16_that_the_processor_does_not_have_is_warned_about(forced, tiny_data
     assert run(["train-teacher", "--task", "cls", *where, "--set", f"model.precision={forced}"]) == 0
     said = capsys.readouterr().err
     assert ("warning: model.precision=bf16: this processor does not compute in bf16" in said) == (forced == "bf16")
-    assert f"on cpu in {'bf16' if forced == 'bf16' else 'fp32'}" in said
+    stored = torch.load(tmp_path / "cls_last.pth", weights_only=True)
+    assert stored["origin"]["precision"] == ("bf16" if forced == "bf16" else "fp32")
 
 
 def test_bf16_is_decided_by_features(monkeypatch):
