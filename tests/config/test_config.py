@@ -140,3 +140,12 @@ def test_a_config_survives_being_written_down():
 def test_a_value_in_place_of_a_section_is_refused(section):
     with pytest.raises(ConfigError, match=f"{section} must be a section"):
         load_config(None, {section: 5})
+
+
+def test_the_help_names_how_a_new_network_is_read():
+    from onehead_cli.tasks.detection.reader import FIRST_READING
+
+    said = {field.key: field.meaning for field in describe_fields(Config())}
+    for name, value in vars(FIRST_READING).items():
+        shown = "true" if value is True else f"{value:g}"
+        assert said[f"evaluation.{name}"].endswith(f"as in the checkpoint, or {shown} for a new one.")

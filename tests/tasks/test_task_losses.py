@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from teaching import AS_0_1_0
 
 from onehead_cli.tasks.classification.loss import classification_loss
 from onehead_cli.tasks.detection.decode import BoxMap, decode_boxes
@@ -15,7 +16,6 @@ from onehead_cli.tasks.detection.yolov1 import yolov1_loss
 from onehead_cli.tasks.segmentation.loss import segmentation_loss
 
 S = 64
-AS_0_1_0 = Teaching(confidence="quality", confidence_cost=0.0, ignore_iou=1.0)
 
 
 def one_cell_map(*, classes=(0.0, 0.0), centre=(0.0, 0.0), size=(0.5, 0.5), confidence=0.0):
@@ -194,14 +194,15 @@ def test_losses_of_images_do_not_depend_on_their_neighbours():
             torch.testing.assert_close(together[i : i + 1], single)
 
 
-def test_training_on_the_quality_loss_finds_the_box():
+@pytest.mark.parametrize("teaching", [AS_0_1_0, Teaching()], ids=["as 0.1.0", "default"])
+def test_training_on_the_quality_loss_finds_the_box(teaching):
     torch.manual_seed(0)
     detection_map = torch.randn(1, 2 + 10, 4, 4).requires_grad_()
     truth = target((0.3, 0.2, 0.8, 0.9), labels=[1])
     optimizer = torch.optim.Adam([detection_map], lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        detection_loss(detection_map, truth, num_classes=2, image_size=S, teaching=AS_0_1_0).sum().backward()
+        detection_loss(detection_map, truth, num_classes=2, image_size=S, teaching=teaching).sum().backward()
         optimizer.step()
     decoded = decode_boxes(detection_map.detach(), 2)
     best = decoded.confidence.flatten().argmax()

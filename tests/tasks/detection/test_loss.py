@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from teaching import AS_0_1_0
 
 from onehead_cli.config.sections import DetectionConfig
 from onehead_cli.tasks.detection.decode import decode_boxes
@@ -34,9 +35,6 @@ def target(*boxes):
     for index, box in enumerate(boxes):
         wanted.boxes[0, index], wanted.labels[0, index] = torch.tensor(box), 0
     return wanted
-
-
-AS_0_1_0 = Teaching(confidence="quality", confidence_cost=0.0, ignore_iou=1.0)
 
 
 def loss_of(seen, truth, **changes):
