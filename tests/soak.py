@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from onehead_cli.runtime.compute import processor_name
+from onehead_cli.wording import how_many
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,8 +61,8 @@ def main() -> int:
     rows = results.rows + memory_benchmarks()
     failed = bool(code) or any(row[2] != "passed" for row in rows)
     machine = (
-        f"{processor_name(torch.device('cpu'))}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) "
-        f"a process, torch {torch.__version__}, Python {sys.version.split()[0]}"
+        f"{processor_name(torch.device('cpu'))}, {os.cpu_count()} cores, {how_many(torch.get_num_threads(), 'thread')} "
+        f"per process, torch {torch.__version__}, Python {sys.version.split()[0]}"
     )
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
