@@ -254,7 +254,7 @@ def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, ti
     card = ship.model_card(
         checkpoint, only, [only], config=config, measured=[ship.Measured("fp32", *scored)], content=b"x"
     )
-    assert "the recipe and the thresholds were chosen on val" in card
+    assert "the recipe and the thresholds were chosen on val, and nothing on test." in card
     assert "Seed 4 was the only one that was finished. Student minus its teacher on val:" in card
     assert "The seed is" not in card
     assert "Only a file that moves no main score by more than\n0.002 on val and test together is shipped" in card
