@@ -41,7 +41,6 @@ from onehead_cli.network.runner import TorchRunner
 from onehead_cli.prediction.predictor import Predictor
 from onehead_cli.runtime.compute import has_bf16, processor_name
 from onehead_cli.tasks.detection.exported import NMS_INPUT
-from onehead_cli.tasks.detection.reader import BoxReading
 from onehead_cli.tasks.task import get_task
 
 PAGE = Path(__file__).parent.parent / "docs" / "deploy.md"
@@ -68,7 +67,7 @@ class OpenVinoRunner(FileRunner):
         super().__init__(network.path, network.session, network.architecture.tasks)
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": hint}
         # To OpenVINO the NMS is a constant: here that of `evaluate`, as onnxruntime is told it.
-        content = with_nms(network.path.read_bytes(), BoxReading().nms_iou)
+        content = with_nms(network.path.read_bytes(), network.reading["nms_iou"])
         core = openvino.Core()
         self._request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
         self._session = self
