@@ -222,7 +222,8 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
                 continue
             before = _by_seed(others, network, metric)
             teachers = _by_seed(runs, task, metric) if network == _STUDENT else {}
-            gains = [values[seed] - before[seed] for seed in values if seed in before]
+            paired = [seed for seed in sorted(values) if seed in before]
+            gains = [values[seed] - before[seed] for seed in paired]
             own_teacher = [values[seed] - teachers[seed] for seed in values if seed in teachers]
             rows.append(
                 {
@@ -235,7 +236,7 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
                     "against": other,
                     "removes": recipe.removes,
                     "note": recipe.note,
-                    "gains": gains,
+                    "gains": dict(zip(paired, gains, strict=True)),
                     "difference": statistics.fmean(gains) if gains else None,
                     "difference_deviation": _deviation(gains),
                     "minus_teacher": statistics.fmean(own_teacher) if own_teacher else None,

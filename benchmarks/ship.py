@@ -56,9 +56,12 @@ _DATASETS = {
 }
 
 _CHOICE = "The seed is the one whose worst task is the median of the finished seeds."
+_NO_CHOICE = "Seed {seed} was the only one that was finished when this file was packed."
 _CLOSED_FORM = """\
 - Classification started as the backbone's ImageNet classifier, written into the network in closed form.{untouched}
 """
+_UNTOUCHED = """ Without any training, that
+  classifier has Top-1 {untouched:.3f} on val and test together, the student {reached:.3f}."""
 
 #: Scores by part of the data and metric; None for what a part has no label for.
 Scores = dict[str, dict[str, float | None]]
@@ -188,14 +191,14 @@ def model_card(
         classes_det=", ".join(classes["det"]),
         images="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, counts[task]))} |" for task in TASKS),
         learned=" or ".join(map(str, learned)),
-        manifest=f"`{manifest}`" if manifest else "none: the images were not drawn by `prepare-data`",
+        manifest=f"`{manifest}`" if manifest else "none (the images were not drawn by `prepare-data`)",
         scores="\n".join(row for each in measured for row in _score_rows(each)),
         where=f"{processor_name(resolve_device(config.device))}, torch {torch.__version__}, onehead {__version__}",
         map=f"{measured[0].half[_ALL]['map'] or 0:.3f}",
         one_cls=f"{100 / counts['cls'][2]:.1f}",
         seeds="\n".join(_seed_rows(chosen, finished)),
         chosen=_chosen_on_val(finished, epoch=settings.student.keep == "best"),
-        choice=_CHOICE if len(finished) > 1 else f"Seed {chosen.seed} was the only one that was finished.",
+        choice=_CHOICE if len(finished) > 1 else _NO_CHOICE.format(seed=chosen.seed),
         tolerance=f"{TOLERANCE:g}",
         largest=_largest_change(measured),
         classifier=_closed_form(chosen, measured[0]) if settings.model.imagenet_classes else "",
@@ -226,12 +229,9 @@ def _largest_change(measured: Sequence[Measured]) -> str:
 
 def _closed_form(chosen: Finished, measured: Measured) -> str:
     reached = measured.half[_ALL]["top1"]
-    untouched = ""
-    if chosen.untouched is not None and reached is not None:
-        untouched = (
-            f" Untouched, that has\n  Top-1 {chosen.untouched:.3f} on val and test together, the student {reached:.3f}."
-        )
-    return _CLOSED_FORM.format(untouched=untouched)
+    if chosen.untouched is None or reached is None:
+        return _CLOSED_FORM.format(untouched="")
+    return _CLOSED_FORM.format(untouched=_UNTOUCHED.format(untouched=chosen.untouched, reached=reached))
 
 
 def _score_rows(measured: Measured) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ablation import read_plan
 from common import FREQUENT
 
 from onehead_cli.registry import TASKS
@@ -16,6 +18,7 @@ from report.text import SCORE_LABELS, Lines, listed
 #: Of what detection is judged by beside its main score.
 _LABELS = {"map_frequent": f"mAP {FREQUENT}+", "ap_person": "AP of person", "map50": "AP50"}
 
+_PLANS = Path(__file__).parent.parent
 #: The rule of `outcome`: seeds, mean rise, and mean fall of another task.
 _FEWEST_SEEDS, _PAYS, _FALLS = 2, 0.01, 0.005
 
@@ -29,24 +32,32 @@ def table(results: Results) -> Lines:
 
 
 def _table_of(results: Results, plan: str) -> Lines:
+    rows = [row for row in results.comparison if _plan(row) == plan]
+    student = any(row["network"] == "all" for row in rows)
+    networks = "`cls`, `seg` and `det` are networks of one task" + (", `all` is the unified one" if student else "")
     lines = [
-        f"By `benchmarks/ablation.py benchmarks/{plan}`. Network: cls, seg and det are networks of one task, all",
-        "the unified one. Difference: paired by seed, against the recipe named, of the same network; minus teacher:",
-        f"against the network of that task alone with the same settings. {_what_base_is(results, plan)}",
+        f"By `benchmarks/ablation.py benchmarks/{plan}`. {networks}. Difference: paired by seed,",
+        "against the recipe named, of the same network."
+        + (" Minus teacher: against the network of that task alone with the same settings." if student else "")
+        + f" {_what_base_is(results, plan)}",
         f"mAP {FREQUENT}+: over the classes with {FREQUENT} boxes and more.",
         "",
-        "| network | recipe | its settings beside the base's | against | score | mean | difference | minus teacher "
-        "| seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    rows = [row for row in results.comparison if _plan(row) == plan]
+    heads = ["network", "recipe", "its settings beside the base's", "against", "score", "mean", "difference"]
+    heads += ["minus teacher", "seeds"] if student else ["seeds"]
+    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for before, row in zip([None, *rows], rows, strict=False):
         recipe = "| | | | " if before and _recipe(before) == _recipe(row) else _recipe_cells(results, row)
+        over = f"| {_with_deviation(row['minus_teacher'], None, '+.4f')} " if student else ""
         lines.append(
             f"{recipe}| {_metric_label(row)} | {_with_deviation(row['mean'], row['deviation'])} "
-            f"| {_with_deviation(row['difference'], row['difference_deviation'], '+.4f')} "
-            f"| {_with_deviation(row['minus_teacher'], None, '+.4f')} | {listed(row['seeds'])} |"
+            f"| {_with_deviation(row['difference'], row['difference_deviation'], '+.4f')} {over}"
+            f"| {listed(row['seeds'])} |"
         )
+    found = {(row["network"], row["name"]) for row in rows}
+    planned = [(recipe.network, recipe.name) for recipe in read_plan(_PLANS / plan).recipes]
+    if not_run := [f"{network} {name}" for network, name in planned if (network, name) not in found]:
+        lines += ["", f"Planned and not run: {listed(not_run)}."]
     return lines
 
 
@@ -60,10 +71,11 @@ def outcomes(results: Results) -> Lines:
     if not tried:
         return [*lines, "No ablation is finished yet."]
     lines += [
-        f"It pays where all seeds, of at least {_FEWEST_SEEDS}, rise by a mean of {_PAYS:g} or more in Top-1, mIoU or",
-        f"mAP {FREQUENT}+ (mAP where that was not kept), and none of these falls by more than {_FALLS:g} for another",
-        "task. It is undecided with fewer seeds, or where seeds rise and fall. Where a recipe takes an ingredient",
-        "away, that ingredient is meant, and its worth is the loss without it.",
+        f"It pays where all seeds, of at least {_FEWEST_SEEDS}, rise, by a mean of {_PAYS:g} or more in Top-1, mIoU or",
+        f"mAP {FREQUENT}+ (mAP where that was not kept), and no other of these falls by more than {_FALLS:g}. It is",
+        "open where one seed rose and no other was trained. In networks of one task, what an ingredient does to the",
+        "other tasks is not measured. Where a recipe takes an ingredient away, that ingredient is meant, and its worth",
+        "is the loss without it.",
         "",
         "| network | ingredient | beside | worth | seeds | outcome |",
         "|---|---|---|---|---|---|",
@@ -72,32 +84,33 @@ def outcomes(results: Results) -> Lines:
         worth = ", ".join(f"{value:+.4f} {_metric_label(row)}" for row, value in zip(rows, _worth(rows), strict=True))
         what = f"what '{name}' takes away" if rows[0]["removes"] else name
         note = f"; {rows[0]['note']}" if rows[0]["note"] else ""
-        seeds = listed(max((row["seeds"] for row in rows), key=len))
+        seeds = listed(sorted({seed for row in rows for seed in _gains(row)}))
         lines.append(f"| {network} | {what} | {rows[0]['against']} | {worth} | {seeds} | {outcome(rows)}{note} |")
     return lines
 
 
 def outcome(rows: Sequence[Document]) -> str:
-    """`pays`, `does not pay` or `undecided`, of the rows of one recipe in the comparison."""
-    by_metric = {row["metric"]: _gains(row) for row in rows}
+    """`pays`, `does not pay` or `open`, of the rows of one recipe in the comparison."""
+    by_metric = {row["metric"]: list(_gains(row).values()) for row in rows}
     detected = "map_frequent" if "map_frequent" in by_metric else "map"
     judged = [gains for metric, gains in by_metric.items() if metric in ("top1", "miou", detected)]
+    rising = [gains for gains in judged if min(gains) > 0]
+    if not rising or any(statistics.fmean(gains) < -_FALLS for gains in judged):
+        return "does not pay"
     if any(len(gains) < _FEWEST_SEEDS for gains in judged):
-        return "undecided"
-    fell = any(statistics.fmean(gains) < -_FALLS for gains in judged)
-    if not fell and any(min(gains) > 0 and statistics.fmean(gains) >= _PAYS for gains in judged):
-        return "pays"
-    return "undecided" if any(min(gains) < 0 < max(gains) for gains in judged) else "does not pay"
+        return "open"
+    return "pays" if any(statistics.fmean(gains) >= _PAYS for gains in rising) else "does not pay"
 
 
-def _gains(row: Document) -> list[float]:
+def _gains(row: Document) -> dict[int, float]:
     """What an ingredient adds to a score, by seed; 0.1.0, with one seed, kept the mean alone."""
-    return [-gain if row["removes"] else gain for gain in row.get("gains", [row["difference"]])]
+    gains = row.get("gains", {row["seeds"][0]: row["difference"]})
+    return {int(seed): -gain if row["removes"] else gain for seed, gain in gains.items()}
 
 
 def _worth(rows: Sequence[Document]) -> list[float]:
     """What an ingredient adds to each score."""
-    return [statistics.fmean(_gains(row)) for row in rows]
+    return [statistics.fmean(_gains(row).values()) for row in rows]
 
 
 def _recipe(row: Document) -> tuple[str, str, str]:

@@ -89,10 +89,10 @@ def final_tables(results: Results) -> Lines:
         for name, read, form in rows:
             found = {task: read(task) for task in TASKS}
             if not any(found.values()):
-                continue  # not measured, as the first table says
+                continue  # not measured, or of no seed in common
             # Where the tasks have different seeds, those of each; a task without any has a dash already.
             seeds = dict.fromkeys(listed(values) for values in found.values() if values)
-            lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ') or 'none'} |")
+            lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ')} |")
     return [*lines, "", *_rows_explained(results), "", *_frequent(results)]
 
 
@@ -167,7 +167,7 @@ def _frequent(results: Results) -> Lines:
     lines = [
         f"### mAP of the classes with {FREQUENT} boxes and more",
         "",
-        "A class counts as much with one box as with hundreds, and finding that one box or not moves its AP by 1.",
+        "A class counts as much with one box as with hundreds, and by that one box its AP can change from 0 to 1.",
         "Without such classes:",
         "",
         f"| | {' | '.join(heads)} | seeds |",

@@ -73,8 +73,8 @@ def goals(results: Results) -> Lines:
     lines = [
         "## Floors and targets",
         "",
-        "Of the unified network, full. They were set by what 0.1.0 reached, before this recipe was trained. Its",
-        "baselines: the better of the two lengths, where a seed has both.",
+        "Of the unified network, full. Floors and targets were set from what 0.1.0 reached, before this recipe was",
+        "trained. Its baselines: the better of the two lengths, where a seed has both.",
         "",
         "| score | reached | floor | target | seeds |",
         "|---|---|---|---|---|",
@@ -107,8 +107,8 @@ def drops(results: Results) -> Lines:
         "",
         "The difference, its 95 % interval from paired resamples of the images, and the verdict",
         "([how it is read](evaluation.md)):",
-        f"PASS where the drop is at most {_drop_limit(results):g} of the score's whole scale, which says little of a",
-        "score that is itself not far above that.",
+        f"PASS where the whole interval lies above -{_drop_limit(results):g}, on a scale of 0 to 1. That says little",
+        "of a score that is itself not far above the limit.",
         "",
         *table_head("seed"),
     ]

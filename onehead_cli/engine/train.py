@@ -30,7 +30,7 @@ def train_teacher(
     from onehead_cli.data.listings import Listings
     from onehead_cli.data.scan.bad_files import scan_for_run
     from onehead_cli.errors import ConfigError
-    from onehead_cli.runtime.compute import deterministic_algorithms
+    from onehead_cli.runtime.compute import deterministic_algorithms, warn_of_emulation
     from onehead_cli.runtime.processes import from_first
     from onehead_cli.tasks.task import get_task
     from onehead_cli.training.hold import hold_runs
@@ -44,6 +44,7 @@ def train_teacher(
     with hold_runs(config.output, names, reporter), deterministic_algorithms(config.deterministic):
         lenders = [lender for task in tasks for lender in get_task(task).borrows(config.teacher)]
         read = [task for task in config.data.tasks if task in (*tasks, *lenders)]
+        warn_of_emulation(config.model.precision, config.device, reporter)
         listings = Listings(config)
         scan = from_first(lambda: scan_for_run(listings, read, splits, reporter))
         listings.leave_out(scan.bad)
@@ -82,7 +83,7 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
     from onehead_cli.data.listings import Listings
     from onehead_cli.data.scan.bad_files import scan_for_run
     from onehead_cli.errors import CheckpointError, ConfigError
-    from onehead_cli.runtime.compute import deterministic_algorithms
+    from onehead_cli.runtime.compute import deterministic_algorithms, warn_of_emulation
     from onehead_cli.runtime.processes import from_first
     from onehead_cli.training.hold import hold_runs
     from onehead_cli.training.run import train_network
@@ -100,6 +101,7 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
     stale = () if resume else (STUDENT,)
     splits = (config.data.train_split, config.data.val_split)
     with hold_runs(config.output, [STUDENT], reporter), deterministic_algorithms(config.deterministic):
+        warn_of_emulation(config.model.precision, config.device, reporter)
         listings = Listings(config)
         scan = from_first(lambda: scan_for_run(listings, tasks, splits, reporter))
         listings.leave_out(scan.bad)

@@ -219,7 +219,7 @@ class Skip(nn.Module):
     def forward(self, features: Tensor, skipped: Tensor) -> Tensor:
         """Features float [B, 640, h, w] and the map [B, channels, h, w] -> [B, 640, h, w]."""
         channels = skipped.shape[1]
-        first, rest = features.split([channels, features.shape[1] - channels], dim=1)
+        first, rest = torch.split(features, [channels, features.shape[1] - channels], dim=1)
         # Not padded with zeros: exported in 8 bits, OpenVINO pads with something else.
         return torch.cat([first + self.norm(skipped), rest], dim=1)
 

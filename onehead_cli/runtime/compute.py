@@ -12,6 +12,7 @@ import torch
 
 from onehead_cli.config.sections import Precision
 from onehead_cli.errors import ConfigError
+from onehead_cli.events import Reporter
 from onehead_cli.runtime.launch import local_rank, local_world_size, world_size
 
 
@@ -65,6 +66,19 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+def warn_of_emulation(precision: Precision, device: str, reporter: Reporter) -> None:
+    """Say so where bf16 is asked for and the CPU can only emulate it.
+
+    Raises:
+        ConfigError: see `resolve_device`.
+    """
+    if precision == "bf16" and (found := resolve_device(device)).type == "cpu" and not has_bf16(found):
+        reporter.warn(
+            "model.precision=bf16: this processor has no instructions for bf16, so training is slow; "
+            "--set model.precision=auto uses fp32 here, with slightly different scores"
+        )
 
 
 def precision_name(precision: torch.dtype) -> str:

@@ -24,7 +24,7 @@ from onehead_cli.events import Reporter
 from onehead_cli.network.backbone import resolve_skip
 from onehead_cli.network.onehead import OneHead, build_pretrained
 from onehead_cli.network.runner import TorchRunner
-from onehead_cli.runtime.compute import has_bf16, resolve_device, resolve_precision
+from onehead_cli.runtime.compute import resolve_device, resolve_precision
 from onehead_cli.runtime.launch import rank, world_size
 from onehead_cli.runtime.memory import keep_freed_memory
 from onehead_cli.runtime.processes import broadcast_, check_same
@@ -90,11 +90,6 @@ def build_loop(
             "batch-norm is always synchronised, and a frozen backbone has nothing to synchronise"
         )
     precision = resolve_precision(config.model.precision, device)
-    if precision is torch.bfloat16 and not has_bf16(device):
-        reporter.warn(
-            "model.precision=bf16: this processor does not compute in bf16, so that training is slow; auto would take "
-            "fp32 here, whose scores differ a little"
-        )
     if device.type == "cpu":
         keep_freed_memory()
     is_student = len(architecture.tasks) > 1

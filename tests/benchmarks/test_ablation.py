@@ -39,7 +39,7 @@ def test_mean_deviation_and_paired_difference_by_hand(ablation):
     assert (base["mean"], base["deviation"]) == pytest.approx((0.15, 0.1 / 2**0.5))
     assert base["difference"] is None and base["minus_teacher"] is None
     assert other["seeds"] == [0, 1, 2] and other["mean"] == pytest.approx(1.33 / 3)
-    assert other["gains"] == pytest.approx([0.03, 0.01])
+    assert other["gains"] == pytest.approx({0: 0.03, 1: 0.01})
     # +0.03 and +0.01: mean 0.02, deviation 0.01 * sqrt(2).
     assert (other["difference"], other["difference_deviation"]) == pytest.approx((0.02, 0.01 * 2**0.5))
 

@@ -255,11 +255,11 @@ def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, ti
         checkpoint, only, [only], config=config, measured=[ship.Measured("fp32", *scored)], content=b"x"
     )
     assert "the recipe and the thresholds were chosen on val, and nothing on test." in card
-    assert "Seed 4 was the only one that was finished. Student minus its teacher on val:" in card
+    assert "Seed 4 was the only one that was finished when this file was packed." in card
     assert "The seed is" not in card
-    assert "Only a file that moves no main score by more than\n0.002 on val and test together is shipped" in card
-    assert "main score above is -0.0025 (mIoU on val, fp32)." in card
-    assert "Untouched, that has\n  Top-1 0.875 on val and test together, the student 0.501." in card
+    assert "A file is shipped only if no main score changes by\nmore than 0.002 on val and test together;" in card
+    assert "main score\nabove is -0.0025 (mIoU on val, fp32)." in card
+    assert "that\n  classifier has Top-1 0.875 on val and test together, the student 0.501." in card
 
 
 def refused(ship, folder, data, monkeypatch, capsys):
