@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from scipy.special import stdtrit
+
+from onehead_cli.evaluation.drop_check import judge
 from onehead_cli.registry import TASKS
-from report.data import FULL, POOLED, TEST, UNIFIED, BySeed, Results, mean, minus, shown
+from onehead_cli.tasks.task import get_task
+from report.data import BASELINE, FULL, POOLED, TEST, UNIFIED, BySeed, Document, Results, mean, minus, shown
 from report.text import SCORE_LABELS, Lines, listed, table_head
 
 _PERSON = "person"
@@ -102,17 +108,23 @@ def _verdict(reached: float | None, least: float | None, *, final: bool) -> str:
 
 
 def drops(results: Results) -> Lines:
+    documents = results.finals[FULL]
     lines = [
-        "## Drop check of each seed, full, pooled",
+        "## Drop check, full, pooled",
         "",
         "The difference, its 95 % interval from paired resamples of the images, and the verdict",
         "([how it is read](evaluation.md)):",
         f"PASS where the whole interval lies above -{_drop_limit(results):g}, on a scale of 0 to 1. That says little",
         "of a score that is itself not far above the limit.",
-        "",
-        *table_head("seed"),
     ]
-    for seed, document in results.finals[FULL].items():
+    if len(documents) > 1:
+        lines += [
+            "",
+            "The verdict that counts is the one over the seeds. Its interval adds, in quadrature, the spread of the",
+            "seeds (Student's t) and the mean half-width of their intervals, as wide as the images' part can be.",
+        ]
+    lines += ["", *table_head("seed")]
+    for seed, document in documents.items():
         cells = []
         for task in TASKS:
             drop = document["evaluation"][POOLED]["drop"][task]
@@ -121,7 +133,37 @@ def drops(results: Results) -> Lines:
             else:
                 cells.append(f"{drop['diff']:+.4f} [{drop['low']:+.4f}, {drop['high']:+.4f}] {drop['verdict']}")
         lines.append(f"| {seed} | {' | '.join(cells)} |")
+    if len(documents) > 1:
+        cells = [_over_seeds(task, [doc["evaluation"][POOLED] for doc in documents.values()]) for task in TASKS]
+        lines.append(f"| over {len(documents)} seeds | {' | '.join(cells)} |")
     return lines
+
+
+def _over_seeds(task: str, evaluations: Sequence[Document]) -> str:
+    """The mean difference, its interval and the one verdict, as in `evaluation.over_seeds`.
+
+    There the images' part is the deviation of the mean over resamples that all seeds share; here its upper bound, the
+    mean of the seeds' own.
+    """
+    drops = [evaluation["drop"][task] for evaluation in evaluations]
+    if any(drop["diff"] is None for drop in drops):
+        return "–"
+    metric, diffs = get_task(task).metric.key, [drop["diff"] for drop in drops]
+    seeds_half = float(stdtrit(len(diffs) - 1, 0.975)) * statistics.stdev(diffs) / len(diffs) ** 0.5
+    half = math.hypot(seeds_half, statistics.fmean((drop["high"] - drop["low"]) / 2 for drop in drops))
+    baseline, unified = (statistics.fmean(each[who][metric] for each in evaluations) for who in (BASELINE, UNIFIED))
+    found = judge(
+        task,
+        images=evaluations[0]["pictures"][task],
+        baseline=baseline,
+        unified=unified,
+        low=unified - baseline - half,
+        high=unified - baseline + half,
+        limit=evaluations[0]["drop_limit"],
+        relative=False,
+        seeds_half_width=seeds_half,
+    )
+    return f"{found.diff:+.4f} [{found.low:+.4f}, {found.high:+.4f}] {found.verdict}"
 
 
 def _drop_limit(results: Results) -> float:
