@@ -38,6 +38,7 @@ from onehead_cli.runtime.compute import processor_name, resolve_device, resolve_
 from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import changed_settings
 from onehead_cli.training.setup import architecture_for, build_loop
+from onehead_cli.wording import how_many
 
 #: The setting of the training benchmarks: pixels per side, images of each task in a mini-batch.
 IMAGE_SIZE = 320
@@ -191,7 +192,8 @@ def finish(
     ]
     console.print(table("Bounds", ["Figure", "Value", "At most", "Verdict"], rows))
     console.print(
-        f"{processor}, {threads} thread(s), torch {torch.__version__}, {options.rounds} rounds", soft_wrap=True
+        f"{processor}, {how_many(threads, 'thread')}, torch {torch.__version__}, {options.rounds} rounds",
+        soft_wrap=True,
     )
     if options.json is not None:
         document = {

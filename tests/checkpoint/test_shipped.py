@@ -182,6 +182,15 @@ def test_the_median_of_the_worst_tasks_by_hand(ship):
     assert ship.choose([a, b]) is a
 
 
+def test_the_shipped_student_is_the_one_that_the_kept_seeds_choose(ship):
+    """And its card has all of them."""
+    results = sorted((ROOT / "benchmarks" / "results").glob("lite-long-full-seed*.json"))
+    seeds = [ship.read_finished(path, Path()) for path in results]
+    chosen, card = ship.choose(seeds), shipped.shipped_student().with_name(shipped.CARD).read_text()
+    assert all(row in card for row in ship._seed_rows(chosen, seeds))
+    assert load_checkpoint(shipped.shipped_student()).seed == chosen.seed
+
+
 def test_what_is_refused_by_hand(ship):
     def measured(**after):
         before = {"top1": 0.9, "miou": 0.5, "map": None, "map50": 0.2}
