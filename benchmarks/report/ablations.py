@@ -39,7 +39,7 @@ def _table_of(results: Results, plan: str) -> Lines:
         f"By `benchmarks/ablation.py benchmarks/{plan}`. {networks}. Difference: paired by seed,",
         "against the recipe named, of the same network."
         + (" Minus teacher: against the network of that task alone with the same settings." if student else "")
-        + f" {_what_base_is(results, plan)}",
+        + f" {_what_base_is(results, plan, student=student)}",
         f"mAP {FREQUENT}+: over the classes with {FREQUENT} boxes and more.",
         "",
     ]
@@ -132,21 +132,17 @@ def _plan(document: Document) -> str:
     return str(document.get("plan", "ablation.yaml"))
 
 
-def _what_base_is(results: Results, plan: str) -> str:
+def _what_base_is(results: Results, plan: str, *, student: bool) -> str:
     for run in results.runs:
         if run["name"] == "base" and _plan(run) == plan:
             config, base = run["config"], run.get("base", "ablation-base.yaml")
-            student = f", {config['student']['epochs']} for the unified one" if _has_student(results, plan) else ""
+            unified = f", {config['student']['epochs']} for the unified one" if student else ""
             return (
                 f"The base (`benchmarks/{base}`): {config['data']['image_size']} px, "
                 f"{config['model']['frozen_stages']} frozen stages, {config['teacher']['epochs']} epochs for a network "
-                f"of one task{student}."
+                f"of one task{unified}."
             )
     return ""
-
-
-def _has_student(results: Results, plan: str) -> bool:
-    return any(_plan(run) == plan and run["network"] == "all" for run in results.runs)
 
 
 def _changes(results: Results, row: Document) -> Mapping[str, Any]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from scipy.special import stdtrit
-
 from onehead_cli.evaluation.drop_check import judge
+from onehead_cli.evaluation.over_seeds import half_width_of_seeds
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.task import get_task
 from report.data import BASELINE, FULL, POOLED, TEST, UNIFIED, BySeed, Document, Results, mean, minus, shown
@@ -149,7 +148,7 @@ def _over_seeds(task: str, evaluations: Sequence[Document]) -> str:
     if any(drop["diff"] is None for drop in drops):
         return "–"
     metric, diffs = get_task(task).metric.key, [drop["diff"] for drop in drops]
-    seeds_half = float(stdtrit(len(diffs) - 1, 0.975)) * statistics.stdev(diffs) / len(diffs) ** 0.5
+    seeds_half = half_width_of_seeds(diffs)
     half = math.hypot(seeds_half, statistics.fmean((drop["high"] - drop["low"]) / 2 for drop in drops))
     baseline, unified = (statistics.fmean(each[who][metric] for each in evaluations) for who in (BASELINE, UNIFIED))
     found = judge(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onehead_cli.evaluation.drop_check import Drop, judge, main_scores, resampled_diffs
 from onehead_cli.tasks.reader import Result
@@ -28,6 +30,15 @@ class SeedsDrop(Drop):
     baseline_sd: float
     unified_sd: float
     diff_sd: float
+
+
+def half_width_of_seeds(diffs: Sequence[float] | NDArray[np.float64]) -> float:
+    """The seeds' part of the interval's half-width, t s / sqrt(k); see `check_drop_over_seeds`."""
+    # scipy.stats would take half a second to import.
+    from scipy.special import stdtrit
+
+    k = len(diffs)
+    return float(stdtrit(k - 1, 0.975)) * float(np.std(diffs, ddof=1)) / math.sqrt(k)
 
 
 def check_drop_over_seeds(
@@ -65,9 +76,6 @@ def check_drop_over_seeds(
         ValueError: fewer than 2 seeds, or results of different tasks or numbers of images.
         DataError: a split without anything to score.
     """
-    # scipy.stats would take half a second to import.
-    from scipy.special import stdtrit
-
     k = len(pairs)
     if k < 2:
         raise ValueError(f"a spread over seeds needs at least 2, not {k}")
@@ -76,7 +84,7 @@ def check_drop_over_seeds(
     diffs = unifieds - baselines
     baseline, unified = (float(mean) for mean in scores.mean(axis=0))
     baseline_sd, unified_sd, diff_sd = (float(np.std(values, ddof=1)) for values in (baselines, unifieds, diffs))
-    seeds_half_width = float(stdtrit(k - 1, 0.975)) * diff_sd / k**0.5
+    seeds_half_width = half_width_of_seeds(diffs)
     images_half_width = _NORMAL_QUANTILE * float(np.std(resampled_diffs(pairs, resamples=resamples, seed=seed), ddof=1))
     half_width = float(np.hypot(seeds_half_width, images_half_width))
     drop = judge(
