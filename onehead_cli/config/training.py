@@ -137,3 +137,6 @@ class DistillConfig(Section):
     images: Literal["own", "all"] = field(
         "own", "Images that a teacher is distilled on: its own task's, or those of all tasks."
     )
+    imagenet_images: Literal["own", "all"] = field(
+        "own", "Images that student.imagenet_teacher is asked about: those of classification, or those of all tasks."
+    )

@@ -106,6 +106,16 @@ class Supervised(Term):
         return dict(zip(self.task_weights.tasks, self.task_weights().unbind(), strict=True))
 
 
+def asked(seen: Pass, task: str, images: str) -> tuple[slice, int] | None:
+    """Which images a teacher of a task is asked about, and how many they are in all processes; None: none here.
+
+    Args: images: "own", those of its task, or "all".
+    """
+    if images == "all":
+        return slice(0, len(seen.images)), seen.total
+    return (seen.rows[task], seen.batch[task].total) if task in seen.batch else None
+
+
 class _Taught(Term):
     """A term of what a frozen network says."""
 
@@ -159,13 +169,11 @@ class Distilled(_Taught):
         self.share = share
 
     def forward(self, seen: Pass) -> dict[str, Tensor]:
-        losses, rows = {}, seen.rows
-        own = self.setting.config.distill.images == "own"
+        losses = {}
         for task, teacher in self._teachers.items():
-            if own and task not in rows:
+            if (found := asked(seen, task, self.setting.config.distill.images)) is None:
                 continue
-            mine = rows[task] if own else slice(0, len(seen.images))
-            total = seen.batch[task].total if own else seen.total
+            mine, total = found
             loss = seen.outputs[task][mine]
             if len(loss):
                 maps = self.ask(task, seen, mine, teacher.backbone, whole=teacher, rest=teacher.read)
@@ -181,7 +189,7 @@ class Distilled(_Taught):
 
 
 class ImageNetTeacher(Term):
-    """What the backbone's own ImageNet classifier says of the images of one task; it counts as one more teacher."""
+    """What the backbone's own ImageNet classifier says, as the teacher of one task; it counts as one more of them."""
 
     name = "imagenet"
 
@@ -197,14 +205,14 @@ class ImageNetTeacher(Term):
         self.share = share
 
     def forward(self, seen: Pass) -> dict[str, Tensor]:
-        if self.task not in seen.rows:
+        if (found := asked(seen, self.task, self.setting.config.distill.imagenet_images)) is None:
             return {}
-        mine = seen.rows[self.task]
+        mine, total = found
         loss = seen.outputs[self.task][mine]
         if len(loss):
             said = ask(self._classifier[0], seen.images[mine], seen.precision).float().clone()[..., None, None]
             loss = get_task(self.task).distil(loss, said, self.setting)
-        return {"kd_imagenet": loss.sum() / seen.batch[self.task].total}
+        return {"kd_imagenet": loss.sum() / total}
 
     def weights(self) -> dict[str, Tensor | float]:
         return {"kd_imagenet": self.share}

@@ -64,22 +64,27 @@ def test_a_teacher_labels_the_images_of_all_tasks_where_asked():
     assert found == pytest.approx({"own": each[2:4].mean().item(), "all": each.mean().item()}, rel=1e-5)
 
 
-class _Classifier(torch.nn.Module):
-    said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+class _Said(torch.nn.Module):
+    """A classifier that says the same of the first image, of the second, ..., whatever they show."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
 
     def forward(self, images):
-        return self.said[: len(images)]
+        return self.logits[: len(images)]
 
 
 def test_the_backbone_s_classifier_is_one_more_teacher(monkeypatch):
     [batch] = make_batches(1, torch.float32)
     plain, _ = make_objective(torch.float32)(batch)
-    monkeypatch.setattr(terms, "imagenet_classifier", lambda *of: _Classifier())
+    said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+    monkeypatch.setattr(terms, "imagenet_classifier", lambda *of: _Said(said))
     objective = make_objective(torch.float32, student={"imagenet_teacher": True})
     total, parts = objective(batch)
     student = objective.model(_images(batch))["cls"][:2]
     settings = {"cell_threshold": Config().model.cell_threshold, "temperature": 2.0}
-    term = distil_classes(student, _Classifier.said[..., None, None], **settings).mean()
+    term = distil_classes(student, said[..., None, None], **settings).mean()
     assert parts["kd_imagenet"].item() == pytest.approx(term.item(), rel=1e-5)
     # Four teachers instead of three share lambda; the new term, which has no running mean yet, is divided by itself.
     share = Config().distill.lambda_
@@ -88,6 +93,21 @@ def test_the_backbone_s_classifier_is_one_more_teacher(monkeypatch):
     )
     expected = plain.item() - share / 3 * others + share / 4 * (others + 1)
     assert total.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_backbone_s_classifier_is_asked_about_the_images_of_all_tasks_where_asked(monkeypatch):
+    [batch] = make_batches(1, torch.float32)
+    said = torch.arange(3.0 * len(_images(batch))).reshape(-1, 3).sin()
+    monkeypatch.setattr(terms, "imagenet_classifier", lambda *of: _Said(said))
+    objective = make_objective(
+        torch.float32, student={"imagenet_teacher": True}, distill={"imagenet_images": "all", "images": "own"}
+    )
+    _, parts = objective(batch)
+    with torch.no_grad():
+        student = objective.model(_images(batch))["cls"]
+    settings = {"cell_threshold": Config().model.cell_threshold, "temperature": 2.0}
+    each = distil_classes(student, said[..., None, None], **settings)
+    assert len(each) > 2 and parts["kd_imagenet"].item() == pytest.approx(each.mean().item(), rel=1e-5)
 
 
 def test_a_detection_teacher_trains_on_the_boxes_of_masks(tiny_data, tmp_path):
