@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,13 @@ class Pass:
     def total(self) -> int:
         """Images of the mini-batch in all processes."""
         return sum(part.total for part in self.batch.values())
+
+    def taught(self, task: str, images: Literal["own", "all"]) -> tuple[slice, int] | None:
+        """Where the images stand that a teacher of a task is asked about, its own or all, and how many they are in all
+        processes; None where they are its own and the mini-batch has none."""
+        if images == "all":
+            return slice(0, len(self.images)), self.total
+        return (self.rows[task], self.batch[task].total) if task in self.batch else None
 
 
 class Term(nn.Module, ABC):
@@ -104,16 +111,6 @@ class Supervised(Term):
 
     def weights(self) -> dict[str, Tensor | float]:
         return dict(zip(self.task_weights.tasks, self.task_weights().unbind(), strict=True))
-
-
-def asked(seen: Pass, task: str, images: str) -> tuple[slice, int] | None:
-    """Which images a teacher of a task is asked about, and how many they are in all processes; None: none here.
-
-    Args: images: "own", those of its task, or "all".
-    """
-    if images == "all":
-        return slice(0, len(seen.images)), seen.total
-    return (seen.rows[task], seen.batch[task].total) if task in seen.batch else None
 
 
 class _Taught(Term):
@@ -171,7 +168,7 @@ class Distilled(_Taught):
     def forward(self, seen: Pass) -> dict[str, Tensor]:
         losses = {}
         for task, teacher in self._teachers.items():
-            if (found := asked(seen, task, self.setting.config.distill.images)) is None:
+            if (found := seen.taught(task, self.setting.config.distill.images)) is None:
                 continue
             mine, total = found
             loss = seen.outputs[task][mine]
@@ -205,7 +202,7 @@ class ImageNetTeacher(Term):
         self.share = share
 
     def forward(self, seen: Pass) -> dict[str, Tensor]:
-        if (found := asked(seen, self.task, self.setting.config.distill.imagenet_images)) is None:
+        if (found := seen.taught(self.task, self.setting.config.distill.imagenet_images)) is None:
             return {}
         mine, total = found
         loss = seen.outputs[self.task][mine]
