@@ -6,8 +6,8 @@ Of the finished seeds ({config}-full-seed*.json in the results folder) it takes 
 middle: the smallest difference of a score from the teacher's on val, the median over the seeds, of an even number the
 lower of the two middle ones. The file in half precision and its original are both measured on val, on test and on the
 two pooled, in fp32 and, where the processor computes in it, in bf16. Where Top-1, mIoU or the mAP of classes with 5
-boxes and more differs by more than 0.002 on the two pooled in either, or the file is over 16 MB, nothing is replaced and
-the exit code is 1. One split alone decides nothing, and rarer classes do not: one of their boxes moves mAP by more.
+boxes and more differs by more than 0.002 on the two pooled in either, or the file is over 16 MB, nothing is replaced,
+and the exit code is 1. One split alone decides nothing, and rarer classes do not: one of their boxes moves mAP by more.
 """
 
 from __future__ import annotations

@@ -255,7 +255,10 @@ def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, ti
     before = {part: {"top1": 0.5, "miou": 0.25, "map": None} for part in ("val", "test", "val + test")}
     after = {part: {**scores, "miou": 0.2475 if part == "val" else 0.25} for part, scores in before.items()}
     after["val + test"]["top1"] = 0.501
-    scored = [{part: {"top5": None, "map50": None, "map_frequent": None, **s} for part, s in each.items()} for each in (before, after)]
+    scored = [
+        {part: {"top5": None, "map50": None, "map_frequent": None, **s} for part, s in each.items()}
+        for each in (before, after)
+    ]
     checkpoint = load_checkpoint(own / "all_best.pth")
     settings = {**checkpoint.config["model"], "imagenet_classes": True, "pretrained": True}
     kept = {**checkpoint.config["student"], "keep": "last"}
@@ -291,7 +294,7 @@ def test_a_student_that_half_precision_changes_is_refused(ship, seeds, tiny_data
 
     monkeypatch.setattr(ship, "save_half_precision", worse)
     line = refused(ship, seeds, tiny_data, monkeypatch, capsys)
-    assert "full-seed4/all_best.pth: not shipped: " in line and "miou on val + test in fp32 is" in line
+    assert "full-seed4/all_best.pth: not shipped: " in line and "mIoU on val + test in fp32 is" in line
 
 
 def test_results_that_cannot_be_used_are_named(ship, seeds, tiny_data, monkeypatch, capsys):
