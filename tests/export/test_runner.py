@@ -123,7 +123,7 @@ def test_pycocotools_and_the_records_agree_on_a_coco_file(exported, images, tmp_
         "--masks",
         tmp_path / "masks",
         "--score-threshold",
-        "0.02",
+        "0.01",
     )
     assert done.returncode == 0
     coco = COCO(tmp_path / "found.json")
@@ -169,7 +169,7 @@ def test_results_with_the_ids_of_the_labels_go_straight_into_cocoeval(exported, 
     out with a line."""
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps(labels_of(images, ["palette.png", "grey.png"])))
-    common = ["--coco-masks", "--coco-ids", str(labels), "--score-threshold", "0.02"]
+    common = ["--coco-masks", "--coco-ids", str(labels), "--score-threshold", "0.01"]
     paths = [str(images / name) for name in ("grey.png", "deep.png", "palette.png")]
     done = runner(exported, *paths, "--coco", tmp_path / "runner.json", *common)
     assert done.returncode == 0 and done.stderr.decode().splitlines() == [
