@@ -19,7 +19,7 @@ from onehead_cli.config.load import load_config
 from onehead_cli.data.images import open_image
 from onehead_cli.export import build, numbers
 
-PHOTOGRAPH = Path(__file__).parents[2] / "docs" / "photographs" / "chelsea.jpg"
+PHOTOGRAPH = Path(__file__).parents[2] / "docs" / "photographs" / "motorcycle.jpg"
 
 
 @pytest.fixture(scope="module")
