@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from common import (
+    FREQUENT_MAP,
     data_hashes,
     frequent_map,
     kept,
@@ -60,7 +61,6 @@ from onehead_cli.registry import TASKS
 from onehead_cli.tasks.task import get_task
 
 BASE = "base"
-FREQUENT_MAP = "map_frequent"
 #: What detection is judged by beside mAP, which one box of a class of two moves by a tenth.
 DETECTION_METRICS = (FREQUENT_MAP, "ap_person", "map50")
 _STUDENT = "all"

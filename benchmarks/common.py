@@ -48,6 +48,8 @@ QUICK_MODEL = {"backbone": "mobilenetv3_small_050", "pretrained": False}
 PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 #: So many true boxes make the AP of a class more than luck.
 FREQUENT = 5
+#: The name of `frequent_map` among scores.
+FREQUENT_MAP = "map_frequent"
 
 
 @dataclass(frozen=True)

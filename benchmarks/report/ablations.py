@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation import read_plan
-from common import FREQUENT
+from common import FREQUENT, FREQUENT_MAP
 
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.task import get_task
@@ -16,7 +16,7 @@ from report.data import Document, Results
 from report.text import SCORE_LABELS, Lines, listed
 
 #: Of what detection is judged by beside its main score.
-_LABELS = {"map_frequent": f"mAP {FREQUENT}+", "ap_person": "AP of person", "map50": "AP50"}
+_LABELS = {FREQUENT_MAP: f"mAP {FREQUENT}+", "ap_person": "AP of person", "map50": "AP50"}
 
 _PLANS = Path(__file__).parent.parent
 #: The rule of `outcome`: seeds, mean rise, and mean fall of another task.
@@ -92,7 +92,7 @@ def outcomes(results: Results) -> Lines:
 def outcome(rows: Sequence[Document]) -> str:
     """`pays`, `does not pay` or `open`, of the rows of one recipe in the comparison."""
     by_metric = {row["metric"]: list(_gains(row).values()) for row in rows}
-    detected = "map_frequent" if "map_frequent" in by_metric else "map"
+    detected = FREQUENT_MAP if FREQUENT_MAP in by_metric else "map"
     judged = [gains for metric, gains in by_metric.items() if metric in ("top1", "miou", detected)]
     rising = [gains for gains in judged if min(gains) > 0]
     if not rising or any(statistics.fmean(gains) < -_FALLS for gains in judged):
