@@ -4,7 +4,7 @@
 
 The YAML names a base config and runs, each a name, a network (cls, seg, det: a single-task network; all: the student,
 with teachers of the same settings), the fields that differ from the base config, and where it is not "base", the run of
-the same network that this one is compared with:
+the same network that this one is compared with, or several:
 
     base: lite-quick.yaml
     runs:
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import re
 import statistics
@@ -70,14 +71,14 @@ _STUDENT = "all"
 class Recipe:
     """One line of the comparison.
 
-    changes: dotted config key -> value. against: the name of the recipe to subtract. removes: an ingredient is taken
-    away. note: what a reader should know beside the outcome.
+    changes: dotted config key -> value. against: the names of the recipes to subtract, each by itself. removes: an
+    ingredient is taken away. note: what a reader should know beside the outcome.
     """
 
     name: str
     network: str
     changes: dict[str, Any] = field(default_factory=dict)
-    against: str = BASE
+    against: tuple[str, ...] = (BASE,)
     removes: bool = False
     note: str = ""
 
@@ -87,11 +88,12 @@ class Recipe:
         known = {"name", "network", "set", "against", "removes", "note"}
         if unknown := run.keys() - known:
             raise ValueError(f"a run has no {', '.join(sorted(unknown))}")
+        against = run.get("against", BASE)
         return cls(
             name=str(run["name"]),
             network=str(run["network"]),
             changes=dict(run.get("set") or {}),
-            against=str(run.get("against", BASE)),
+            against=tuple(map(str, against)) if isinstance(against, list) else (str(against),),
             removes=bool(run.get("removes")),
             note=str(run.get("note", "")),
         )
@@ -133,10 +135,11 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(f"{path}: several runs are called {', '.join(sorted(repeated))}")
     names = {(recipe.network, recipe.name) for recipe in recipes}
     for recipe in recipes:
-        if recipe.against != BASE and (recipe.network, recipe.against) not in names:
-            raise ConfigError(
-                f"{path}: run '{recipe.name}' is against '{recipe.against}', no run of network {recipe.network}"
-            )
+        for other in recipe.against:
+            if other != BASE and (recipe.network, other) not in names:
+                raise ConfigError(
+                    f"{path}: run '{recipe.name}' is against '{other}', no run of network {recipe.network}"
+                )
     return Plan(base, recipes)
 
 
@@ -198,7 +201,7 @@ def _detected(config: Config, network: str, console: Console) -> dict[str, float
 
 
 def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per recipe and task: mean and deviation over the seeds, and the paired difference with what it is against.
+    """A row per recipe, score and recipe that it is against: mean and deviation over the seeds, the paired difference.
 
     Args:
         recipes: those of the plan.
@@ -211,15 +214,14 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
         by_recipe.setdefault((result["network"], result["name"]), {})[result["seed"]] = result
     for (network, name), runs in by_recipe.items():
         recipe = known[network, name]
-        other = recipe.against if name != recipe.against else None
-        others = by_recipe.get((network, other), {}) if other else {}
         tasks = TASKS if network == _STUDENT else (network,)
         metrics = [(task, get_task(task).metric.key) for task in tasks]
         metrics += [("det", metric) for metric in DETECTION_METRICS] if "det" in tasks else []
-        for task, metric in metrics:
+        for other, (task, metric) in itertools.product(recipe.against, metrics):
             values = _by_seed(runs, network, metric)
             if not values:
                 continue
+            others = by_recipe.get((network, other), {}) if name != other else {}
             before = _by_seed(others, network, metric)
             teachers = _by_seed(runs, task, metric) if network == _STUDENT else {}
             paired = [seed for seed in sorted(values) if seed in before]
@@ -233,7 +235,7 @@ def compare(recipes: Sequence[Recipe], results: Sequence[dict[str, Any]]) -> lis
                     "seeds": sorted(values),
                     "mean": statistics.fmean(values.values()),
                     "deviation": _deviation(list(values.values())),
-                    "against": other,
+                    "against": other if name != other else None,
                     "removes": recipe.removes,
                     "note": recipe.note,
                     "gains": dict(zip(paired, gains, strict=True)),

@@ -238,13 +238,21 @@ def path_in_0_1_0(results: Path, unit: str) -> Path:
 
 
 def kept(results: Path, config_file: Path, unit: str, config: Config, networks: Sequence[str]) -> Path | None:
-    """The JSON of a unit that is finished, be it 0.1.0's; args and errors as for `finished`."""
-    places = (result_path(results, config_file, unit), path_in_0_1_0(results, unit))
-    return next((path for path in places if finished(path, config, networks)), None)
+    """The JSON of a unit that is finished and was read as now, be it 0.1.0's; args and errors as for `finished`."""
+    path, before = result_path(results, config_file, unit), path_in_0_1_0(results, unit)
+    if (document := finished(path, config, networks)) and read_alike(document["config"], config):
+        return path
+    return before if finished(before, config, networks) else None
+
+
+def read_alike(before: Mapping[str, Any], config: Config) -> bool:
+    """Whether `evaluation` says the same, which matters to no training but to what is measured after it."""
+    now = settings_of(config)["evaluation"]
+    return all(now.get(key) == value for key, value in before["evaluation"].items() if key != "batch_size")
 
 
 def finished(path: Path, config: Config, networks: Sequence[str]) -> dict[str, Any] | None:
-    """The document of a run that was done with these settings on this data; None where it is to be done.
+    """The document of a run that was trained with these settings on this data; None where it is to be done.
 
     Args:
         networks: those whose settings matter: "cls", "seg", "det", "all".

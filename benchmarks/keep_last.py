@@ -1,6 +1,6 @@
-"""What keeping the last weights instead of the best on val is worth, from the curves of the kept results.
+"""What keeping the last weights instead of the best on val is worth, from the curves that 0.1.0 kept.
 
-    python benchmarks/keep_last.py --results benchmarks/results/0.1.0
+    python benchmarks/keep_last.py
 
 The chosen epoch is ahead on val because it was chosen there. So three figures a network and score, means over its runs:
 as val says: last minus chosen; the noise: the deviation of one evaluation from the mean of the two beside it, over the
@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from report.data import FULL, PLAIN, load_results
-from results_page import DEFAULT_CONFIG
 from rich.console import Console as RichConsole
 
 from onehead_cli.checkpoint.networks import STUDENT
 from onehead_cli.commands.console import table
 from onehead_cli.registry import TASKS
 from onehead_cli.tasks.task import get_task
+
+FOLDER = Path(__file__).parent / "results" / "0.1.0"
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Curve:
         return statistics.fmean(self.scores[-3:-1]) - statistics.fmean(beside)
 
 
-def curves(folder: Path, config: str) -> Iterator[tuple[str, Curve]]:
+def curves() -> Iterator[tuple[str, Curve]]:
     """Each curve of the finals with the name of what it is of; copied networks once."""
-    finals = load_results(folder, list(range(100)), config).finals
+    finals = load_results(FOLDER, list(range(100)), "lite-quick.yaml").finals
     for document in itertools.chain(finals[FULL].values(), finals[PLAIN].values()):
         for name, network in document["networks"].items():
             if network.get("copied_from"):
@@ -73,12 +74,9 @@ def curves(folder: Path, config: str) -> Iterator[tuple[str, Curve]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/0.1.0"))
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="what the results were made with")
-    given = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found: dict[str, list[Curve]] = defaultdict(list)
-    for name, curve in curves(given.results, given.config.name):
+    for name, curve in curves():
         found[name].append(curve)
     rows = []
     for name, runs in sorted(found.items()):

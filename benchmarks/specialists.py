@@ -33,6 +33,7 @@ from common import (
     machine,
     measured_on,
     path_in_0_1_0,
+    read_alike,
     report_splits,
     result_path,
     settings_of,
@@ -220,11 +221,11 @@ def run(
 
 
 def _kept(path: Path, task: str, config: Config) -> dict[str, Any] | None:
-    """The document of a specialist that was trained as today, on this data."""
+    """The document of a specialist that was trained and read as today, on this data."""
     if not path.is_file():
         return None
     document = read_json(path)
-    same = document["training"] == training_of(task, config)
+    same = document["training"] == training_of(task, config) and read_alike(document["config"], config)
     return document if same and document["data"] == data_hashes(config, list(document["data"])) else None
 
 

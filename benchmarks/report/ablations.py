@@ -47,7 +47,9 @@ def _table_of(results: Results, plan: str) -> Lines:
     heads += ["minus teacher", "seeds"] if student else ["seeds"]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for before, row in zip([None, *rows], rows, strict=False):
-        recipe = "| | | | " if before and _recipe(before) == _recipe(row) else _recipe_cells(results, row)
+        recipe = _recipe_cells(results, row)
+        if before and _recipe(before) == _recipe(row):
+            recipe = "| | | | " if before["against"] == row["against"] else f"| | | | {row['against']} "
         over = f"| {_with_deviation(row['minus_teacher'], None, '+.4f')} " if student else ""
         lines.append(
             f"{recipe}| {_metric_label(row)} | {_with_deviation(row['mean'], row['deviation'])} "
@@ -64,10 +66,10 @@ def _table_of(results: Results, plan: str) -> Lines:
 def outcomes(results: Results) -> Lines:
     """What was decided of each ingredient."""
     lines = ["## What each ingredient is worth", ""]
-    tried: dict[tuple[str, str, str], list[Document]] = {}
+    tried: dict[tuple[str, str, str, str], list[Document]] = {}
     for row in results.comparison:
         if row["difference"] is not None:
-            tried.setdefault(_recipe(row), []).append(row)
+            tried.setdefault((*_recipe(row), row["against"]), []).append(row)
     if not tried:
         return [*lines, "No ablation is finished yet."]
     lines += [
@@ -80,12 +82,12 @@ def outcomes(results: Results) -> Lines:
         "| network | ingredient | beside | worth | seeds | outcome |",
         "|---|---|---|---|---|---|",
     ]
-    for (_, network, name), rows in tried.items():
+    for (_, network, name, against), rows in tried.items():
         worth = ", ".join(f"{value:+.4f} {_metric_label(row)}" for row, value in zip(rows, _worth(rows), strict=True))
         what = f"what '{name}' takes away" if rows[0]["removes"] else name
         note = f"; {rows[0]['note']}" if rows[0]["note"] else ""
         seeds = listed(sorted({seed for row in rows for seed in _gains(row)}))
-        lines.append(f"| {network} | {what} | {rows[0]['against']} | {worth} | {seeds} | {outcome(rows)}{note} |")
+        lines.append(f"| {network} | {what} | {against} | {worth} | {seeds} | {outcome(rows)}{note} |")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Results:
     finals: recipe -> seed -> document of results.py. specialists: task -> seed -> document of specialists.py.
     long_baselines: task -> seed -> document of long_baselines.py. comparison: the rows of ablation.py; runs: its
     documents. wanted: the seeds that there are to be. folder: where they are. config: the file that finals, specialists
-    and long baselines were made with.
+    and long baselines were made with. others: file of another config -> seed -> its document of the full recipe.
     """
 
     finals: dict[str, dict[int, Document]]
@@ -41,6 +42,7 @@ class Results:
     wanted: list[int]
     folder: Path
     config: str
+    others: dict[str, dict[int, Document]]
 
     def score(self, recipe: str, report: str, who: str, task: str) -> BySeed:
         """The main score of student or teachers.
@@ -96,6 +98,11 @@ class Results:
         """Args: what: precision or recall of the boxes that the student's thresholds show; 0.1.0 did not keep them."""
         return _by_seed(self.finals[FULL], lambda doc: doc["evaluation"][report].get("shown_boxes", {}).get(what))
 
+    def on_train(self, who: str, task: str) -> BySeed:
+        """The main score of the full recipe's student or teachers on the images that they learned from, as they are."""
+        metric = get_task(task).metric.key
+        return _by_seed(self.finals[FULL], lambda doc: doc.get("on_train", {}).get(who, {}).get(metric))
+
     def missing(self, docs: Mapping[int, Document]) -> list[int]:
         return [seed for seed in self.wanted if seed not in docs]
 
@@ -110,14 +117,16 @@ def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
     long_baselines: dict[str, dict[int, Document]] = {task: {} for task in TASKS}
     comparison: list[Document] = []
     runs: list[Document] = []
+    others: dict[str, dict[int, Document]] = defaultdict(dict)
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(document, list):
             comparison += document
         elif {"name", "network", "set", "scores"} <= document.keys():
             runs.append(document)
-        elif document.get("config_file", config) != config:
-            continue
+        elif (made_with := document.get("config_file", config)) != config:
+            if document.get("recipe") == FULL:
+                others[made_with][document["seed"]] = document
         elif "recipe" in document:
             finals[document["recipe"]][document["seed"]] = document
         elif "specialist" in document:
@@ -133,6 +142,7 @@ def load_results(folder: Path, wanted: Sequence[int], config: str) -> Results:
         wanted=list(wanted),
         folder=folder,
         config=config,
+        others=dict(others),
     )
 
 

@@ -26,6 +26,7 @@ from onehead_cli.data.manifest import manifest_hash
 from onehead_cli.data.split import Loading
 from onehead_cli.errors import CheckpointError, ConfigError
 from onehead_cli.evaluation.compare import EvaluateResult
+from onehead_cli.evaluation.drop_check import interval_of_score
 from onehead_cli.network.backbone import create_backbone
 from onehead_cli.network.imagenet import imagenet_classifier
 from onehead_cli.prediction.predictor import Predictor
@@ -41,12 +42,14 @@ def document_of(unit: Unit, console: Console) -> dict[str, Any]:
     """All that the page says of a unit whose four networks are trained."""
     reports = report_splits(unit.config)
     measured = {name: _evaluate(unit, name, splits, console) for name, splits in reports.items()}
+    on_train = _evaluate(unit, "train", [unit.config.data.train_split], console)
     return {
         "recipe": unit.recipe,
         "seed": unit.config.seed,
         "set": RECIPES[unit.recipe],
         "networks": {name: _network(unit, name) for name in NETWORKS},
         "evaluation": {name: _evaluation(result) for name, result in measured.items()},
+        "on_train": {who: on_train.document[who] for who in ("unified", "baseline")},
         "errors": _errors(unit, measured["pooled"], console),
         "imagenet_classifier": imagenet_top1(unit.config, console),
         "manifest": manifest_hash(unit.config, TASKS),
@@ -116,7 +119,8 @@ def _evaluate(unit: Unit, name: str, splits: Sequence[str], console: Console) ->
 
 
 def _evaluation(result: EvaluateResult) -> dict[str, Any]:
-    """Scores, drop check and rows per class of student and teachers, and how good the boxes are that it shows."""
+    """Scores, drop check and rows per class of student and teachers; of the student also the scores' intervals and how
+    good the boxes are that it shows."""
     kept = ("splits", "pictures", "unified", "baseline", "drop", "drop_limit", "resamples", "skipped")
     rows = {
         task: {"unified": result.unified[task].per_class(), "baseline": result.baseline[task].per_class()}
@@ -124,7 +128,13 @@ def _evaluation(result: EvaluateResult) -> dict[str, Any]:
     }
     errors = result.unified["det"].errors
     shown = {"precision": errors.precision, "recall": errors.recall}
-    return {**{key: result.document[key] for key in kept}, "per_class": rows, "shown_boxes": shown}
+    draw = {key: result.document[key] for key in ("resamples", "seed")}
+    return {
+        **{key: result.document[key] for key in kept},
+        "intervals": {task: interval_of_score(result.unified[task], **draw) for task in TASKS},
+        "per_class": rows,
+        "shown_boxes": shown,
+    }
 
 
 def _errors(unit: Unit, result: EvaluateResult, console: Console) -> dict[str, Any]:

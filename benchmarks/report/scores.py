@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from common import FREQUENT
+from common import FREQUENT, frequent_map
 
 from onehead_cli.registry import TASKS
+from onehead_cli.tasks.task import get_task
 from report.data import (
     BASELINE,
     FULL,
@@ -18,6 +19,7 @@ from report.data import (
     UNIFIED,
     VAL,
     BySeed,
+    Document,
     Results,
     minus,
     shown,
@@ -93,7 +95,16 @@ def final_tables(results: Results) -> Lines:
             # Where the tasks have different seeds, those of each; a task without any has a dash already.
             seeds = dict.fromkeys(listed(values) for values in found.values() if values)
             lines.append(f"| {name} | {_cells(found.__getitem__, form)} | {listed(seeds, ' / ')} |")
-    return [*lines, "", *_rows_explained(results), "", *_frequent(results)]
+    return [
+        *lines,
+        "",
+        *_rows_explained(results),
+        "",
+        *_frequent(results),
+        *_intervals(results),
+        *_on_train(results),
+        *_others(results),
+    ]
 
 
 def _rows_explained(results: Results) -> Lines:
@@ -192,6 +203,61 @@ def _frequent(results: Results) -> Lines:
         f"network{specialist}.",
     ]
     return lines
+
+
+def _intervals(results: Results) -> Lines:
+    documents = {seed: doc["evaluation"][POOLED] for seed, doc in results.finals[FULL].items()}
+    if not all("intervals" in each for each in documents.values()):
+        return []
+    lines = [
+        "",
+        "### The unified network's scores with their intervals, val and test pooled",
+        "",
+        "95 % of the scores of resampled images lie between the two figures. Scores of resampled images are a little",
+        "lower or higher as a whole than the score itself, which mIoU and mAP need not have in their middle.",
+        "",
+        *table_head("seed"),
+    ]
+    for seed, each in documents.items():
+        cells = []
+        for task in TASKS:
+            low, high = each["intervals"][task]
+            score = each[UNIFIED][get_task(task).metric.key]
+            cells.append("–" if low is None else f"{score:.4f} [{low:.4f}, {high:.4f}]")
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    return lines
+
+
+def _on_train(results: Results) -> Lines:
+    reads = {who: partial(results.on_train, who) for who in (UNIFIED, BASELINE)}
+    if not all(read(task) for read in reads.values() for task in TASKS):
+        return []
+    lines = ["", "### On the images that they learned from", "", "Whole and unchanged, as val and test are read.", ""]
+    lines += table_head("")
+    return lines + [f"| {who}, full | {_cells(read)} |" for who, read in reads.items()]
+
+
+def _others(results: Results) -> Lines:
+    """What other configs than the page's reach: their full recipe."""
+    if not results.others:
+        return []
+    lines = ["", "### Other configs, val and test pooled", "", *table_head("", f"mAP {FREQUENT}+", "minutes", "seeds")]
+    for name, docs in sorted(results.others.items()):
+        minutes = {seed: sum(each["seconds"] for each in doc["networks"].values()) / 60 for seed, doc in docs.items()}
+        for who in (UNIFIED, BASELINE):
+            found = {task: _pooled(docs, who, task) for task in TASKS}
+            rows = {s: frequent_map(d["evaluation"][POOLED]["per_class"]["det"][who]) for s, d in docs.items()}
+            often = {seed: value for seed, value in rows.items() if value is not None}
+            time = shown(minutes, ".0f") if who == UNIFIED else ""
+            lines.append(
+                f"| {who}, `{name}` | {_cells(found.__getitem__)} | {shown(often)} | {time} | {listed(sorted(docs))} |"
+            )
+    return [*lines, "", "Minutes: of the four trainings of a seed, one thread."]
+
+
+def _pooled(docs: Mapping[int, Document], who: str, task: str) -> BySeed:
+    metric = get_task(task).metric.key
+    return {seed: doc["evaluation"][POOLED][who][metric] for seed, doc in docs.items()}
 
 
 def beside_the_reference(results: Results) -> Lines:

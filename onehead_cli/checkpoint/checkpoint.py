@@ -44,8 +44,9 @@ class Checkpoint:
     epoch: epochs done. training: optimizer, raw weights, random states, ... of a `_last` file, else empty.
     data: what it was trained on: {"manifest": sha256 of the manifest, or None where there was none}.
     reading: how its maps are read besides, as plain values by name; empty in format 2, which means as 0.1.0 read.
-    origin: what it was trained with: {"precision": "bf16" or "fp32", "processor": ..., "commit": ...}; empty where it
-        was not written down, in format 2.
+    origin: what it was trained with: {"precision": "bf16" or "fp32", "processor": ..., "commit": ...}, and whether its
+        classification began as the ImageNet classifier, {"imagenet_classes": True or False}; empty where it was not
+        written down, in format 2.
     """
 
     name: str
@@ -60,7 +61,13 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
-    origin: dict[str, str | None] = field(default_factory=dict)
+    origin: dict[str, str | bool | None] = field(default_factory=dict)
+
+    @property
+    def began_as_imagenet(self) -> bool:
+        """Whether classification began as the ImageNet classifier, which knew the classes before any training."""
+        written = bool(self.config.get("model", {}).get("imagenet_classes"))
+        return bool(self.origin.get("imagenet_classes", written))
 
     def untrained(self) -> OneHead:
         """A network of the architecture, with any weights.
@@ -277,7 +284,7 @@ class _Stored(_Part):
     training: dict[str, Any]
     data: dict[str, Any] = {}
     reading: dict[str, Any] = {}
-    origin: dict[str, str | None] = {}
+    origin: dict[str, str | bool | None] = {}
 
 
 def _parse(document: Mapping[str, Any]) -> Checkpoint:

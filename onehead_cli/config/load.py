@@ -27,8 +27,8 @@ _OWN_CONFIGS = (
     Path(sysconfig.get_path("data"), "share", "onehead", "configs"),
 )
 
-#: Keys that are gone, with the default they had; where one still stands at it, it is passed over.
-_GONE: dict[str, Any] = {"distill.gate_masks": False}
+#: Keys that are gone, with the default they had, and why; where one still stands at its default, it is passed over.
+_GONE: dict[str, tuple[Any, str]] = {"distill.gate_masks": (False, "removed in 0.2.0: it lost mIoU")}
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def config_of(stored: Mapping[str, Any]) -> Config:
 
 
 def _validated(raw: dict[str, Any], origins: Origins) -> Config:
-    _pass_over_gone(raw)
+    _pass_over_gone(raw, origins)
     try:
         return config_class().model_validate(raw)
     except ValidationError as error:
@@ -99,16 +99,23 @@ def _validated(raw: dict[str, Any], origins: Origins) -> Config:
 
 def is_gone(key: str, value: Any) -> bool:
     """Whether a dotted key is known no more and stood at the default it had, so that it meant nothing."""
-    return key in _GONE and _GONE[key] == value
+    return key in _GONE and _GONE[key][0] == value
 
 
-def _pass_over_gone(raw: dict[str, Any]) -> None:
+def why_gone(key: str) -> str | None:
+    """Of a dotted key that is known no more: "removed in", the version and the reason."""
+    return _GONE[key][1] if key in _GONE else None
+
+
+def _pass_over_gone(raw: dict[str, Any], origins: Origins) -> None:
     for key in _GONE:
         *parents, last = key.split(".")
         node: Any = raw
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict) and last in node and is_gone(key, node[last]):
+        if isinstance(node, dict) and last in node:
+            if not is_gone(key, node[last]):
+                raise ConfigError(f"{origins.of(key)}{key} was {why_gone(key)}")
             del node[last]
 
 

@@ -180,7 +180,9 @@ class DetectionConfig(Section):
         gt=0,
         le=1,
     )
-    every_box: bool = field(False, "Give every true box a predicted one, even where several claim the same.")
+    every_box: bool = field(
+        False, "Give every true box a predicted one, where a place is free, even if several claim the same."
+    )
     smallest: float = field(0.0, "True boxes with a side shorter than this are ignored regions.", unit="cells", ge=0)
     priors: Literal["spread", "kmeans"] = field(
         "spread", "Initial sizes of a cell's boxes: spread evenly, or from k-means over the training boxes."

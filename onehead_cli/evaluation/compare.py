@@ -229,7 +229,7 @@ def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, re
 def _began_as_imagenet(networks: Mapping[str, Checkpoint]) -> bool:
     """Whether classification, where it is measured, began as the ImageNet classifier."""
     task = image_task(networks)
-    return task is not None and bool(networks[task].config.get("model", {}).get("imagenet_classes"))
+    return task is not None and networks[task].began_as_imagenet
 
 
 def _curves(label: str, results: Mapping[str, Result]) -> dict[str, list[list[Any]]]:

@@ -28,14 +28,19 @@ class _Channels:
     all: bool
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What of two networks does not fit, in words. anew: keeps its own start. left_out: has no place in the new one."""
+
+    anew: list[str]
+    left_out: list[str]
+
+
 @torch.no_grad()
-def start_from(model: OneHead, architecture: Architecture, source: OneHead, other: Architecture) -> list[str]:
+def start_from(model: OneHead, architecture: Architecture, source: OneHead, other: Architecture) -> Fit:
     """Give a network what fits of another one's weights.
 
     Args: source, other: of a checkpoint, on the device of the network.
-
-    Returns:
-        What does not fit and keeps its own start, in words.
 
     Raises:
         ConfigError: the checkpoint has another backbone.
@@ -67,7 +72,15 @@ def start_from(model: OneHead, architecture: Architecture, source: OneHead, othe
         if task in model.tasks:
             _take_rows(model.identity[task], source.identity[task], channels)
             anew += _what_is_new(task, architecture, other, channels)
-    return anew
+    known = {_part(name) for name in mine}
+    left_out = dict.fromkeys(_part(name) for name in theirs if _part(name) not in known)
+    return Fit(anew, [part for part in left_out if part.partition(".")[2] not in TASKS])
+
+
+def _part(layer: str) -> str:
+    """The part of the network that a layer is of: "skip", "upsampling", or "necks.seg"."""
+    part, _, rest = layer.partition(".")
+    return f"{part}.{rest.partition('.')[0]}" if part in ("necks", "identity") else part
 
 
 def _is_of_new_task(name: str, other: Architecture) -> bool:

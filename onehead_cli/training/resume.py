@@ -10,7 +10,7 @@ import torch
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import STUDENT, best_path, can_resume, last_path, previous_path
-from onehead_cli.config.load import config_class, default_config, is_gone
+from onehead_cli.config.load import config_class, default_config, is_gone, why_gone
 from onehead_cli.config.sections import Config
 from onehead_cli.data.format import get_format
 from onehead_cli.data.manifest import manifest_hash
@@ -104,7 +104,7 @@ def changed_settings(before: Mapping[str, Any], config: Config, name: str) -> li
     old = _flat(default_config().model_dump(mode="json", by_alias=True)) | _IN_0_1_0 | stored
     new = _flat(config.model_dump(mode="json", by_alias=True))
     return [
-        f"{key} was {old.get(key)}, now {new.get(key)}"
+        f"{key} was {old.get(key)}, {why_gone(key) or f'now {new.get(key)}'}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and (key in read or not key.startswith(ignored))

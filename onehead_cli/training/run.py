@@ -31,6 +31,7 @@ from onehead_cli.training.loop import TrainingLoop
 from onehead_cli.training.resume import check_same_classes, continue_from, load_last
 from onehead_cli.training.saves import Saver
 from onehead_cli.training.setup import architecture_for, build_loop, scores_of
+from onehead_cli.training.start import began_as_imagenet
 from onehead_cli.wording import how_many
 
 
@@ -90,7 +91,9 @@ def train_network(
         forget_run(config.output, stale)
     if last is not None:
         continue_from(last, loop, config, teachers=teachers, reporter=reporter)
-    manifest, origin = manifest_hash(config, tasks), _origin(loop)
+    merged = list(teachers.values()) if len(tasks) > 1 and config.student.from_teachers else []
+    began_so = last.began_as_imagenet if last is not None else began_as_imagenet(config, merged)
+    manifest, origin = manifest_hash(config, tasks), _origin(loop, began_so)
     saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest, origin)
     if not loop.finished():
         _announce(name, loop, reporter)
@@ -112,9 +115,10 @@ def train_network(
     )
 
 
-def _origin(loop: TrainingLoop) -> dict[str, str | None]:
+def _origin(loop: TrainingLoop, imagenet_classes: bool) -> dict[str, str | bool | None]:
     """What a network is trained with; see `Checkpoint.origin`."""
     return {
+        "imagenet_classes": imagenet_classes,
         "precision": precision_name(loop.objective.precision),
         "processor": processor_name(loop.loader.device),
         "commit": commit(),

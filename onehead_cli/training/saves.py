@@ -27,7 +27,7 @@ class Saver:
     loop: TrainingLoop
     teachers: dict[str, float]
     manifest: str | None
-    origin: dict[str, str | None]
+    origin: dict[str, str | bool | None]
 
     def is_due(self) -> bool:
         """Whether `save_every` asks for a save after this step; at the end of an epoch it waits for the evaluation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from onehead_cli.checkpoint.networks import shipped_student
-from onehead_cli.config.sections import Config
+from onehead_cli.config.sections import Config, ModelConfig
 from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import CheckpointError
 from onehead_cli.events import Reporter
@@ -25,6 +25,8 @@ from onehead_cli.tasks.architecture import Architecture
 
 #: Clean mini-batches that norms are measured on.
 _CLEAN_BATCHES = 16
+#: Of `model`: what only initialises a network, so that a checkpoint stands in its place.
+_INITIAL = ("imagenet_classes", "icnr", "class_evidence")
 
 
 def give_first_weights(
@@ -39,7 +41,8 @@ def give_first_weights(
     """Bring a new network, its backbone loaded where it starts from ImageNet weights, to its first weights.
 
     Rows of the ImageNet classifier as evidence, or a checkpoint, or the mean of the teachers; then the norms measured
-    anew, and at last classification in closed form.
+    anew, and at last classification in closed form. `start_from` stands for all of that but the teachers' mean: on a
+    backbone that has learned, the classifier no longer fits, and its rows would take the place of learned ones.
 
     Args:
         teachers: empty where the network does not start from them.
@@ -55,10 +58,10 @@ def give_first_weights(
     if teachers:
         start_from_teachers(model, teachers)
     elif settings.start_from:
-        _start_from(model, architecture, settings.start_from, reporter)
+        _start_from(model, architecture, settings, reporter)
     elif settings.class_evidence:
         write_evidence(model, architecture.classes, settings.backbone_weights)
-    classes = closed_form(model, architecture, settings, clean()) if settings.imagenet_classes else None
+    classes = closed_form(model, architecture, settings, clean()) if _in_closed_form(settings) else None
     if classes:
         write_classes(model, classes)
     if teachers and config.student.renew_norms:
@@ -67,14 +70,43 @@ def give_first_weights(
             write_classes(model, classes)  # what is measured of these channels is right but for the last digits
 
 
-def _start_from(
-    model: OneHead, architecture: Architecture, source: Literal["shipped"] | Path, reporter: Reporter
-) -> None:
-    path = shipped_student() if source == "shipped" else Path(source)
-    checkpoint = from_first(lambda: _checkpoint(path))
+def began_as_imagenet(config: Config, teachers: Collection[Checkpoint]) -> bool:
+    """Whether a new network's classification begins as the ImageNet classifier, its own or that of what it starts from.
+
+    Args: teachers: empty where the network does not start from them.
+
+    Raises:
+        CheckpointError: what it starts from cannot be read.
+    """
+    began = False
+    if teachers:
+        began = any(teacher.began_as_imagenet for teacher in teachers)
+    elif config.model.start_from:
+        began = _source(config.model.start_from).began_as_imagenet
+    return began or _in_closed_form(config.model)
+
+
+def _in_closed_form(settings: ModelConfig) -> bool:
+    return settings.imagenet_classes and not settings.start_from
+
+
+def _start_from(model: OneHead, architecture: Architecture, settings: ModelConfig, reporter: Reporter) -> None:
+    assert settings.start_from is not None
+    checkpoint = _source(settings.start_from)
     other = checkpoint.model().to(model.mean.device)
-    anew = start_from(model, architecture, other, checkpoint.architecture)
-    reporter.note(f"starts from {path}" + (f"; starting afresh: {', '.join(anew)}" if anew else ""))
+    fit = start_from(model, architecture, other, checkpoint.architecture)
+    unused = [f"model.{key}" for key in _INITIAL if getattr(settings, key)]
+    parts = {"starting afresh": fit.anew, "left out": fit.left_out, "without effect": unused}
+    said = [f"; {what}: {', '.join(names)}" for what, names in parts.items() if names]
+    reporter.note(f"starts from {_path(settings.start_from)}{''.join(said)}")
+
+
+def _path(source: Literal["shipped"] | Path) -> Path:
+    return shipped_student() if source == "shipped" else Path(source)
+
+
+def _source(source: Literal["shipped"] | Path) -> Checkpoint:
+    return from_first(lambda: _checkpoint(_path(source)))
 
 
 def _checkpoint(path: Path) -> Checkpoint:

@@ -48,11 +48,16 @@ def test_a_recipe_can_be_compared_with_another_than_the_base(ablation):
     scores = {"base": 0.10, "wide": 0.16, "wide and deep": 0.13}
     results = [_result(name, "det", 0, det={"map": value}) for name, value in scores.items()]
     recipes = [ablation.Recipe(name, "det") for name in ("base", "wide")]
-    rows = ablation.compare([*recipes, ablation.Recipe("wide and deep", "det", against="wide")], results)
+    rows = ablation.compare([*recipes, ablation.Recipe("wide and deep", "det", against=("wide",))], results)
     assert rows[2]["against"] == "wide" and rows[2]["difference"] == pytest.approx(-0.03)  # +0.03 against the base
     assert "| wide | -0.0300 |" in ablation.markdown(rows)
+    both = ablation.compare([*recipes, ablation.Recipe("wide and deep", "det", against=("wide", "base"))], results)[2:]
+    assert [(row["against"], row["difference"]) for row in both] == [
+        ("wide", pytest.approx(-0.03)),
+        ("base", pytest.approx(0.03)),
+    ]
     # What it is compared with has not run: no difference.
-    assert ablation.compare([ablation.Recipe("wide", "det", against="deep")], results[1:2])[0]["difference"] is None
+    assert ablation.compare([ablation.Recipe("wide", "det", against=("deep",))], results[1:2])[0]["difference"] is None
 
 
 def test_the_mean_over_frequent_classes_is_compared_where_it_is_there(ablation):

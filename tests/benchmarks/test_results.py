@@ -210,6 +210,22 @@ def test_finished_units_are_not_done_again(units, tiny_data):
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
 
 
+def test_a_result_that_was_read_in_another_way_is_measured_again(units, tiny_data):
+    """The training is not: how boxes are read, and where the drop check's limit is, matters to no weight."""
+    from common import finished, kept
+    from report.units import NETWORKS, unit_of
+
+    root, _, _ = units
+    unit = unit_of(root / "tiny.yaml", "full", seed=0, data=tiny_data, output=root / "out")
+    found = []
+    for change in ({"batch_size": 3}, {"nms_iou": 0.9}, {"drop_limit": 0.01}):
+        evaluation = unit.config.evaluation.model_copy(update=change)
+        config = unit.config.model_copy(update={"evaluation": evaluation})
+        assert finished(unit.marker("all"), config, ["all"])
+        found.append(kept(root / "kept", root / "tiny.yaml", unit.name, config, NETWORKS))
+    assert found == [root / "kept" / "tiny-full-seed0.json", None, None]
+
+
 def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
     root, _, _ = units
     shutil.copytree(root, tmp_path / "own")

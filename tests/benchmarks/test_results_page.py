@@ -15,7 +15,7 @@ pytestmark = pytest.mark.benchmark
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: sha256 of the page of the results of 0.1.0. Its figures stay: look at the difference before you change it.
-PAGE_OF_0_1_0 = "fcc5c310734d60dae9cbbf3c944d5d23a3c50b9d697a9aec1da3cf1c4190a6f2"
+PAGE_OF_0_1_0 = "5e1a55833c583928ce03971a71f814757415278e09b1b2a6889844a9c07c79fa"
 
 
 def _scores(cls, seg, det):
@@ -111,11 +111,20 @@ def test_the_page_by_hand(tmp_path):
     base = _scores(0.98, 0.50, 0.05)
     with_boxes = _final("full", 0, unified=low, baseline=base)
     with_boxes["evaluation"]["test"]["shown_boxes"] = {"precision": 0.5, "recall": None}
+    second = _final("full", 1, unified=high, baseline=base)
+    for document, margin in ((with_boxes, 0.0625), (second, 0.125)):
+        intervals = {"cls": [0.9 - margin, 0.9 + margin], "seg": [0.25, 0.75], "det": [None, None]}
+        document["evaluation"]["pooled"]["intervals"] = intervals
+        document["on_train"] = {"unified": _scores(1.0, 0.75 + margin, 0.5), "baseline": _scores(1.0, 0.75, 0.25)}
     documents = {
         "lite-long-full-seed0.json": with_boxes,
-        "lite-long-full-seed1.json": _final("full", 1, unified=high, baseline=base),
+        "lite-long-full-seed1.json": second,
         "lite-long-full-seed9.json": _final("full", 9, unified=_scores(1.0, 1.0, 1.0), baseline=base),  # not asked for
-        "other-full-seed2.json": {**_final("full", 2, unified=base, baseline=base), "config_file": "other.yaml"},
+        "other-full-seed2.json": {**_final("full", 2, unified=base, baseline=low), "config_file": "other.yaml"},
+        "without-closed-form-full-seed0.json": {
+            **_final("full", 0, unified=_scores(0.94, 0.4, 0.1), baseline=low),
+            "config_file": "without-closed-form.yaml",
+        },
         "lite-long-plain-seed1.json": _final("plain", 1, unified=base, baseline=base),
         "lite-long-specialist-det-seed0.json": {
             "specialist": "det",
@@ -148,6 +157,7 @@ def test_the_page_by_hand(tmp_path):
             _ablation("worse", 0.07, -0.03),
             _ablation("better", 0.12, 0.02, gains=[0.01, 0.03]),
             _ablation("better and worse", 0.11, -0.01, against="better", gains=[-0.03, 0.01]),
+            _ablation("better and worse", 0.11, 0.01, gains=[-0.02, 0.04]),
             _ablation("without what pays", 0.02, -0.08, removes=True, gains=[-0.1, -0.06]),
             _ablation("without what costs", 0.13, 0.03, removes=True, gains=[0.03, 0.03], note="it stays"),
             # Of detection's scores the mAP of frequent classes decides.
@@ -180,6 +190,16 @@ def test_the_page_by_hand(tmp_path):
     assert f"| Top-1, pooled | 0.9800 ± 0.0141 | {reached} | 0, 1 |" in lines
     assert "| mIoU minus the specialist's | – | 0: not measured | – | none |" in lines
     assert "| mAP minus the specialist's | +0.0100 | 0: met so far | – | 0 |" in lines
+    # What one seed is asked for is final with it; another config's scores are not the page's.
+    assert "| Top-1, pooled, without the closed form, one seed | 0.9400 | 0.95: **missed by 0.0100** | – | 0 |" in lines
+    other = "| unified, `other.yaml` | 0.9800 | 0.5000 | 0.0500 | 0.7500 | 6 | 2 |"
+    assert other in lines and "| baseline, `other.yaml` | 0.9700 | 0.5000 | 0.1000 | 0.7500 |  | 2 |" in lines
+    # .375 of seed 0, without its second class, minus .0625.
+    assert "| mAP of classes with 5 boxes and more minus the specialist's | +0.1875 | 0: met so far | – | 0 |" in lines
+    tried = "worse, better, better and worse, without what pays, without what costs, more"
+    assert f"- mAP: {tried}." in lines and "- mIoU: " not in text
+    assert "| 1 | 0.9900 [0.7750, 1.0250] | 0.5400 [0.2500, 0.7500] | – |" in lines
+    assert "| unified, full | 1.0000 ± 0.0000 | 0.8438 ± 0.0442 | 0.5000 ± 0.0000 |" in lines
     # Only seed 0 says how good the boxes are that it shows; nobody is a person.
     shown = "0.45: met so far | 0.6: **missed so far by 0.1000**"
     assert f"| precision of the boxes shown, test | 0.5000 | {shown} | 0 |" in lines
@@ -207,7 +227,8 @@ def test_the_page_by_hand(tmp_path):
     # The conversions: only seed 1 is in both, .20 against .05.
     assert "| unified | mAP | 0.2000 | 0.0500 | +0.1500 | 1 |" in lines
     assert "On in the full recipe: `teacher.boxes_from_masks`, `student.boxes_from_masks`." in lines
-    # A recipe's name and settings stand in its first row.
+    # A recipe's name and settings stand in its first row, and what each further row is against where that is another.
+    assert "| | | | base | mAP | 0.1100 | +0.0100 | 0, 1 |" in lines
     assert "| det | worse | `a.b: 3`, `a.c: true` | base | mAP | 0.0700 | -0.0300 | 0 |" in lines
     assert "| det | more | – | base | mAP | 0.2000 | +0.1000 | 0, 1 |" in lines
     for label, figures in {
@@ -221,6 +242,7 @@ def test_the_page_by_hand(tmp_path):
         "| det | worse | base | -0.0300 mAP | 0 | does not pay |",
         "| det | better | base | +0.0200 mAP | 0, 1 | pays |",
         "| det | better and worse | better | -0.0100 mAP | 0, 1 | does not pay |",
+        "| det | better and worse | base | +0.0100 mAP | 0, 1 | does not pay |",
         "| det | what 'without what pays' takes away | base | +0.0800 mAP | 0, 1 | pays |",
         "| det | what 'without what costs' takes away | base | -0.0300 mAP | 0, 1 | does not pay; it stays |",
         "| det | more | base | +0.1000 mAP, +0.0050 mAP 5+, +0.0300 AP of person, +0.0400 AP50 | 0, 1 | does not pay |",

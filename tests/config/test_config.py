@@ -107,6 +107,20 @@ def test_fault_53_bad_keys_and_values_are_one_line_that_names_them(overrides, wo
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def test_a_key_that_was_removed_says_since_when_and_why(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 1\ndistill:\n  gate_masks: true\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert str(error.value) == f"{path}: line 3: distill.gate_masks was removed in 0.2.0: it lost mIoU"
+    key, words = "distill.gate_masks", "--set distill.gate_masks=true"
+    with pytest.raises(ConfigError) as error:
+        load_config(None, {key: True}, given={key: words})
+    assert str(error.value) == f"{words}: distill.gate_masks was removed in 0.2.0: it lost mIoU"
+    # Where it is false it meant nothing, and is still read.
+    assert load_config(None, {key: False}) == Config()
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1\n", "!!python/object/apply:os.system ['true']", "\x00"])
 def test_a_file_that_is_no_config(tmp_path, text):
     path = tmp_path / "c.yaml"

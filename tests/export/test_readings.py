@@ -159,6 +159,25 @@ def test_onnxruntime_reads_the_same(mode, reading):
     assert boxes.shape == (0, 4) and scores.shape == labels.shape == (0,)
 
 
+def test_boxes_without_a_score_stay_where_they_are():
+    """Voting has nothing to weigh them by; 0 / 0 is in no file."""
+    reading, config = BoxReading(vote_iou=0.5), EvaluationConfig(score_min=0, max_detections=300)
+    det, fit, size = maps_of(0)["det"][:, CLASSES - 1 :], Fit.of(200, 100, SIDE, "resize"), torch.tensor([100, 200])
+    det[:, 1:].view(1, PER_CELL, 5, 64)[:, :, 4, ::2] = -200.0
+    own = {"det": BoxesReading(1, "input", reading, config)}
+    [expected] = read_boxes(
+        decode_boxes(det, 1), [fit], nms_iou=0.95, score_min=0.0, max_detections=300, vote_iou=reading.vote_iou
+    )
+    assert (expected.scores == 0).sum() > 40 and np.isfinite(expected.boxes).all()
+    nms_iou = torch.tensor(0.95)
+    boxes, scores, labels = own["det"](det, PlaceInInput.of(size, SIDE, "resize"), size, nms_iou)
+    assert_same_boxes(expected, boxes.numpy(), scores.numpy(), labels.numpy())
+    graph = reading_graph({"det": maps_of(1)["det"][:, CLASSES - 1 :]}, own, side=SIDE, fit="resize")
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    feed = {"det_map": det.numpy(), "size": size.numpy(), "nms_iou": nms_iou.numpy()}
+    assert_same_boxes(expected, *session.run(None, feed))
+
+
 def found_boxes(*rows):
     """(box, score, label) of each."""
     boxes = np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4)

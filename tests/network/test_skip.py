@@ -98,6 +98,15 @@ def test_auto_goes_without_where_there_is_no_map_that_fits():
         resolve_skip("darknet17", "stride16")
 
 
+def test_a_training_says_that_it_goes_without(tiny_data, tmp_path, capsys):
+    command = ["train-teacher", "--task", "cls", "--data", str(tiny_data), "--output", str(tmp_path), "--epochs", "1"]
+    command += ["--backbone", "darknet17", "--no-pretrained", "--image-size", "64", "--set", "teacher.batch_size=12"]
+    assert run(command) == 0
+    said = "model.skip=auto: darknet17 has no map of stride 16 that fits; going without"
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+    assert not load_checkpoint(tmp_path / "cls_best.pth").architecture.skip
+
+
 def test_it_costs_a_norm():
     parameters = [sum(p.numel() for p in network("efficientnet_b0", skip=skip).parameters()) for skip in (True, False)]
     assert parameters[0] - parameters[1] == 2 * 112
@@ -112,4 +121,4 @@ def test_a_training_with_it_keeps_it_in_the_checkpoint(tiny_data, tmp_path):
     assert checkpoint.architecture.skip
     assert checkpoint.weights["skip.norm.weight"].shape == (48,)
     assert checkpoint.model().skip is not None
-    assert checkpoint.origin.keys() == {"precision", "processor", "commit"}
+    assert checkpoint.origin.keys() == {"precision", "processor", "commit", "imagenet_classes"}

@@ -14,8 +14,8 @@ CLASSES = {"cls": ["rose", "tulip", "daisy"], "seg": ["background", "a", "b", "c
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def architecture(classes=CLASSES, tasks=None, *, boxes=2, backbone="mobilenetv3_small_050"):
-    return Architecture(backbone, classes, tuple(tasks or classes), of_tasks={"boxes_per_cell": boxes})
+def architecture(classes=CLASSES, tasks=None, *, boxes=2, backbone="mobilenetv3_small_050", skip=False):
+    return Architecture(backbone, classes, tuple(tasks or classes), skip=skip, of_tasks={"boxes_per_cell": boxes})
 
 
 def network(arch, seed):
@@ -36,7 +36,7 @@ def checkpoint(arch):
 def started(arch, source):
     """A new network's maps, what started anew, and the maps of the source."""
     model = network(arch, seed=2)
-    anew = start_from(model, arch, source.model(), source.architecture)
+    anew = start_from(model, arch, source.model(), source.architecture).anew
     with torch.no_grad():
         return model(IMAGES), anew, source.model()(IMAGES)
 
@@ -85,7 +85,7 @@ def test_a_task_more_starts_anew_and_the_others_hear_its_neck_only_through_the_h
     arch = architecture()
     model = network(arch, seed=2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert start_from(model, arch, source.model(), source.architecture) == ["det"]
+    assert start_from(model, arch, source.model(), source.architecture).anew == ["det"]
     for key, value in model.state_dict().items():
         if key.startswith(("necks.det", "identity.det")):
             assert torch.equal(value, before[key]), key
@@ -108,6 +108,17 @@ def test_a_task_less_and_a_teacher_of_one_task():
     close(found["seg"], expected["seg"])
     _, anew, _ = started(architecture(), source)
     assert anew == ["cls", "det"]
+
+
+def test_what_has_no_place_in_the_new_network_is_named():
+    with_skip, without = (architecture(backbone="test_efficientnet", skip=skip) for skip in (True, False))
+    fit = start_from(network(without, 2), without, network(with_skip, 1), with_skip)
+    assert (fit.anew, fit.left_out) == ([], ["skip"])
+    fit = start_from(network(with_skip, 2), with_skip, network(without, 1), without)
+    assert (fit.anew, fit.left_out) == (["skip.norm"], [])
+    less = architecture({"seg": CLASSES["seg"]}, backbone="test_efficientnet")
+    fit = start_from(network(less, 2), less, network(without, 1), without)
+    assert fit.left_out == []  # other tasks are not asked for
 
 
 def test_another_backbone_is_refused():

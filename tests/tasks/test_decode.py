@@ -152,6 +152,20 @@ def test_best_class_and_voting_equal_the_slow_reading(best_class, vote_iou, seed
     assert found.labels.tolist() == [label for _, _, label in expected]
 
 
+def test_boxes_without_a_score_move_no_box_by_hand():
+    # Two cells beside each other in 64 px, two boxes in each: 16 px wide, 32 and 48 px high, which overlap by 2/3. All
+    # scores underflow to 0 but that of the first cell's lower box, to which the higher one moves.
+    maps = torch.zeros(1, 1 + 10, 1, 2)
+    maps[0, [3, 8]], maps[0, 4], maps[0, 9] = np.log(0.25), np.log(0.5), np.log(0.75)
+    maps[0, [5, 10]] = -200.0
+    maps[0, 5, 0, 0] = 0.0
+    how = {"nms_iou": 0.9, "score_min": 0.0, "max_detections": 10, "vote_iou": 0.5}
+    [found] = read_boxes(decode_boxes(maps, 1), [Fit.of(64, 64, 64, "resize")], **how)
+    assert found.scores.tolist() == [0.5, 0, 0, 0]
+    lower, higher = [8, 16, 24, 48], [40, 8, 56, 56]
+    np.testing.assert_allclose(found.boxes, [lower, [40, 16, 56, 48], lower, higher], atol=1e-4)
+
+
 def test_only_the_best_class_gives_a_box_even_without_a_least_score():
     maps = torch.zeros(1, 3 + 5, 2, 2)
     maps[:, :3] = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -212,7 +212,7 @@ def test_a_config_of_0_1_0_is_read_with_what_0_1_0_did():
     today = {name: changed_settings(before, load_config(None), name) for name in ("seg", "det")}
     assert today["seg"] == ["model.skip was none, now auto"] and len(today["det"]) == len(as_then)
     before["distill"]["gate_masks"] = True
-    assert changed_settings(before, now, "all") == ["distill.gate_masks was True, now None"]
+    assert changed_settings(before, now, "all") == ["distill.gate_masks was True, removed in 0.2.0: it lost mIoU"]
     assert changed_settings(before, now, "seg") == []
 
 

@@ -115,6 +115,23 @@ def test_every_report_says_where_classification_began(imagenet_data, tmp_path, c
     assert "Classification (unified and baseline) started as" in (tmp_path / "drop_check.md").read_text()
     assert run(["evaluate", "--no-report", *common(imagenet_data, tmp_path), "--task", "seg"]) == 0
     assert "ImageNet" not in capsys.readouterr().err + (tmp_path / "drop_check.md").read_text()
+    # What starts from such a network began so too, and no key writes the classifier over what it has learned.
+    start = tmp_path / "all_best.pth"
+    where = [*common(imagenet_data, tmp_path / "later"), *TINY, *STAYS, "--start-from", str(start)]
+    where = [word for word in where if word != "--quiet"] + ["--set", "model.imagenet_classes=true"]
+    for more in ([], ["--resume"]):
+        assert run(["train-teacher", "--task", "cls", *where, "--set", "model.class_evidence=true", *more]) == 0
+        began = load_checkpoint(tmp_path / "later" / "cls_best.pth")
+        assert began.origin["imagenet_classes"] is True
+        if not more:
+            assert "; without effect: model.imagenet_classes, model.class_evidence\n" in capsys.readouterr().err
+            assert_same_weights(began.weights, load_checkpoint(start).weights)
+
+
+def test_what_starts_from_a_network_of_other_weights_did_not_begin_as_the_classifier(imagenet_data, trained, tmp_path):
+    where = [*common(imagenet_data, tmp_path), *TINY, *STAYS, "--start-from", str(trained / "all_best.pth")]
+    assert run(["train-teacher", "--task", "cls", *where, "--set", "model.imagenet_classes=true"]) == 0
+    assert load_checkpoint(tmp_path / "cls_best.pth").origin["imagenet_classes"] is False
 
 
 @pytest.mark.parametrize(

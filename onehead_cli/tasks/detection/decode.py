@@ -122,9 +122,12 @@ def cell_scores(decoded: BoxMap, *, best_class: bool) -> Tensor:
 
 
 def _voted(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, vote_iou: float) -> Tensor:
-    """The kept boxes [k, 4], each moved to the mean of those that vote for it; float64 [n, 4], [n], int64 [n], [k]."""
+    """The kept boxes [k, 4], each moved to the mean of those that vote for it; float64 [n, 4], [n], int64 [n], [k].
+
+    Where all these have a score of 0, a box stays as it is.
+    """
     votes = (box_iou(boxes[keep], boxes) >= vote_iou) & (labels[keep][:, None] == labels)  # [k, n]
     votes[torch.arange(len(keep)), keep] = True
     weights = votes * scores
-    moved: Tensor = weights @ boxes / weights.sum(1, keepdim=True)
-    return moved
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights @ boxes / total, boxes[keep])

@@ -141,14 +141,15 @@ class BoxesReading(MapReading):
         return torch.minimum(moved.clamp(min=0), limit)
 
     def _voted(self, found: Tensor, boxes: Tensor, scores: Tensor, index: Tensor) -> Tensor:
-        """The boxes [k, 4] moved to the mean of those that vote for them.
+        """The boxes [k, 4] moved to the mean of those that vote for them, where one of these has a score above 0.
 
         Args: scores: of all boxes [n, 4] as members of each found one's class, float32 [k, n].
         """
         votes = (box_iou(found, boxes) >= self.reading.vote_iou) & (scores >= self.config.score_min)
         votes = votes | (torch.arange(len(boxes)) == index[:, None])
         weights = torch.where(votes, scores.double(), 0.0)
-        return (weights @ boxes) / weights.sum(1, keepdim=True)
+        total = weights.sum(1, keepdim=True)
+        return torch.where(total > 0, (weights @ boxes) / total, found)
 
 
 def matched(merit: NDArray[np.float64], least: float) -> list[tuple[int, int]]:

@@ -190,7 +190,7 @@ def assign(
         labels: int64 [B, M].
         wanted: bool [B, M], False for padding and crowd regions.
         every_box: a true box that lost all its claims gets the cheapest of its candidates that no one has; such boxes
-            are served in their order.
+            are served in their order, and where no candidate is free, one goes without.
     """
     _, per_cell, h, w = decoded.confidence.shape
     image, index = torch.nonzero(wanted, as_tuple=True)  # [G] each
