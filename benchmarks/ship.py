@@ -89,14 +89,15 @@ class Measured:
 class Finished:
     """A seed whose student is trained.
 
-    gaps: its score minus its teacher's on val, by task. untouched: Top-1 of the backbone's ImageNet classifier on val
-    and test, where it was measured.
+    gaps: its score minus its teacher's on val, by task. data: sha256 of each split's images and labels. untouched:
+    Top-1 of the backbone's ImageNet classifier on val and test, where it was measured.
     """
 
     recipe: str
     seed: int
     checkpoint: Path
     gaps: dict[str, float]
+    data: dict[str, str]
     untouched: float | None = None
 
     @property
@@ -111,10 +112,11 @@ def read_finished(path: Path, runs: Path) -> Finished:
         recipe, seed, val = str(document["recipe"]), int(document["seed"]), document["evaluation"]["val"]
         metrics = {task: get_task(task).metric.key for task in TASKS}
         gaps = {task: float(val["unified"][m]) - float(val["baseline"][m]) for task, m in metrics.items()}
+        data = {split: str(document["data"][split]) for split in ("train", "val")}
         untouched = (document.get("imagenet_classifier") or {}).get("pooled")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the document of a finished seed ({type(error).__name__}: {error})") from None
-    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps, untouched)
+    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps, data, untouched)
 
 
 def choose(finished: Sequence[Finished]) -> Finished:
@@ -201,6 +203,7 @@ def model_card(
         classes_det=", ".join(classes["det"]),
         images="\n".join(f"| {_DATASETS[task]} | {' | '.join(map(str, counts[task]))} |" for task in TASKS),
         learned=" or ".join(map(str, learned)),
+        data="\n".join(f"    {split:5} {digest}" for split, digest in chosen.data.items()),
         manifest=f"`{manifest}`" if manifest else "none (the images were not drawn by `prepare-data`)",
         scores="\n".join(row for each in measured for row in _score_rows(each)),
         where=f"{processor_name(resolve_device(config.device))}, torch {torch.__version__}, onehead {__version__}",

@@ -167,7 +167,7 @@ def ship():
 
 
 def finished(ship, seed, cls, seg, det):
-    return ship.Finished("full", seed, Path("x"), {"cls": cls, "seg": seg, "det": det})
+    return ship.Finished("full", seed, Path("x"), {"cls": cls, "seg": seg, "det": det}, {})
 
 
 def test_the_median_of_the_worst_tasks_by_hand(ship):
@@ -215,7 +215,7 @@ def seeds(own, tmp_path):
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
         document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
-        document["imagenet_classifier"] = {"pooled": 0.875}
+        document |= {"imagenet_classifier": {"pooled": 0.875}, "data": {"train": "a1", "val": "b2", "test": "c3"}}
         (tmp_path / f"results/lite-long-full-seed{seed}.json").write_text(json.dumps(document))
     (tmp_path / "results/lite-long-plain-seed0.json").write_text("not read")
     return tmp_path
@@ -244,6 +244,7 @@ def test_the_median_seed_is_shipped_with_its_card(ship, seeds, own, tiny_data, m
     for part in ("val", "test", "val + test"):
         assert f"| {part} | mIoU |" in card
     assert "the recipe, the epoch, the thresholds and the seed were chosen on val" in card
+    assert "\n    train a1\n    val   b2\n" in card and "c3" not in card  # what it learned from
     assert "The seed is the one whose worst task is the median of the finished seeds." in card
     # The commands are those of the training, but for where its folders are.
     assert "train-unified --seed 0 --set data.image_size=64" in card
@@ -251,7 +252,8 @@ def test_the_median_seed_is_shipped_with_its_card(ship, seeds, own, tiny_data, m
 
 
 def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, tiny_data):
-    only = ship.Finished("full", 4, own / "all_best.pth", {"cls": 0.0, "seg": -0.1, "det": 0.0}, untouched=0.875)
+    gaps, data = {"cls": 0.0, "seg": -0.1, "det": 0.0}, {"train": "a1", "val": "b2"}
+    only = ship.Finished("full", 4, own / "all_best.pth", gaps, data, untouched=0.875)
     before = {part: {"top1": 0.5, "miou": 0.25, "map": None} for part in ("val", "test", "val + test")}
     after = {part: {**scores, "miou": 0.2475 if part == "val" else 0.25} for part, scores in before.items()}
     after["val + test"]["top1"] = 0.501
