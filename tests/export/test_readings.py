@@ -68,6 +68,12 @@ def expected_boxes(det, fit, reading, config):
     return found
 
 
+def session_of(graph):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options)
+
+
 def assert_same_boxes(found, boxes, scores, labels):
     assert len(found.labels) == len(labels) > 0
     assert np.array_equal(found.labels, labels)
@@ -136,9 +142,7 @@ def test_onnxruntime_reads_the_same(mode, reading):
     """The graph, run on maps and images that it was not exported with; NMS can be set, and no box is no error."""
     config = EvaluationConfig(score_min=0.05, max_detections=30)
     graph = reading_graph(maps_of(0), readings_of(reading, config), side=SIDE, fit=mode)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    session = session_of(graph)
     assert [output.name for output in session.get_outputs()] == ["probabilities", "mask", "boxes", "scores", "labels"]
     for seed, (width, height) in enumerate([(200, 100), (33, 470), (128, 128), (1, 9)], start=1):
         maps, fit = maps_of(seed), Fit.of(width, height, SIDE, mode)
@@ -159,23 +163,22 @@ def test_onnxruntime_reads_the_same(mode, reading):
     assert boxes.shape == (0, 4) and scores.shape == labels.shape == (0,)
 
 
-def test_boxes_without_a_score_stay_where_they_are():
-    """Voting has nothing to weigh them by; 0 / 0 is in no file."""
-    reading, config = BoxReading(vote_iou=0.5), EvaluationConfig(score_min=0, max_detections=300)
+def test_a_box_whose_voters_have_no_score_stays_in_the_file_too():
+    """Every other cell is so unsure that its scores underflow to 0; of one class, for equal scores have no order."""
+    reading = BoxReading(predict_nms_iou=0.95, vote_iou=0.5)
+    config = EvaluationConfig(score_min=0, max_detections=300)
     det, fit, size = maps_of(0)["det"][:, CLASSES - 1 :], Fit.of(200, 100, SIDE, "resize"), torch.tensor([100, 200])
-    det[:, 1:].view(1, PER_CELL, 5, 64)[:, :, 4, ::2] = -200.0
-    own = {"det": BoxesReading(1, "input", reading, config)}
+    det[:, 1:].view(1, PER_CELL, 5, 8, 8)[:, :, 4, :, ::2] = -200.0
     [expected] = read_boxes(
         decode_boxes(det, 1), [fit], nms_iou=0.95, score_min=0.0, max_detections=300, vote_iou=reading.vote_iou
     )
     assert (expected.scores == 0).sum() > 40 and np.isfinite(expected.boxes).all()
-    nms_iou = torch.tensor(0.95)
-    boxes, scores, labels = own["det"](det, PlaceInInput.of(size, SIDE, "resize"), size, nms_iou)
-    assert_same_boxes(expected, boxes.numpy(), scores.numpy(), labels.numpy())
-    graph = reading_graph({"det": maps_of(1)["det"][:, CLASSES - 1 :]}, own, side=SIDE, fit="resize")
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    feed = {"det_map": det.numpy(), "size": size.numpy(), "nms_iou": nms_iou.numpy()}
-    assert_same_boxes(expected, *session.run(None, feed))
+    own = BoxesReading(1, "input", reading, config)
+    found = own(det, PlaceInInput.of(size, SIDE, "resize"), size, torch.tensor(0.95))
+    assert_same_boxes(expected, *(each.numpy() for each in found))
+    graph = reading_graph({"det": torch.zeros_like(det)}, {"det": own}, side=SIDE, fit="resize")
+    feed = {"det_map": det.numpy(), "size": size.numpy(), "mask_size": size.numpy()}
+    assert_same_boxes(expected, *session_of(graph).run(None, feed))
 
 
 def found_boxes(*rows):

@@ -21,6 +21,17 @@ from onehead_cli.tasks.classification import task as classification
 from onehead_cli.training.resume import changed_settings
 
 TEACHER = ["train-teacher", "--task", "cls"]
+#: What a step does by its number, what an evaluation takes from the one before, and what is drawn.
+STUDENT_KEYS = [
+    "student.small_until=0.5",
+    "student.best_mean=2",
+    "data.sizes=[64, 96]",
+    "data.cache_scale=2",
+    "data.aspect=1.5",
+    "segmentation.copy_paste=0.5",
+    "detection.every_box=true",
+    "detection.smallest=0.5",
+]
 
 
 def terminate():
@@ -38,7 +49,9 @@ def test_fault_43_a_run_resumed_in_mid_epoch_equals_one_never_stopped(
     else:
         # Four mini-batches per buffer: two steps per epoch, the second of which reaches into the next round of images.
         command = ["train-unified", "--data", str(tiny_data), "--teachers", str(small_teachers), *SMALL]
-        command, straight = [*command, "--set", "student.buffer_size=4", "--epochs", "3"], tmp_path / "straight"
+        command = [*command, "--set", "student.buffer_size=4", "--epochs", "3"]
+        command += [part for setting in STUDENT_KEYS for part in ("--set", setting)]
+        straight = tmp_path / "straight"
         assert run([*command, "--output", str(straight)]) == 0
     steps = [record["step"] for record in lines(straight / f"{name}.jsonl") if record["kind"] == "step"]
     draw, done = random.Random(43), 0
@@ -70,6 +83,7 @@ def test_a_run_killed_in_mid_buffer_repeats_the_buffer_and_draws_the_same_number
     monkeypatch.setattr(classification, "classification_loss", lambda *a, **k: real(*a, **k) * (1 + torch.rand(())))
     command = [*TEACHER, "--data", str(tiny_data), "--epochs", "2", *SMALL]
     command += ["--set", "teacher.buffer_size=2", "--set", "teacher.save_every=1", "--set", "teacher.batch_size=3"]
+    command += ["--set", "data.sizes=[64, 96]", "--set", "teacher.small_until=0.5", "--set", "teacher.best_mean=2"]
     assert run([*command, "--output", str(tmp_path / "straight")]) == 0
 
     minibatch, seen = TrainLoader.minibatch, []
