@@ -213,8 +213,8 @@ def _intervals(results: Results) -> Lines:
         "",
         "### The unified network's scores with their intervals, val and test pooled",
         "",
-        "95 % of the scores of resampled images lie between the two figures. Scores of resampled images are a little",
-        "lower or higher as a whole than the score itself, which mIoU and mAP need not have in their middle.",
+        "95 % of the scores of resampled images lie between the two figures; the score itself need not lie in their",
+        "middle.",
         "",
         *table_head("seed"),
     ]
