@@ -110,11 +110,14 @@ class Split(ABC):
         """Width and height of an image as it is kept for `kept_batch`."""
         return self._store.kept_size(index)
 
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Images uint8 [B, 3, S, S], as they are on disk."""
+        return torch.stack([self._store.get(i) for i in indices]).permute(0, 3, 1, 2)
+
     def batch(self, indices: Sequence[int]) -> TaskBatch:
-        """Images uint8 [B, 3, S, S] with their labels, as they are on disk; `TaskBatch.to_float` makes them float."""
-        images = torch.stack([self._store.get(i) for i in indices]).permute(0, 3, 1, 2)
+        """The same with their labels; `TaskBatch.to_float` makes the images float."""
         names = [self.paths[i].name for i in indices]
-        return TaskBatch(images, self.target(indices), names, also=self._also(indices))
+        return TaskBatch(self.images(indices), self.target(indices), names, also=self._also(indices))
 
     def kept_batch(self, indices: Sequence[int]) -> KeptBatch:
         """The same images larger, for views at any size; for training where `keeps_larger`."""

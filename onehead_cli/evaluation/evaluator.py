@@ -71,7 +71,7 @@ class Evaluator:
         for number, start in enumerate(range(0, len(split), self.config.batch_size)):
             indices = range(start, min(start + self.config.batch_size, len(split)))
             if number % world_size() == rank():
-                images = split.batch(indices).images
+                images = split.images(indices)
                 fits = [split.fit(index) for index in indices]  # after the images, which are decoded for both
                 found = runner.run(images, fits, inputs=reader.observe_inputs, pixels=reader.reads_pixels)
                 yield indices, found[split.task]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onehead_cli.config.sections import DataConfig
 from onehead_cli.data.checks import wrong_image_size
@@ -28,6 +29,12 @@ class DetectionSplit(Split):
             raise DataError(f"{min(listing.outside)}: file_name points outside the image folder")
         super().__init__(listing, *args, **options)
         self.listing = listing
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        images = super().images(indices)
+        for index in indices:
+            self._check_size(index)
+        return images
 
     def target(self, indices: Sequence[int]) -> DetectionTarget:
         """The true boxes of the images, in pixels of the input."""
