@@ -92,7 +92,7 @@ def train_network(
     if last is not None:
         continue_from(last, loop, config, teachers=teachers, reporter=reporter)
     merged = list(teachers.values()) if len(tasks) > 1 and config.student.from_teachers else []
-    began_so = last.began_as_imagenet if last is not None else began_as_imagenet(config, merged)
+    began_so = last.began_as_imagenet if last is not None else began_as_imagenet(architecture, config, merged)
     manifest, origin = manifest_hash(config, tasks), _origin(loop, began_so)
     saver = Saver(name, architecture, config, loop, scores_of(teachers), manifest, origin)
     if not loop.finished():

@@ -15,7 +15,7 @@ from onehead_cli.data.loader import TrainLoader
 from onehead_cli.errors import CheckpointError
 from onehead_cli.events import Reporter
 from onehead_cli.network.class_evidence import write_evidence
-from onehead_cli.network.closed_form import closed_form, write_classes
+from onehead_cli.network.closed_form import closed_form, image_task, write_classes
 from onehead_cli.network.merge import start_from_teachers
 from onehead_cli.network.norm_statistics import renew_norms
 from onehead_cli.network.onehead import OneHead
@@ -70,20 +70,25 @@ def give_first_weights(
             write_classes(model, classes)  # what is measured of these channels is right but for the last digits
 
 
-def began_as_imagenet(config: Config, teachers: Collection[Checkpoint]) -> bool:
-    """Whether a new network's classification begins as the ImageNet classifier, its own or that of what it starts from.
+def began_as_imagenet(architecture: Architecture, config: Config, teachers: Collection[Checkpoint]) -> bool:
+    """Whether a new network's classification begins as the ImageNet classifier: its own, or that of what it starts from
+    if it takes over a class of that.
 
     Args: teachers: empty where the network does not start from them.
 
     Raises:
         CheckpointError: what it starts from cannot be read.
     """
-    began = False
-    if teachers:
-        began = any(teacher.began_as_imagenet for teacher in teachers)
-    elif config.model.start_from:
-        began = _source(config.model.start_from).began_as_imagenet
-    return began or _in_closed_form(config.model)
+    if _in_closed_form(config.model):
+        return True
+    start = config.model.start_from
+    sources = teachers or ([_source(start)] if start else [])
+    task = image_task(architecture.classes)
+    return task is not None and any(
+        source.began_as_imagenet and not set(architecture.classes[task]).isdisjoint(source.architecture.classes[task])
+        for source in sources
+        if task in source.architecture.classes
+    )
 
 
 def _in_closed_form(settings: ModelConfig) -> bool:

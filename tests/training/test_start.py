@@ -11,6 +11,7 @@ from tiny import SMALL, TINY
 
 from onehead_cli.app import run
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
+from onehead_cli.checkpoint.networks import shipped_student
 from onehead_cli.config.load import load_config
 from onehead_cli.network import weights
 from onehead_cli.registry import TASKS
@@ -53,6 +54,9 @@ def test_the_shipped_student_from_a_file_in_another_folder(tiny_data, tmp_path, 
     assert run(["train-teacher", "--task", "cls", *where]) == 0
     said = capsys.readouterr().err
     assert "starts from " in said and "student.safetensors" in said and "starting afresh: cls (" in said
+    # That student began as the ImageNet classifier, but none of its classes is taken over.
+    assert load_checkpoint(shipped_student()).began_as_imagenet
+    assert load_checkpoint(tmp_path / "cls_best.pth").origin["imagenet_classes"] is False
     file.write_text("model: {start_from: some/student.pth}\n")
     assert load_config(file).model.start_from == tmp_path / "elsewhere" / "some" / "student.pth"
 
