@@ -48,9 +48,9 @@ check: install
 	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 # Speed and memory as ratios. Not here: what trains for hours (ablation, specialists, results), what `make soak` runs,
-# what packs the student (ship) or writes a page or picture of docs/, and what reads kept results.
+# what packs the student (ship) or writes a page or picture of docs/, and what reads kept results or prepared data.
 NO_BENCH = $(addprefix benchmarks/,common.py ablation.py specialists.py flat_memory.py results.py results_page.py \
-	keep_last.py ship.py deploy_page.py door_picture.py fields_page.py)
+	keep_last.py pooling.py ship.py deploy_page.py door_picture.py fields_page.py)
 bench: install
 	for script in $(filter-out $(NO_BENCH),$(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$script || exit 1; done
 

@@ -15,6 +15,7 @@ OTHERS = (
     "results",
     "results_page",
     "keep_last",
+    "pooling",
     "ship",
     "deploy_page",
     "door_picture",
