@@ -137,10 +137,10 @@ def _plan(document: Document) -> str:
 def _what_base_is(results: Results, plan: str, *, student: bool) -> str:
     for run in results.runs:
         if run["name"] == "base" and _plan(run) == plan:
-            config, base = run["config"], run.get("base", "ablation-base.yaml")
+            config, base = run["config"], read_plan(_PLANS / plan).base.resolve().relative_to(_PLANS.resolve().parent)
             unified = f", {config['student']['epochs']} for the unified one" if student else ""
             return (
-                f"The base (`benchmarks/{base}`): {config['data']['image_size']} px, "
+                f"The base (`{base.as_posix()}`): {config['data']['image_size']} px, "
                 f"{config['model']['frozen_stages']} frozen stages, {config['teacher']['epochs']} epochs for a network "
                 f"of one task{unified}."
             )

@@ -10,6 +10,7 @@ from functools import partial
 
 from ablation import BASE
 
+from onehead_cli.checkpoint.networks import STUDENT
 from onehead_cli.evaluation.drop_check import judge
 from onehead_cli.evaluation.over_seeds import half_width_of_seeds
 from onehead_cli.registry import TASKS
@@ -118,15 +119,16 @@ def goals(results: Results) -> Lines:
 
 def _tried(results: Results, tasks: Iterable[str]) -> Lines:
     """The ablations of what was missed."""
-    names = {t: dict.fromkeys(row["name"] for row in results.comparison if row["network"] == t) for t in tasks}
-    tried = {task: [name for name in names[task] if name != BASE] for task in names}
-    found = [f"- {SCORE_LABELS[task]}: {listed(those)}." for task, those in tried.items() if those]
+    labels = {task: SCORE_LABELS[task] for task in tasks} | ({STUDENT: "The unified network"} if tasks else {})
+    names = {t: dict.fromkeys(row["name"] for row in results.comparison if row["network"] == t) for t in labels}
+    tried = {network: [name for name in names[network] if name != BASE] for network in names}
+    found = [f"- {labels[network]}: {listed(those)}." for network, those in tried.items() if those]
     if not found:
         return []
     return [
         "",
-        "Tried for what was missed, in networks of one task ([figures](#ablation-on-val)); what was tried with the",
-        "unified network is in [Recipes](recipes.md#ingredients):",
+        "Tried for what was missed, in networks of one task and in the unified one ([figures](#ablation-on-val)); what",
+        "else was tried with the unified network is in [Recipes](recipes.md#ingredients):",
         "",
         *found,
     ]
