@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 import onehead_cli
-from onehead_cli.errors import DataError
+from onehead_cli import engine
+from onehead_cli.config.load import load_config
+from onehead_cli.errors import ConfigError, DataError
 
 
 def test_an_image_is_read_alike_from_a_file_from_pillow_and_from_an_array(tmp_path):
@@ -23,3 +25,22 @@ def test_an_image_is_read_alike_from_a_file_from_pillow_and_from_an_array(tmp_pa
 def test_an_array_that_is_no_image_is_refused_in_one_line(wrong):
     with pytest.raises(DataError, match="an image is uint8"):
         onehead_cli.load().predict(wrong)
+
+
+def test_one_name_alone_is_a_list_of_one(tiny_data, trained, tmp_path):
+    config = load_config(None, {"data.root": tiny_data, "output": tmp_path, "evaluation.resamples": 10})
+    student = trained / "all_best.pth"
+    for path in (student, str(student)):
+        found = engine.evaluate(config, checkpoint=student, tasks="cls", splits="val", against=path, report=False)
+        assert list(found.unified) == ["cls"] and [each.diff for each in found.drops] == [0]
+    photograph = tmp_path / "a.png"
+    Image.new("RGB", (30, 30)).save(photograph)
+    for images in (photograph, str(photograph)):
+        assert len(list(engine.predict(config, images=images, checkpoint=student))) == 1
+
+
+@pytest.mark.parametrize("tasks", ["sge", ["cls", "sge"]])
+def test_a_task_that_is_not_there_is_not_passed_over(tasks, tiny_data, trained, tmp_path):
+    config = load_config(None, {"data.root": tiny_data, "output": tmp_path})
+    with pytest.raises(ConfigError, match=r"sge: not among data\.tasks, which names cls, seg, det"):
+        engine.evaluate(config, checkpoint=trained / "all_best.pth", tasks=tasks, splits="val")

@@ -102,7 +102,8 @@ def configured(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None
             words = {text.partition("=")[0].strip(): f"--set {text}" for text in assignments or []}
             fields = {flag.field.key: flag for flag in flags.values()}
             words |= {key: fields[key].said(value) for key, value in given.items()}
-            merged = load_config(config, {**assigned, **given}, given=words)
+            earlier = {key: value for key, value in assigned.items() if key not in given}
+            merged = load_config(config, {**earlier, **given}, given=words)
             if show_config:
                 _show_config(merged, console)
             else:

@@ -23,7 +23,7 @@ class Section(BaseModel):
     def _as_people_write_it(cls, value: Any, info: ValidationInfo) -> Any:
         """A list may be given as its only item, and in one text with commas where no item can have a comma."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and annotation in (int, float):  # `no` of YAML, which would count as 0
+        if isinstance(value, bool) and {int, float} & {*_members(annotation)}:  # `no` of YAML, which would count as 0
             raise ValueError("must be a number")
         if get_origin(annotation) is not tuple or not isinstance(value, str | int | float):
             return value
@@ -67,9 +67,7 @@ class KnownField:
     @property
     def members(self) -> tuple[Any, ...]:
         """The types that a value may have, None left out; a `Literal` is one of them."""
-        is_union = get_origin(self.annotation) in (Union, UnionType)
-        every = get_args(self.annotation) if is_union else (self.annotation,)
-        return tuple(one for one in every if one is not type(None))
+        return _members(self.annotation)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -112,6 +110,11 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield key
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from keys_of(annotation, f"{key}.")
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    every = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(one for one in every if one is not type(None))
 
 
 def _known(key: str, info: FieldInfo, default: Any) -> KnownField:

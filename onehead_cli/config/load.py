@@ -34,12 +34,14 @@ _GONE: dict[str, tuple[Any, str]] = {"distill.gate_masks": (False, "removed in 0
 @functools.cache
 def config_class() -> type[Config]:
     """The config with the sections that formats of other packages bring."""
-    formats = {name: registry.load_format(name) for name in registry.TASKS if name not in registry.OWN_TASKS}
-    sections = {name: (found.section, found.section()) for name, found in formats.items() if found.section}
-    if taken := sorted(sections.keys() & Config.model_fields.keys()):
+    others = [name for name in registry.TASKS if name not in registry.OWN_TASKS]
+    if taken := sorted({*others} & {*Config.model_fields, "all"}):
         raise ConfigError(
-            f"a task from another package may not be named {', '.join(taken)}: the config has that section"
+            f"a task from another package may not be named {', '.join(taken)}: the config has that section, and all "
+            "stands for the student"
         )
+    formats = {name: registry.load_format(name) for name in others}
+    sections = {name: (found.section, found.section()) for name, found in formats.items() if found.section}
     return create_model("Config", __base__=Config, **sections) if sections else Config  # type: ignore[call-overload]
 
 
@@ -48,12 +50,12 @@ def default_config() -> Config:
 
 
 def load_config(
-    path: Path | None = None,
+    path: Path | str | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     given: Mapping[str, str] | None = None,
 ) -> Config:
-    """Merge a YAML file and overrides (dotted key -> value; None is left out), then validate.
+    """Merge a YAML file and overrides (dotted key -> value), then validate. None unsets a field that may be unset.
 
     A relative path inside the file is taken from the file's folder; one given as an override from the working folder.
     `~` and `$NAME` are filled in, in both.
@@ -65,18 +67,18 @@ def load_config(
         ConfigError: the file cannot be read, or a key or value is not accepted; where it comes from is named, and of
             an unknown key the nearest known one, where one is near.
     """
+    path = Path(path) if path else None
     text, raw = _read(path) if path else ("", {})
     origins = Origins(path, text)
     if path:
         _fill_in_paths(raw, origins, path.parent)
     for key, value in (overrides or {}).items():
-        if value is not None:
-            later = origins.with_given(key, (given or {}).get(key, ""))
-            piece = _set_dotted({}, key, value, origins)
-            _fill_in_paths(piece, later)
-            _set_dotted(raw, key, functools.reduce(lambda node, part: node[part], key.split("."), piece), origins)
-            _drop_own_of_tasks(raw, key)
-            origins = later
+        later = origins.with_given(key, (given or {}).get(key, ""))
+        piece = _set_dotted({}, key, value, origins)
+        _fill_in_paths(piece, later)
+        _set_dotted(raw, key, functools.reduce(lambda node, part: node[part], key.split("."), piece), origins)
+        _drop_own_of_tasks(raw, key)
+        origins = later
     return _validated(raw, origins)
 
 
@@ -131,9 +133,11 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
         try:
-            parsed[key.strip()] = parse_yaml(value)
+            found = parse_yaml(value)
         except ValueError as error:
             raise ConfigError(f"--set {assignment}: {error}") from None
+        parsed.pop(key.strip(), None)  # a key that is given twice holds as given last, also against its neighbours
+        parsed[key.strip()] = found
     return parsed
 
 

@@ -60,7 +60,8 @@ class CocoListing(Listing):
     @property
     def warnings(self) -> list[str]:
         counts = Counter(why for _, why in self.dropped)
-        said = [f"{self.json}: {how_many(count, 'box', 'boxes')} {why}" for why, count in sorted(counts.items())]
+        said = super().warnings
+        said += [f"{self.json}: {how_many(count, 'box', 'boxes')} {why}" for why, count in sorted(counts.items())]
         if self.root is not None:
             said.append(
                 f"{self.json}: the category {self.root} is the parent of all others and has no box: it is not a class"
@@ -202,7 +203,7 @@ def list_coco_images(
         leaving=leaving,
         root=above,
         doubt=doubtful_boxes(raw),
-        passed_over=[unlisted(folder, [*images, annotations], is_shared=is_shared)],
+        passed_over=[unlisted(folder, images, annotations, is_shared=is_shared)],
     )
 
 

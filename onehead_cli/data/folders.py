@@ -56,14 +56,15 @@ def unused_masks(folder: Path, there: Sequence[Path], masks: Collection[Path]) -
     return PassedOver(folder, count(kinds), len(there) - len(rest))
 
 
-def unlisted(folder: Path, listed: Collection[Path], *, is_shared: bool) -> PassedOver:
+def unlisted(folder: Path, listed: Collection[Path], labels: Path, *, is_shared: bool) -> PassedOver:
     """What lies right in a folder of images and is not listed.
 
     Args:
-        listed: files that are used, in the folder or below it.
+        listed: images, in the folder or below it.
+        labels: the file that lists them, which may lie in the folder too.
         is_shared: images that are not listed may be those of another split, and do not count.
     """
-    used = {*listed, *(path.parent for path in listed)}
+    used = {labels, *listed, *(parent for path in {path.parent for path in listed} for parent in (path, *path.parents))}
     rest = [path for path in entries(folder) if path not in used]
     kinds = (NOT_LISTED if (kind := passed_over(path)) is None else kind for path in rest)
     return PassedOver(folder, count(kind for kind in kinds if not (is_shared and kind == NOT_LISTED)), len(listed))

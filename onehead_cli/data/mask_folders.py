@@ -15,7 +15,7 @@ from onehead_cli.config.sections import IGNORE_INDEX, Config, DataConfig
 from onehead_cli.data.checks import unknown_label, wrong_mask, wrong_mask_size
 from onehead_cli.data.class_names import read_class_names
 from onehead_cli.data.folders import entries, images_in, unused_masks
-from onehead_cli.data.format import Contents, Fault, Format, Listing, missing, of_split
+from onehead_cli.data.format import Contents, Fault, Format, Listing, filled_in, missing, of_split
 from onehead_cli.data.images import open_mask
 from onehead_cli.data.layout import CLASSES_FILE, DATASET_FOLDERS, IMAGE_FOLDER, MASK_FOLDER, VOC_CLASSES
 from onehead_cli.data.passed_over import in_words
@@ -130,7 +130,7 @@ class MaskFolders(Format):
     def folders(self, config: Config, split: str) -> tuple[Path, Path]:
         """Of a split's images and of its masks."""
         data = config.data
-        root = _root(data) / split
+        root = of_split(_root(data), split)
         return (
             of_split(data.seg_images, split) if data.seg_images else root / IMAGE_FOLDER,
             of_split(data.seg_masks, split) if data.seg_masks else root / MASK_FOLDER,
@@ -168,12 +168,13 @@ MASK_FOLDERS = MaskFolders()
 
 
 def read_mask_classes(data: DataConfig) -> list[str]:
-    """The names in `data.seg_classes`, else the 21 VOC names; see `read_class_names`.
+    """The names in `data.seg_classes`, else in classes.yaml of `data.seg_root` (of the training split, where each has a
+    root of its own), else the 21 VOC names; see `read_class_names`.
 
     Raises:
         DataError: the file was named but is missing, or holds something else.
     """
-    path = data.seg_classes or _root(data) / CLASSES_FILE
+    path = data.seg_classes or filled_in(_root(data), data.train_split) / CLASSES_FILE
     if not path.is_file():
         if data.seg_classes is not None:
             raise DataError(f"{path}: no such file of class names (data.seg_classes)")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from onehead_cli.config.sections import Config
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Name = TypeVar("Name", str, str | Path)
 
 
 def in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Callable[Concatenate[Config, P], T]:
@@ -25,6 +27,6 @@ def in_several_processes(function: Callable[Concatenate[Config, P], T]) -> Calla
     return joined  # type: ignore[return-value]  # the config may also be given by its name
 
 
-def listed(names: Sequence[str]) -> list[str]:
-    """One name alone is a list of one, not of its letters."""
-    return [names] if isinstance(names, str) else list(names)
+def listed(names: Name | Sequence[Name]) -> list[Name]:
+    """One name or path alone is a list of one, not of its letters."""
+    return [names] if isinstance(names, str | Path) else list(names)

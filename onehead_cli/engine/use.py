@@ -31,7 +31,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     splits: Sequence[str] = ("test",),
     relative: bool = False,
-    against: Sequence[str | Path] = (),
+    against: str | Path | Sequence[str | Path] = (),
     report: bool = True,
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
@@ -58,7 +58,7 @@ def evaluate(
             tasks=None if tasks is None else listed(tasks),
             splits=listed(splits),
             relative=relative,
-            against=[Path(path) for path in against],
+            against=[Path(path) for path in listed(against)],
             reporter=reporter,
         )
         if is_main():
@@ -104,7 +104,7 @@ def profile(
 def predict(
     config: Config,
     *,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     checkpoint: Path | str | None = None,
     score_threshold: float | None = None,
     overlays: bool = True,
@@ -129,7 +129,7 @@ def predict(
     from onehead_cli.prediction.image_paths import FOLDER, find_images
 
     # A path that is mistyped is said before torch is waited for.
-    found = find_images([images] if isinstance(images, str) else images, skip=config.output / FOLDER, reporter=reporter)
+    found = find_images(listed(images), skip=config.output / FOLDER, reporter=reporter)
 
     from onehead_cli.checkpoint.networks import find_student
     from onehead_cli.prediction.predict import PredictRun

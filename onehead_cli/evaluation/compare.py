@@ -115,6 +115,8 @@ def compare(
     checkpoint = from_first(lambda: load_network(checkpoint_path, threads=config.threads))
     known = checkpoint.architecture.tasks
     wanted = [task for task in config.data.tasks if task in (tasks or known)]
+    if unknown := [task for task in tasks or () if task not in config.data.tasks]:
+        raise ConfigError(f"{', '.join(unknown)}: not among data.tasks, which names {', '.join(config.data.tasks)}")
     if lacking := [task for task in wanted if task not in known]:
         raise CheckpointError(f"{checkpoint_path} has no output for {', '.join(lacking)}; it does {', '.join(known)}")
     if not wanted:
@@ -138,7 +140,11 @@ def compare(
     scan = from_first(lambda: scan_for_run(listings, wanted, splits, reporter))
     listings.leave_out(scan.bad)
     measurer = Measurer(config, splits, listings, reporter)
-    _warn_about_other_data([checkpoint, *(each for _, found in others for each in found.values())], config, measurer)
+    named = {id(checkpoint): (checkpoint.name, checkpoint)}
+    for against_path, found in others:
+        of_path = "" if against_path is None else f" of {against_path}"
+        named |= {id(each): (each.name + of_path, each) for each in found.values() if id(each) not in named}
+    _warn_about_other_data(list(named.values()), config, measurer)
     for against_path, found in others:
         if missing := [task for task in wanted if task not in found]:
             what, where = ("network", against_path) if against_path else ("teacher", config.teachers_folder)
@@ -213,12 +219,10 @@ def find_drops(
     return drops
 
 
-def _warn_about_other_data(checkpoints: Sequence[Checkpoint], config: Config, reader: Measurer) -> None:
-    """Say once of each checkpoint that its training data had another manifest than the data root has now."""
-    for name, (trained, tasks) in {
-        each.name: (each.data.get("manifest"), each.architecture.tasks) for each in checkpoints
-    }.items():
-        held = manifest_hash(config, tasks)
+def _warn_about_other_data(named: Sequence[tuple[str, Checkpoint]], config: Config, reader: Measurer) -> None:
+    """Say of each checkpoint, by name, that its training data had another manifest than the data root has now."""
+    for name, each in named:
+        trained, held = each.data.get("manifest"), manifest_hash(config, each.architecture.tasks)
         if held and trained and held != trained:
             reader.warn(
                 f"{name}: not trained on the data now in {config.data.root} (manifest {trained[:12]}, "

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,3 +237,11 @@ def test_other_data_than_a_checkpoint_was_trained_on_is_said_once_of_each(tiny_d
     found = warnings_for(manifest.read_bytes() + b" ")
     assert [warning.split(":")[0] for warning in found] == ["all", "cls"], "of those that are measured"
     assert all(trained_on[:12] in warning and str(tmp_path / "data") in warning for warning in found)
+    # Another student has the same name, and does not hide what is said of the first.
+    root, other = tmp_path / "data", tmp_path / "other.pth"
+    now = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
+    save_checkpoint(other, replace(load_checkpoint(trained / "all_best.pth"), data={"manifest": now}))
+    for checkpoint, against, who in ((trained / "all_best.pth", other, "all"), (other, trained, f"cls of {trained}")):
+        command = ("--task", "cls", "--checkpoint", str(checkpoint), "--against", str(against))
+        _, document = evaluate(capsys, root, tmp_path / "out", *command)
+        assert [line.split(":")[0] for line in document["warnings"] if "not trained on" in line] == [who]

@@ -1,10 +1,12 @@
 """Merging and validating configs."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from onehead_cli.app import run
 from onehead_cli.config.fields import describe_fields
 from onehead_cli.config.load import load_config, parse_assignments
 from onehead_cli.config.sections import Config
@@ -44,11 +46,38 @@ def test_reference_schedules():
         assert config.distill.lambda_ == 2
 
 
-def test_later_sources_win_and_none_is_left_out(tmp_path):
+def test_later_sources_win(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("student: {epochs: 3, lr: 0.1}\nseed: 4\n")
-    config = load_config(path, {"student.epochs": 7, "student.lr": None, "distill.lambda": 0})
+    config = load_config(str(path), {"student.epochs": 7, "distill.lambda": 0})
     assert (config.student.epochs, config.student.lr, config.seed, config.distill.lambda_) == (7, 0.1, 4, 0)
+
+
+@pytest.mark.parametrize("text", ["null", "", "~"])
+def test_null_unsets_what_may_be_unset(text, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("teacher: {cls: {epochs: 2}}\n")
+    assert load_config(path, parse_assignments([f"teacher.cls.epochs={text}"])).teacher.of("cls").epochs == 15
+    for key, said in (("student.lr", "must be a number"), ("foo.bar", "unknown key 'foo'"), ("data", "section")):
+        with pytest.raises(ConfigError, match=said):
+            load_config(path, parse_assignments([f"{key}={text}"]))
+
+
+@pytest.mark.parametrize("key", ["threads", "seed", "teacher.cls.lr", "evaluation.nms_iou"])
+def test_yes_is_no_number(key):
+    with pytest.raises(ConfigError, match=f"{key} must be a number"):
+        load_config(None, parse_assignments([f"{key}=yes"]))
+
+
+def test_of_a_key_given_twice_the_place_of_the_last_holds(tmp_path, capsys):
+    """What is given for all teachers replaces what was said of one, whatever came before that."""
+    own, for_all = "teacher.cls.epochs", "teacher.epochs"
+    twice = parse_assignments([f"{for_all}=9", f"{own}=5", f"{for_all}=3"])
+    assert load_config(None, twice).teacher.of("cls").epochs == 3
+    command = ["train-teacher", "--task", "cls", "--set", f"{for_all}=9", "--set", f"{own}=5", "--epochs", "3"]
+    assert run([*command, "--show-config", "--json"]) == 0
+    fields = {field["key"]: field["value"] for field in json.loads(capsys.readouterr().out)["fields"]}
+    assert fields[for_all] == "3" and fields[own] == "None"
 
 
 def test_a_teacher_has_its_own_schedule_until_one_is_given_for_all(tmp_path):

@@ -228,6 +228,25 @@ def test_what_a_json_does_not_list_is_counted(own):
     assert shared == {".tif": 1, "sub-folder": 1}
 
 
+def test_it_is_said_where_most_of_a_folder_is_not_listed(own):
+    folder = own.image("train", 1).parent
+    for number in range(3):
+        (folder / f"other{number}.jpg").write_bytes(b"x")
+    code, document = own.check()
+    said = f"{folder}: 2 files used, 3 images that the JSON does not list ignored"
+    assert code == 0 and document["warnings"] == [said]
+
+
+def test_a_folder_above_an_image_is_used(own):
+    deep = own.image("train", 1).parent / "2020" / "01"
+    deep.mkdir(parents=True)
+    own.image("train", 1).rename(deep / "1.jpg")
+    images = [{"id": 1, "file_name": "2020/01/1.jpg"}, {"id": 2, "file_name": "2.jpg"}]
+    own.write(images=images, annotations=boxes_at((1, 1, 9, 9)))
+    code, document = own.check()
+    assert code == 0 and not document["passed_over"]["det"]["train"] and document["warnings"] == []
+
+
 def test_a_number_that_is_not_whole_is_no_id(own):
     own.write(annotations=boxes_at((5, 5, 20, 20), image=1.5))
     code, document = own.check()

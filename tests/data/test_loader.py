@@ -13,7 +13,7 @@ from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.images import open_image
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.loader import TrainLoader
-from onehead_cli.data.mask_folders import read_mask_classes
+from onehead_cli.data.mask_folders import MASK_FOLDERS, read_mask_classes
 from onehead_cli.errors import DataError
 from onehead_cli.registry import TASKS
 
@@ -119,6 +119,18 @@ def test_a_classes_file_that_is_no_list_of_names(tmp_path, names):
     (tmp_path / "classes.yaml").write_text(names)
     with pytest.raises(DataError, match=r"classes\.yaml"):
         read_mask_classes(DataConfig(seg_root=tmp_path))
+
+
+def test_each_split_may_have_a_root_of_its_own(tmp_path):
+    data = DataConfig(seg_root=tmp_path / "{split}" / "voc")
+    for split in ("train", "val"):
+        for folder in ("JPEGImages", "SegmentationClass"):
+            (tmp_path / split / "voc" / folder).mkdir(parents=True)
+            Image.new("L", (8, 8), 1).save(tmp_path / split / "voc" / folder / f"{split}.png")
+    (tmp_path / "train" / "voc" / "classes.yaml").write_text("[ground, sky]")
+    listing = MASK_FOLDERS.list(Config(data=data), "val")
+    assert listing.classes == ["ground", "sky"]
+    assert listing.images == [tmp_path / "val" / "voc" / "JPEGImages" / "val.png"]
 
 
 def test_a_classes_file_that_was_named_must_be_there(tmp_path):

@@ -37,6 +37,6 @@ def check_data(settings: Check, *, reporter: Reporter) -> CheckResult:
         DataError: the folder holds none of the datasets.
     """
     folder = settings.path if settings.path.is_dir() else None
-    config = load_config(None if folder else settings.path, {"data.skip_bad": settings.skip_bad or None})
+    config = load_config(None if folder else settings.path, {"data.skip_bad": True} if settings.skip_bad else None)
     scan = scan_for_check(config, folder=folder, deep=settings.deep, reporter=reporter)
     return CheckResult(scan, config.data.skip_bad, folder or config.output)

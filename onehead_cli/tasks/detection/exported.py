@@ -191,5 +191,13 @@ def check_fixed(reader: DetectionReader, fixed: Mapping[str, Any]) -> None:
     for key in ("best_class", "vote_iou"):
         if (wanted := getattr(reader.reading, key)) != fixed[key]:
             raise ConfigError(f"evaluation.{key} is {fixed[key]} in the exported file; export it again for {wanted}")
-    if reader.score_min < min(reader.config.score_min, fixed["score_min"]):
-        raise ConfigError(f"the exported file has no boxes of scores below {fixed['score_min']:g}; export it again")
+    if reader.score_min < fixed["score_min"]:
+        raise ConfigError(
+            f"the exported file has no boxes of scores below {fixed['score_min']:g}; set evaluation.score_min to that, "
+            "or export it again"
+        )
+    if reader.config.max_detections > fixed["max_detections"]:
+        raise ConfigError(
+            f"the exported file has at most {fixed['max_detections']} boxes per image; set "
+            "evaluation.max_detections to that, or export it again"
+        )

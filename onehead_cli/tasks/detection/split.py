@@ -57,8 +57,13 @@ class DetectionSplit(Split):
 
 def box_sizes(listing: CocoListing, data: DataConfig) -> NDArray[np.float64]:
     """Width and height of all true boxes, crowds left out, in shares of the fitted input; float64 [n, 2]."""
-    fits = {e["id"]: Fit.of(e["width"], e["height"], data.image_size, data.fit) for e in listing.entries}
     boxes = [a for a in listing.annotations if not a["iscrowd"]]
+    with_boxes = {a["image_id"] for a in boxes}  # another image may be missing, and its size with it
+    fits = {
+        e["id"]: Fit.of(e["width"], e["height"], data.image_size, data.fit)
+        for e in listing.entries
+        if e["id"] in with_boxes
+    }
     sizes = [(a["bbox"][2] * fits[a["image_id"]].scale_x, a["bbox"][3] * fits[a["image_id"]].scale_y) for a in boxes]
     return np.array(sizes, dtype=np.float64).reshape(-1, 2) / data.image_size
 

@@ -87,6 +87,8 @@ def test_sizes_are_shares_of_the_fitted_input_without_crowds(fit, height):
     found = coco((200, 100, [(0, 0, 50, 50, 0), (0, 0, 200, 100, 1)]), (100, 100, []))
     np.testing.assert_allclose(box_sizes(found, data), [[0.25, height]])
     assert box_sizes(coco((10, 10, [])), data).shape == (0, 2)
+    # A missing image of unknown size has no boxes left.
+    np.testing.assert_allclose(box_sizes(coco((None, None, [])), data).shape, (0, 2))
 
 
 @pytest.mark.parametrize("unit", ["input", "cells"])
