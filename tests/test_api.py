@@ -1,5 +1,8 @@
 """One image read from Python, whatever it comes as; `tests/install` runs docs/api.md."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,3 +47,13 @@ def test_a_task_that_is_not_there_is_not_passed_over(tasks, tiny_data, trained, 
     config = load_config(None, {"data.root": tiny_data, "output": tmp_path})
     with pytest.raises(ConfigError, match=r"sge: not among data\.tasks, which names cls, seg, det"):
         engine.evaluate(config, checkpoint=trained / "all_best.pth", tasks=tasks, splits="val")
+
+
+def test_training_runs_in_another_thread_too(tiny_data, tmp_path):
+    """As under a web server; signals are then left to the program."""
+    keys = {"model.backbone": "mobilenetv3_small_050", "model.pretrained": False, "data.image_size": 64}
+    config = load_config(None, {"data.root": tiny_data, "output": tmp_path, "teacher.epochs": 1, **keys})
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        [result] = pool.submit(engine.train_teacher, config, tasks="cls").result()
+    assert result.epoch == 1 and signal.getsignal(signal.SIGTERM) == before

@@ -36,15 +36,15 @@ def train_seeds(
     document = {"command": command, "seeds": {str(seed): _networks(found) for seed, found in results.items()}}
     rows = [[str(seed), *row] for seed, found in results.items() for row in _rows(found)]
     every = [result for found in results.values() for result in found]
-    console.result(document, table("Best on val", ["Seed", "Network", "Epoch", *_labels(every)], rows, left=2))
+    console.result(document, table("Kept weights, on val", ["Seed", "Network", "Epoch", *_labels(every)], rows, left=2))
 
 
 def show_training(command: str, results: Sequence[TrainingResult], console: Console) -> None:
-    """A row per network: its best epoch and scores on val."""
+    """A row per network: the epoch that was kept and its scores on val."""
     document = {"command": command, "networks": _networks(results)}
     where = "Checkpoints: " + ", ".join(str(result.best) for result in results)
     header = ["Network", "Epoch", *_labels(results)]
-    console.result(document, table("Best on val", header, list(_rows(results))), where)
+    console.result(document, table("Kept weights, on val", header, list(_rows(results))), where)
 
 
 def _networks(results: Sequence[TrainingResult]) -> dict[str, Any]:

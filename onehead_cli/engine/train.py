@@ -76,7 +76,7 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
 
     Raises:
         ConfigError: `data.tasks` names only one.
-        CheckpointError: a teacher is missing while lambda is above 0.
+        CheckpointError: a teacher is missing while lambda is above 0, or with `student.from_teachers`.
         OneheadError: see `training.run.train_network`.
     """
     from onehead_cli.checkpoint.networks import STUDENT, best_path, load_teachers
@@ -93,10 +93,11 @@ def train_unified(config: Config, *, resume: bool = False, reporter: Reporter = 
         raise ConfigError(f"data.tasks names only {tasks[0]}: a unified network needs at least two tasks")
     teachers = from_first(lambda: load_teachers(config))
     missing = [best_path(config.teachers_folder, task) for task in tasks if task not in teachers]
-    if missing and config.distill.lambda_ > 0:
+    if missing and (config.distill.lambda_ > 0 or config.student.from_teachers):
+        merged = " --set student.from_teachers=false" if config.student.from_teachers else ""
         raise CheckpointError(
             f"teacher missing: {', '.join(map(str, missing))}; train it with `onehead train-teacher --task all`, "
-            "name its folder with --teachers, or train without distillation with --lambda-distill 0"
+            f"name its folder with --teachers, or train without teachers with --lambda-distill 0{merged}"
         )
     stale = () if resume else (STUDENT,)
     splits = (config.data.train_split, config.data.val_split)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType, TracebackType
 
 from onehead_cli.runtime.launch import speaks
@@ -22,7 +23,8 @@ def leave_on_signals() -> None:
 class StopRequest:
     """While the context is open, the first signal is only remembered in `signal_number`.
 
-    One that nobody has acted upon by the end, because it came within the last save, ends the process then.
+    One that nobody has acted upon by the end, because it came within the last save, ends the process then. Outside the
+    main thread, where Python takes no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class StopRequest:
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in SIGNALS:
+        for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
             self._before[number] = signal.signal(number, self._remember)
         return self
 

@@ -155,7 +155,7 @@ def _drive(
                     reporter.warn(warning)
                 if saver.is_kept(info):
                     saver.save_best(thresholds, scores, info.epoch)
-                reporter.note(_epoch_line(name, info))
+                reporter.note(_epoch_line(name, info, marks_best=loop.schedule.keep == "best"))
             else:
                 advance(info.step, _step_detail(info))
             signal_number = _stops_here(stop, loop, info)
@@ -215,10 +215,10 @@ def _step_detail(info: StepInfo) -> str:
     return f"epoch {info.epoch} loss {losses}"
 
 
-def _epoch_line(name: str, info: EpochInfo) -> str:
+def _epoch_line(name: str, info: EpochInfo, *, marks_best: bool) -> str:
     if not info.scores:
         return f"{name}: epoch {info.epoch}/{info.total_epochs}"
     keys = [get_task(task).metric.key for task in TASKS if get_task(task).metric.key in info.scores]
     shown = {key: info.scores[key] for key in keys}
     scores = " ".join(f"{key} {value:.4f}" if value is not None else f"{key} –" for key, value in shown.items())
-    return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}{' (best)' if info.best else ''}"
+    return f"{name}: epoch {info.epoch}/{info.total_epochs} val {scores}{' (best)' if info.best and marks_best else ''}"

@@ -57,6 +57,8 @@ def give_first_weights(
 
     if teachers:
         start_from_teachers(model, teachers)
+        if settings.start_from:
+            reporter.note("starts from its teachers (student.from_teachers); model.start_from is where they start")
     elif settings.start_from:
         _start_from(model, architecture, settings, reporter)
     elif settings.class_evidence:

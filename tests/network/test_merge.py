@@ -76,7 +76,12 @@ def test_the_command_starts_there_and_says_what_is_missing(tiny_data, tmp_path, 
     for teacher in ("cls", "seg"):
         assert run(["train-teacher", "--task", teacher, *common]) == 0
     assert run(["train-unified", *common, "--lambda-distill", "0"]) == 1
-    assert "no teacher for det" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"teacher missing: {tmp_path / 'det_best.pth'};" in said
+    assert "without teachers with --lambda-distill 0 --set student.from_teachers=false" in said
+    (empty := tmp_path / "empty").mkdir()
+    assert run(["train-unified", *common, "--lambda-distill", "0", "--teachers", str(empty)]) == 1
+    assert capsys.readouterr().err.count("_best.pth") == 3
     assert run(["train-teacher", "--task", "det", *common]) == 0
     assert run(["train-unified", *common, "--lr", "1e-12"]) == 0  # what it ends with is what it began with
     teachers = {task: load_checkpoint(tmp_path / f"{task}_best.pth").model() for task in TASKS}
