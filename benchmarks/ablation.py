@@ -40,6 +40,7 @@ from common import (
     FREQUENT_MAP,
     data_hashes,
     frequent_map,
+    goes_on,
     kept,
     learned_from,
     machine,
@@ -52,7 +53,7 @@ from report.measure import read_epochs
 from report.units import read_json
 
 from onehead_cli import engine
-from onehead_cli.checkpoint.networks import best_path, last_path
+from onehead_cli.checkpoint.networks import best_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
@@ -166,12 +167,10 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     wanted = TASKS if network == _STUDENT else (network,)
     scores: dict[str, dict[str, float | None]] = {}
     for task in wanted:
-        resume = last_path(teachers.output, task).is_file()
-        [result] = engine.train_teacher(teachers, tasks=[task], resume=resume, reporter=console)
+        [result] = engine.train_teacher(teachers, tasks=[task], resume=goes_on(task, teachers), reporter=console)
         scores[task] = result.scores | _detected(teachers, task, console)
     if network == _STUDENT:
-        resume = last_path(config.output, _STUDENT).is_file()
-        student = engine.train_unified(config, resume=resume, reporter=console).scores
+        student = engine.train_unified(config, resume=goes_on(_STUDENT, config), reporter=console).scores
         scores[_STUDENT] = student | _detected(config, _STUDENT, console)
     epochs = read_epochs(config.output / f"{network}.jsonl")
     return {
@@ -281,8 +280,8 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
-#: The sections that a teacher's training reads.
-_OF_TEACHERS = ("data", "model", "teacher", "detection", "segmentation")
+#: The sections that a teacher's training reads; what it keeps says how it is read.
+_OF_TEACHERS = ("data", "model", "teacher", "detection", "segmentation", "evaluation")
 
 
 def _teachers_hash(config: Config) -> str:

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console as RichConsole
 
 from onehead_cli import engine
+from onehead_cli.checkpoint.networks import can_resume
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Batch
@@ -293,6 +294,18 @@ def _split_hash(data: str, split: str) -> str:
 def learned_from(config: Config) -> list[str]:
     """The splits that a training reads."""
     return [config.data.train_split, config.data.val_split]
+
+
+def goes_on(network: str, config: Config) -> bool:
+    """Whether a training that was stopped goes on, because it learns from the same data.
+
+    What is to begin anew is written down with its data, beside its checkpoints. Raises: as `finished`.
+    """
+    path, data = config.output / f"{network}_data.json", data_hashes(config, learned_from(config))
+    if can_resume(config.output, network) and path.is_file() and json.loads(path.read_text(encoding="utf-8")) == data:
+        return True
+    write_document(path, data)
+    return False
 
 
 def measured_on(config: Config) -> list[str]:

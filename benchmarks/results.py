@@ -31,6 +31,7 @@ import specialists
 from common import (
     data_hashes,
     finished,
+    goes_on,
     kept,
     learned_from,
     machine,
@@ -47,7 +48,7 @@ from report.sheet import write_sheets
 from report.units import NETWORKS, RECIPES, Unit, read_json, unit_of
 
 from onehead_cli import engine
-from onehead_cli.checkpoint.networks import STUDENT, best_path, last_path
+from onehead_cli.checkpoint.networks import STUDENT, best_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.errors import CheckpointError, OneheadError
@@ -70,7 +71,7 @@ def train_teacher(unit: Unit, task: str, full: Unit, console: Console) -> None:
         _copy_teacher(full, unit, task)
         return
     console.note(f"{unit.name}: teacher {task}")
-    resume = last_path(unit.config.output, task).is_file()
+    resume = goes_on(task, unit.config)
     [result] = engine.train_teacher(unit.config, tasks=[task], resume=resume, reporter=console)
     _mark(unit, task, scores=result.scores)
 
@@ -98,7 +99,7 @@ def train_student(unit: Unit, console: Console) -> None:
     if done and done["teachers"] == teachers:
         return
     console.note(f"{unit.name}: student")
-    resume = last_path(unit.config.output, STUDENT).is_file()
+    resume = goes_on(STUDENT, unit.config)
     result = engine.train_unified(unit.config, resume=resume, reporter=console)
     _mark(unit, STUDENT, scores=result.scores, teachers=teachers)
 

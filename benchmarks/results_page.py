@@ -125,8 +125,9 @@ def _unlike(results: Results) -> Lines:
         if named:
             found += [f"specialist {task}: {line}" for line in differing_settings(full | named)]
     units = [*results.finals.values(), *results.specialists.values(), *results.long_baselines.values()]
-    data = {tuple(doc["data"].values()) for docs in units for doc in docs.values()}
-    found += ["the units were made from different images or labels"] if len(data) > 1 else []
+    data = {split: found for docs in units for doc in docs.values() for split, found in doc["data"].items()}
+    if any(doc["data"].items() - data.items() for docs in units for doc in docs.values()):
+        found += ["the units were made from different images or labels"]
     return list(dict.fromkeys(found))
 
 

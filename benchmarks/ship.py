@@ -39,6 +39,7 @@ from onehead_cli.files.atomic import write_atomically
 from onehead_cli.registry import TASKS
 from onehead_cli.runtime.compute import has_bf16, processor_name, resolve_device
 from onehead_cli.tasks.task import get_task
+from onehead_cli.training.resume import changed_settings
 from onehead_cli.wording import readable
 
 #: Largest change of a score that decides by half precision, on all images.
@@ -89,14 +90,15 @@ class Measured:
 class Finished:
     """A seed whose student is trained.
 
-    gaps: its score minus its teacher's on val, by task. data: sha256 of each split's images and labels. untouched:
-    Top-1 of the backbone's ImageNet classifier on val and test, where it was measured.
+    gaps: its score minus its teacher's on val, by task. config: what it was trained with. data: sha256 of each split's
+    images and labels. untouched: Top-1 of the backbone's ImageNet classifier on val and test, where it was measured.
     """
 
     recipe: str
     seed: int
     checkpoint: Path
     gaps: dict[str, float]
+    config: dict[str, Any]
     data: dict[str, str]
     untouched: float | None = None
 
@@ -113,10 +115,11 @@ def read_finished(path: Path, runs: Path) -> Finished:
         metrics = {task: get_task(task).metric.key for task in TASKS}
         gaps = {task: float(val["unified"][m]) - float(val["baseline"][m]) for task, m in metrics.items()}
         data = {split: str(document["data"][split]) for split in ("train", "val")}
+        config = dict(document["config"])
         untouched = (document.get("imagenet_classifier") or {}).get("pooled")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the document of a finished seed ({type(error).__name__}: {error})") from None
-    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps, data, untouched)
+    return Finished(recipe, seed, best_path(runs / f"{recipe}-seed{seed}", STUDENT), gaps, config, data, untouched)
 
 
 def choose(finished: Sequence[Finished]) -> Finished:
@@ -301,6 +304,8 @@ def ship(results: Path, config_file: Path, *, runs: Path, data: Path, folder: Pa
         raise DataError(f"{results}: no {wanted}; finish a seed with benchmarks/results.py")
     chosen = choose(finished)
     checkpoint = load_checkpoint(chosen.checkpoint)
+    if differing := changed_settings(chosen.config, config_of(checkpoint.config), STUDENT):
+        raise DataError(f"{chosen.checkpoint}: not the student of {config_file.name}'s results: {'; '.join(differing)}")
     checkpoint = replace(checkpoint, config=without_places(checkpoint.config))
     console = _Once()
     with tempfile.TemporaryDirectory() as scratch:

@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output/results"), help="state of a stopped training")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--report", default="val", help="what the trained network is measured on: val,test,pooled")
+    parser.add_argument("--report", default="val,test,pooled", help="what the trained network is measured on")
     given = parser.parse_args()
     reports = given.report.split(",")
     if unknown := set(reports) - set(report_splits(Config())):

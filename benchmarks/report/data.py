@@ -57,10 +57,14 @@ class Results:
         return minus(self.score(recipe, report, UNIFIED, task), self.score(recipe, report, BASELINE, task))
 
     def specialist(self, report: str, task: str) -> BySeed:
-        return _by_seed(self.specialists[task], lambda doc: doc["scores"][report][get_task(task).metric.key])
+        return _by_seed(
+            self.specialists[task], lambda doc: doc["scores"].get(report, {}).get(get_task(task).metric.key)
+        )
 
     def long_baseline(self, report: str, task: str) -> BySeed:
-        return _by_seed(self.long_baselines[task], lambda doc: doc["scores"][report][get_task(task).metric.key])
+        return _by_seed(
+            self.long_baselines[task], lambda doc: doc["scores"].get(report, {}).get(get_task(task).metric.key)
+        )
 
     def lead(self, recipe: str, report: str, other: Callable[[str, str], BySeed], task: str) -> BySeed:
         """Unified minus `other`, which gives a score of a report and task."""
@@ -80,10 +84,10 @@ class Results:
         return _by_seed(docs, lambda doc: frequent_map(doc["evaluation"][report]["per_class"]["det"][who]))
 
     def frequent_specialist(self, report: str) -> BySeed:
-        return _by_seed(self.specialists["det"], lambda doc: frequent_map(doc["per_class"][report]))
+        return _by_seed(self.specialists["det"], lambda doc: frequent_map(doc["per_class"].get(report, [])))
 
     def frequent_long_baseline(self, report: str) -> BySeed:
-        return _by_seed(self.long_baselines["det"], lambda doc: frequent_map(doc["per_class"][report]))
+        return _by_seed(self.long_baselines["det"], lambda doc: frequent_map(doc["per_class"].get(report, [])))
 
     def class_ap(self, name: str) -> BySeed:
         """AP of a class of detection, pooled, of the full recipe's student."""
@@ -92,7 +96,7 @@ class Results:
         )
 
     def class_ap_specialist(self, name: str) -> BySeed:
-        return _by_seed(self.specialists["det"], lambda doc: _ap_of(name, doc["per_class"][POOLED]))
+        return _by_seed(self.specialists["det"], lambda doc: _ap_of(name, doc["per_class"].get(POOLED, [])))
 
     def shown_boxes(self, report: str, what: str) -> BySeed:
         """Args: what: precision or recall of the boxes that the student's thresholds show; 0.1.0 did not keep them."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common import (
     data_hashes,
+    goes_on,
     kept,
     machine,
     measured_on,
@@ -21,7 +22,7 @@ from common import (
 
 from onehead_cli import engine
 from onehead_cli.checkpoint.checkpoint import load_checkpoint
-from onehead_cli.checkpoint.networks import best_path, last_path
+from onehead_cli.checkpoint.networks import best_path
 from onehead_cli.commands.console import Console
 from onehead_cli.config.load import load_config
 from onehead_cli.config.sections import Config
@@ -48,8 +49,7 @@ def train_long_baseline(task: str, config: Config, base: Path, *, results: Path,
         console.note(f"{done}: done already")
         return
     console.note(f"long baseline {task}, seed {config.seed}")
-    resume = last_path(config.output, task).is_file()
-    engine.train_teacher(config, tasks=[task], resume=resume, reporter=console)
+    engine.train_teacher(config, tasks=[task], resume=goes_on(task, config), reporter=console)
     best = best_path(config.output, task)
     scores, per_class = {}, {}
     for name, splits in report_splits(config).items():

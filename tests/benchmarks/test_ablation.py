@@ -108,6 +108,26 @@ def test_a_bad_plan_is_one_line(plan, tmp_path):
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and str(path) in result.stderr
 
 
+@pytest.mark.parametrize("plan", ["ablation.yaml", "boxes.yaml", "balance.yaml"])
+def test_what_is_kept_was_made_with_what_the_plan_says_today(plan, ablation, tmp_path):
+    """Defaults change, and a plan must not change with them, or all of it is trained again."""
+    from common import path_in_0_1_0, read_alike, result_path
+
+    from onehead_cli.training.resume import changed_settings
+
+    results, found, read = SCRIPT.parent / "results", 0, ablation.read_plan(SCRIPT.with_name(plan))
+    for recipe in read.recipes:
+        config = ablation.recipe_config(read, recipe, seed=0, data=Path("data"), output=tmp_path)
+        unit = f"{recipe.slug}-seed0"
+        of_0_1_0 = plan == "ablation.yaml"
+        path = path_in_0_1_0(results, unit) if of_0_1_0 else result_path(results, Path(plan), unit)
+        if path.is_file():
+            before, found = json.loads(path.read_text())["config"], found + 1
+            assert not any(changed_settings(before, config, network) for network in recipe.trained), path
+            assert read_alike(before, config), path
+    assert found
+
+
 def test_runs_are_trained_compared_and_then_skipped(tiny_data, tmp_path):
     (tmp_path / "tiny.yaml").write_text(
         "data: {image_size: 64}\nmodel: {backbone: mobilenetv3_small_050, pretrained: false}\n"

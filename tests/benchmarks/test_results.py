@@ -243,6 +243,28 @@ def test_units_of_other_data_are_stale(units, tiny_data, tmp_path):
     assert [split for split, digest in kept[0]["data"].items() if digest != kept[1]["data"][split]] == ["test"]
 
 
+def test_a_network_that_learned_from_other_data_is_trained_anew(units, tiny_data, tmp_path):
+    """And one that learned from these goes on, here from its end."""
+    root, _, _ = units
+    shutil.copytree(root, tmp_path / "own")
+    shutil.copytree(tiny_data, tmp_path / "data")
+    folder = tmp_path / "own" / "out" / "full-seed0"
+    before = (folder / "cls_best.pth").read_bytes()
+    command = ("--only", "teachers", "--recipe", "full", "--task", "cls")
+    [result] = (tmp_path / "own" / "kept").glob("*-full-seed0.json")
+    for path in (result, folder / "cls_finished.json"):
+        path.unlink()
+    assert _results(tmp_path / "own", *command, data=tmp_path / "data").returncode == 0
+    assert (folder / "cls_best.pth").read_bytes() == before
+
+    (folder / "cls_finished.json").unlink()
+    (tmp_path / "data" / "manifest.json").unlink()
+    for path in (tmp_path / "data" / "imagenette-160" / "train").rglob("*.jpg"):
+        Image.new("RGB", (80, 60), "red").save(path)
+    assert _results(tmp_path / "own", *command, data=tmp_path / "data").returncode == 0
+    assert (folder / "cls_best.pth").read_bytes() != before
+
+
 def test_a_long_baseline_learns_for_the_epochs_of_teacher_and_student(units):
     root, _, _ = units
     for task in TASKS:

@@ -167,7 +167,7 @@ def ship():
 
 
 def finished(ship, seed, cls, seg, det):
-    return ship.Finished("full", seed, Path("x"), {"cls": cls, "seg": seg, "det": det}, {})
+    return ship.Finished("full", seed, Path("x"), {"cls": cls, "seg": seg, "det": det}, {}, {})
 
 
 def test_the_median_of_the_worst_tasks_by_hand(ship):
@@ -214,7 +214,8 @@ def seeds(own, tmp_path):
         shutil.copytree(own, tmp_path / f"runs/full-seed{seed}")
         val = {"unified": {"top1": 0.9, "miou": miou, "map": 0.1}, "baseline": {"top1": 0.9, "miou": 0.5, "map": 0.1}}
         (tmp_path / "results").mkdir(exist_ok=True)
-        document = {"recipe": "full", "seed": seed, "checkpoint": "x", "evaluation": {"val": val}}
+        config = load_checkpoint(own / "all_best.pth").config
+        document = {"recipe": "full", "seed": seed, "config": config, "evaluation": {"val": val}}
         document |= {"imagenet_classifier": {"pooled": 0.875}, "data": {"train": "a1", "val": "b2", "test": "c3"}}
         (tmp_path / f"results/lite-long-full-seed{seed}.json").write_text(json.dumps(document))
     (tmp_path / "results/lite-long-plain-seed0.json").write_text("not read")
@@ -251,9 +252,21 @@ def test_the_median_seed_is_shipped_with_its_card(ship, seeds, own, tiny_data, m
     assert "--set model.backbone=mobilenetv3_small_050 --set model.pretrained=False" in card
 
 
+def test_the_student_of_other_results_is_not_shipped(ship, seeds, own, tiny_data, monkeypatch, capsys):
+    path = seeds / "results/lite-long-full-seed4.json"
+    document = json.loads(path.read_text())
+    document["config"]["student"]["epochs"] = 77
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(sys, "argv", ["ship.py", *options(seeds, tiny_data)])
+    assert ship.main() == 1
+    said = capsys.readouterr().err
+    assert "not the student of lite-long.yaml's results: student.epochs was 77, now" in said
+    assert not list((seeds / "package").iterdir())
+
+
 def test_the_card_of_a_seed_that_was_the_only_one_claims_no_choice(ship, own, tiny_data):
     gaps, data = {"cls": 0.0, "seg": -0.1, "det": 0.0}, {"train": "a1", "val": "b2"}
-    only = ship.Finished("full", 4, own / "all_best.pth", gaps, data, untouched=0.875)
+    only = ship.Finished("full", 4, own / "all_best.pth", gaps, {}, data, untouched=0.875)
     before = {part: {"top1": 0.5, "miou": 0.25, "map": None} for part in ("val", "test", "val + test")}
     after = {part: {**scores, "miou": 0.2475 if part == "val" else 0.25} for part, scores in before.items()}
     after["val + test"]["top1"] = 0.501
