@@ -26,7 +26,7 @@ def per_class(results: Results) -> Lines:
     }
     for task, (count, scores) in columns.items():
         tables = {who: results.per_class(POOLED, who, task) for who in (UNIFIED, BASELINE)}
-        special = [doc["per_class"][POOLED] for doc in results.specialists[task].values()]
+        special = [doc["per_class"][POOLED] for doc in results.specialists[task].values() if POOLED in doc["per_class"]]
         if special:
             tables["specialist"] = special
         header = [f"{who} {label}" for label in scores.values() for who in tables]

@@ -193,7 +193,7 @@ def _frequent(results: Results) -> Lines:
         [row["ap"] for rows in tables for row in rows if row["name"] == most["name"] and row["ap"] is not None]
         for tables in (
             results.per_class(POOLED, UNIFIED, "det"),
-            [doc["per_class"][POOLED] for doc in results.specialists["det"].values()],
+            [doc["per_class"].get(POOLED, []) for doc in results.specialists["det"].values()],
         )
     )
     specialist = f", {shown(theirs)} of {SPECIALISTS['det']}" if theirs else ""
