@@ -34,6 +34,7 @@ class CocoResults:
         self._annotations: list[dict[str, Any]] = []
         self._image_ids: dict[str, Any] | None = None
         self._image: Any = None
+        self._taken: dict[str, str] = {}
         if labels is not None:
             known = _ids(labels, "categories", "name")
             self._image_ids = _ids(labels, "images", "file_name")
@@ -41,25 +42,30 @@ class CocoResults:
             if not self._ids:
                 raise ValueError(f"none of its categories is a class of the network: {', '.join(names)}")
 
-    def add_image(self, file: str, width: int, height: int) -> bool:
-        """The image that what follows is in. False: the labels have none whose file_name the path ends in, and it is
-        left out."""
+    def add_image(self, file: str, width: int, height: int) -> str | None:
+        """The image that what follows is in. Why, where it is left out: the labels have none whose file_name the path
+        ends in, or another image was taken for that."""
         if self._image_ids is None:
             self._image = len(self._images) + 1
             self._images.append({"id": self._image, "file_name": file, "width": width, "height": height})
-            return True
+            return None
         parts = Path(file).parts
         endings = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
         found = next((ending for ending in endings if ending in self._image_ids), None)
-        self._image = None if found is None else self._image_ids[found]
-        return found is not None
+        self._image = None if found is None or found in self._taken else self._image_ids[found]
+        if found is None:
+            return "not among the images of"
+        if found in self._taken:
+            return f"{self._taken[found]} was taken for {found} of"
+        self._taken[found] = file
+        return None
 
-    def add_record(self, record: Mapping[str, Any]) -> bool:
-        """The image of a record, and its boxes. False: see `add_image`."""
-        known = self.add_image(record["file"], record["width"], record["height"])
+    def add_record(self, record: Mapping[str, Any]) -> str | None:
+        """The image of a record, and its boxes. Returns: see `add_image`."""
+        left_out = self.add_image(record["file"], record["width"], record["height"])
         for box in record.get("boxes", ()):
             self.add_box(box["label"], box["score"], box["box"])
-        return known
+        return left_out
 
     def add_box(self, name: str, score: float, box: Sequence[float]) -> None:
         """Args: box: x1 y1 x2 y2 in pixels."""

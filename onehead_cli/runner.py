@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -291,6 +292,13 @@ def run(arguments: Sequence[str]) -> int:
         raise Problem(f"--coco {given.coco}: the name of a COCO file ends in .json", 2)
     if given.score_threshold is not None and not 0 <= given.score_threshold <= 1:
         raise Problem(f"--score-threshold {given.score_threshold}: from 0 to 1", 2)
+    if given.threads is not None and not 1 <= given.threads <= 1024:
+        raise Problem(f"--threads {given.threads}: from 1 to 1024", 2)
+    if given.coco and given.coco_ids and given.coco.resolve() == given.coco_ids.resolve():
+        raise Problem(f"--coco {given.coco}: --coco-ids names the same file, whose labels would be lost", 2)
+    if given.coco and (given.coco.is_dir() or not given.coco.parent.is_dir()):
+        missing = "a folder has this name" if given.coco.is_dir() else f"there is no folder {given.coco.parent}"
+        raise Problem(f"--coco {given.coco}: {missing}")
     paths = find_images(given.images)
     network = Network(given.model, threads=given.threads)
     masks = Masks(given.masks) if given.masks else None
@@ -304,8 +312,8 @@ def run(arguments: Sequence[str]) -> int:
             outputs = network.run(image)
             record |= record_of(network, outputs, given.score_threshold, masks, path.stem)
             if coco is not None:
-                if not coco.add_record(record):
-                    warn(f"{path}: not among the images of {given.coco_ids}, so it is not in the COCO file")
+                if why := coco.add_record(record):
+                    warn(f"{path}: {why} {given.coco_ids}, so it is not in the COCO file")
                 if given.coco_masks and "mask" in record:
                     coco.add_mask(outputs["mask"], network.classes("mask"))
         except (Problem, OSError, MemoryError) as error:
@@ -327,6 +335,7 @@ def main() -> int:
     """The exit code: 0 done, 1 failed, 2 usage, 130 and 143 stopped by a signal."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that does not matter
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -20,11 +20,23 @@ def test_an_image_is_read_alike_from_a_file_from_pillow_and_from_an_array(tmp_pa
     records = [network.predict(image).record() for image in (pixels, Image.fromarray(pixels), tmp_path / "a.png")]
     assert records[0] == records[1] == records[2] and (records[0]["width"], records[0]["height"]) == (60, 40)
     assert set(network.tasks) == network.classes.keys()
+    # Pillow would clip 16 bits, and leaves an image as its pixels lie.
+    deep = tmp_path / "deep.png"
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(deep)
+    turned, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(turned, exif=exif)
+    for path, width in ((deep, 60), (turned, 40)):
+        with Image.open(path) as image:
+            assert network.predict(image).record() == network.predict(path).record()
+        assert network.predict(path).record()["width"] == width
     grey = network.predict(pixels[..., 0]).record()
     assert grey == network.predict(np.repeat(pixels[..., :1], 3, 2)).record()
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_an_array_that_is_no_image_is_refused_in_one_line(wrong):
     with pytest.raises(DataError, match="an image is uint8"):
         onehead_cli.load().predict(wrong)

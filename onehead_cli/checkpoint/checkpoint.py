@@ -182,6 +182,11 @@ def plain_document(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def without_weights(path: Path) -> str:
+    """What is said of an exported file where a checkpoint is wanted."""
+    return f"{path}: an exported file has no torch weights; name the checkpoint that it was exported from"
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint on the CPU: a .pth file, or one in half precision as .safetensors, its weights in float32.
 
@@ -189,10 +194,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, damaged (DamagedCheckpointError), holding anything but tensors and plain values, or
             of another format.
     """
+    if path.suffix == ".onnx":
+        raise CheckpointError(without_weights(path))
     try:
         document = read_half_precision(path) if path.suffix == SUFFIX else _read(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint; train one first, or name one with --checkpoint") from None
+        raise CheckpointError(f"{path}: no such checkpoint; train one first, or name another") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     return parse_document(document, path)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, parse_document
+from onehead_cli.checkpoint.checkpoint import Checkpoint, load_checkpoint, parse_document, without_weights
 from onehead_cli.config.sections import EvaluationConfig
 from onehead_cli.data.geometry import Fit
 from onehead_cli.errors import CheckpointError, ConfigError, DamagedCheckpointError
@@ -49,9 +49,7 @@ class ExportedNetwork(Checkpoint):
     exported: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> OneHead:
-        raise CheckpointError(
-            f"{self.path}: an exported file has no torch weights; name the checkpoint that it was exported from"
-        )
+        raise CheckpointError(without_weights(self.path))
 
     def runner(self, device: torch.device, precision: torch.dtype) -> FileRunner:
         return FileRunner(self.path, self.session, self.architecture.tasks)

@@ -48,7 +48,7 @@ def profile(
         call.config,
         checkpoint=checkpoint,
         of_config=checkpoint is None and (call.file is not None or _describe_a_network({*call.assigned, *call.flags})),
-        image_size=call.flags.get("data.image_size"),
+        image_size=call.config.data.image_size if "data.image_size" in {*call.assigned, *call.flags} else None,
         batch_size=batch_size,
         runs=runs,
         reporter=call.console,

@@ -148,7 +148,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raw = parse_yaml(text)
     except FileNotFoundError:
         own = next((folder / path.name for folder in _OWN_CONFIGS if (folder / path.name).is_file()), None)
-        raise ConfigError(f"{path}: no such file" + (f"; onehead's own is {own}" if own else "")) from None
+        raise ConfigError(f"{path}: no such file or folder" + (f"; onehead's own is {own}" if own else "")) from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder, not a YAML file") from None
     except OSError as error:

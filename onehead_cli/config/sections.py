@@ -263,7 +263,9 @@ class Config(Section):
         0, "Seed of everything random: new weights, image order and augmentation, resampling.", ge=0, lt=2**32
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "Where the network runs.")
-    threads: int | None = field(None, "CPU threads for inference, not for training. Unset: the library's choice.", ge=1)
+    threads: int | None = field(
+        None, "CPU threads for inference, not for training. Unset: the library's choice.", ge=1, le=1024
+    )
     deterministic: bool = field(
         False, "Train only with operations that give the same bits every time; fail on any other."
     )

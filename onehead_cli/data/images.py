@@ -70,7 +70,12 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ImageError: the file is missing, empty, not an image of a known format, damaged, or over MAX_PIXELS.
     """
-    image = _turned(_decode(path))
+    return as_rgb(_decode(path))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The same of an image that Pillow has read."""
+    image = _turned(image)
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         deep = np.asarray(image).astype(np.float32) / 257.0
         image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onehead_cli.errors import OneheadError
 from onehead_cli.files.atomic import write_atomically
+from onehead_cli.registry import TASKS
 from onehead_cli.tasks.reader import Row
 from onehead_cli.tasks.task import get_task
 
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 MODELS = ("baseline", "unified")
 PAGE = "report.html"
-_PATTERNS = ("per_class_*.*", "confusion_*_*.csv", "precision_recall_*.csv", "drop_check.md", PAGE)
+#: What an earlier report may have left; other files of such names are the user's own.
+_EARLIER = (
+    *(f"per_class_{task}.{suffix}" for task in TASKS for suffix in ("json", "csv", "md")),
+    *(f"{curve}_{model}.csv" for curve in ("precision_recall", *(f"confusion_{t}" for t in TASKS)) for model in MODELS),
+    "drop_check.md",
+    PAGE,
+)
 
 _ABSENT = "–"
 
@@ -71,10 +78,9 @@ def write_report(
     for name, text in files.items():
         _write(folder / name, text)
     # What an earlier evaluation of other tasks left would pass for a part of this one.
-    for pattern in _PATTERNS:
-        for path in folder.glob(pattern):
-            if path.name not in files:
-                path.unlink()
+    for name in _EARLIER:
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
     return [folder / name for name in files]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.checkpoint.exported import ExportedNetwork
 from onehead_cli.config.sections import Config
-from onehead_cli.data.format import check_classes
+from onehead_cli.data.format import check_classes, get_format
 from onehead_cli.data.geometry import Fit
 from onehead_cli.data.images import fit_image, open_image
 from onehead_cli.data.listings import Listings
@@ -60,7 +60,9 @@ class ExportData:
         except DataError as error:
             if needed:
                 raise
-            reporter.note(f"no drop check: {error}")
+            # Without any data nobody expects one.
+            is_there = any(get_format(task).is_there(config, split) for task in tasks for split in splits)
+            (reporter.warn if is_there else reporter.note)(f"no drop check: {error}")
             return None
         return cls(checkpoint, tasks, config, listings, reporter)
 

@@ -61,8 +61,8 @@ def write_whole(path: Path, content: bytes | memoryview, *, kind: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def make_writable_folder(folder: Path) -> None:
-    """Make the output folder, and see that files can be written into it before any work is done.
+def make_writable_folder(folder: Path, what: str = "output folder") -> None:
+    """Make a folder, and see that files can be written into it before any work is done. Args: what: it is.
 
     Raises:
         OneheadError: they cannot.
@@ -72,9 +72,8 @@ def make_writable_folder(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OneheadError(
-            f"output folder {folder} cannot be written ({error.strerror}); choose another with --output"
-        ) from None
+        advice = "; choose another with --output" if what == "output folder" else ""
+        raise OneheadError(f"{what} {folder} cannot be written ({error.strerror}){advice}") from None
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

@@ -77,7 +77,11 @@ class PredictRun:
         if coco is not None:
             if coco.suffix != ".json":  # a glob after --coco would name an image
                 raise ConfigError(f"--coco {coco}: the name of a COCO file ends in .json")
-            make_writable_folder(coco.parent)
+            if coco.is_dir():
+                raise ConfigError(f"--coco {coco}: a folder has this name")
+            if coco_ids is not None and coco.resolve() == coco_ids.resolve():
+                raise ConfigError(f"--coco {coco}: --coco-ids names the same file, whose labels would be lost")
+            make_writable_folder(coco.parent, "folder of --coco")
         self.checkpoint = checkpoint
         self.folder = config.output / FOLDER
         self.predictions = self.folder / records.FILE
@@ -181,8 +185,9 @@ class PredictRun:
                 yield {"error": errors[path]}
                 continue
             prediction, drawing = next(predictions)
-            if self._coco is not None and not prediction.add_to_coco(self._coco, in_json(path), masks=self._coco_masks):
-                self._reporter.warn(f"{path}: not among the images of {self._coco_ids}, so it is not in the COCO file")
+            masks = self._coco_masks
+            if self._coco and (why := prediction.add_to_coco(self._coco, in_json(path), masks=masks)):
+                self._reporter.warn(f"{path}: {why} {self._coco_ids}, so it is not in the COCO file")
             yield self._write(name, prediction, drawing)
 
     def _write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:

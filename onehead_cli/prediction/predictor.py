@@ -16,7 +16,7 @@ from onehead_cli.checkpoint.checkpoint import Checkpoint
 from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config
 from onehead_cli.data.geometry import Fit
-from onehead_cli.data.images import fit_image, open_image
+from onehead_cli.data.images import as_rgb, fit_image, open_image
 from onehead_cli.drawing import Colour, class_colours
 from onehead_cli.errors import CheckpointError, DataError
 from onehead_cli.registry import OWN_TASKS, TASKS
@@ -46,16 +46,16 @@ class Prediction:
             record |= found.record(lambda kind, image: None)
         return record
 
-    def add_to_coco(self, results: CocoResults, file: str, *, masks: bool) -> bool:
-        """Put the image and what was found into a COCO dataset; False where its labels do not know the image.
+    def add_to_coco(self, results: CocoResults, file: str, *, masks: bool) -> str | None:
+        """Put the image and what was found into a COCO dataset; why, where the image is left out.
 
         Args:
             file: the image's name there. masks: as RLE too.
         """
-        known = results.add_image(file, self.width, self.height)
+        left_out = results.add_image(file, self.width, self.height)
         for found in self.found.values():
             found.add_to_coco(results, masks=masks)
-        return known
+        return left_out
 
     def draw(self, drawing: Image.Image) -> Image.Image:
         """The overlay. Args: drawing: the image at the size that it is drawn at; see `drawing_copy`."""
@@ -131,8 +131,9 @@ def _as_image(image: Image.Image | NDArray[np.uint8] | str | Path) -> Image.Imag
     if isinstance(image, str | Path):
         return open_image(Path(image))
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        return as_rgb(image)
+    is_image = image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size > 0
+    if image.dtype != np.uint8 or not is_image:
         raise DataError(f"an image is uint8 [height, width, 3] or [height, width], not {image.dtype} {image.shape}")
     return Image.fromarray(image).convert("RGB")
 

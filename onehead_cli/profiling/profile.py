@@ -134,7 +134,7 @@ class ProfileResult:
                 "ms",
                 self.latency.p50_ms,
                 self.latency.p50_ms <= LATENCY_LIMIT_MS if decides else None,
-                note if decides else f"{note}; decided only with --image-size {LATENCY_LIMIT_SIZE} --batch-size 1",
+                note if decides else f"{note}; decided only at {LATENCY_LIMIT_SIZE} px and batch 1",
             ),
         ]
 

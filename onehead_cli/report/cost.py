@@ -38,7 +38,7 @@ def costs(networks: Sequence[Shown], config: Config) -> list[dict[str, Any]]:
                     "multiply_adds": count.multiply_adds,
                     "bytes": file.stat().st_size if file.is_file() else None,
                     "p50_ms": None,
-                    **_latency(config.output / PROFILE, file),
+                    **_latency(config.output / PROFILE, file, network.preprocess["image_size"]),
                 }
             )
         rows += found
@@ -63,13 +63,15 @@ def _count(network: Checkpoint, counted: dict[str, dict[str, Count]]) -> Count:
     return total(count for name, count in counted[same].items() if name.partition(".")[2] in shared)
 
 
-def _latency(path: Path, checkpoint: Path) -> Mapping[str, Any]:
-    """The latency of a checkpoint, where a profile of it is there."""
+def _latency(path: Path, checkpoint: Path, side: int) -> Mapping[str, Any]:
+    """The latency of a checkpoint, where a profile of it is there, of one image of its own size."""
     try:
         document = json.loads(path.read_bytes())
         if Path(document["checkpoint"]).resolve() != checkpoint.resolve():
             return {}
         latency = document["latency"]
+        if (document["image_size"], latency["batch"]) != (side, 1):
+            return {}
         return {"p50_ms": float(latency["p50_ms"]), "measured_on": f"{latency['processor']}, {latency['precision']}"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -176,6 +176,8 @@ def test_curves_are_written_as_numbers(tmp_path: Path) -> None:
 
 def test_a_report_removes_what_an_earlier_one_left_but_nothing_else(tmp_path: Path) -> None:
     _write(tmp_path, curves={"confusion_seg_unified.csv": [["x"]]})
-    (tmp_path / "seg_best.pth").write_text("a checkpoint")
+    own = ["confusion_of_mine.csv", "per_class_notes.txt", "seg_best.pth"]
+    for name in own:
+        (tmp_path / name).write_text("not of a report")
     _write(tmp_path, per_class={}, drops=[])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate.json", "seg_best.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["evaluate.json", *own])

@@ -199,6 +199,8 @@ def test_what_a_file_no_longer_can_is_one_line(exported, tmp_path, capsys):
     command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path)]
     assert run([*command, "--score-threshold", "0.001"]) == 2
     assert "has no boxes of scores below 0.01" in error_of(capsys)
+    assert run(["export", "--checkpoint", str(exported), "--output", str(tmp_path / "b.onnx")]) == 1
+    assert f"{exported}: an exported file has no torch weights; name the checkpoint" in error_of(capsys)
     with pytest.raises(CheckpointError, match="an exported file has no torch weights"):
         files.load_exported(exported).model()
 

@@ -226,6 +226,55 @@ def test_labels_whose_ids_cannot_be_taken_are_one_line(content, said, exported, 
     assert not (tmp_path / "found.json").exists()
 
 
+@pytest.mark.parametrize("program", ["predict", "runner"])
+def test_what_a_coco_file_would_destroy_or_lose_is_refused_first(program, exported, images, tmp_path, capsys):
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(labels_of(images, ["grey.png"])))
+    (tmp_path / "folder.json").mkdir()
+    before = labels.read_bytes()
+
+    def refused(*options):
+        common = [str(images / "grey.png"), *map(str, options)]
+        if program == "runner":
+            done = runner(exported, *common)
+            return done.returncode, done.stdout, done.stderr.decode()
+        code = run(["predict", *common, "--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--json"])
+        return code, *capsys.readouterr()
+
+    for code, said, options in (
+        (
+            2,
+            "--coco-ids names the same file",
+            ("--coco-ids", labels, "--coco", tmp_path / "folder.json" / ".." / labels.name),
+        ),
+        (None, "a folder has this name", ("--coco", tmp_path / "folder.json")),
+        (None, "--coco", ("--coco", labels / "found.json")),
+        (2, "threads", ("--threads", "100000")),
+        (2, "threads", ("--threads", "0")),
+    ):
+        found, out, error = refused(*options)
+        assert found in ((code,) if code else (1, 2)) and not out and error.count("\n") == 1 and said in error
+    assert labels.read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
+def test_an_image_of_the_labels_is_taken_once(exported, images, tmp_path, capsys):
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({**labels_of(images, []), "images": [{"id": 5, "file_name": "grey.png"}]}))
+    (tmp_path / "again").mkdir()
+    shutil.copy(images / "grey.png", tmp_path / "again")
+    one, two = str(images / "grey.png"), str(tmp_path / "again" / "grey.png")
+    common = ["--score-threshold", "0.01", "--coco-ids", str(labels), "--coco"]
+    done = runner(exported, one, two, *common, tmp_path / "runner.json")
+    where = ["--checkpoint", str(exported), "--output", str(tmp_path / "out"), "--quiet"]
+    assert run(["predict", one, two, *common, str(tmp_path / "predict.json"), *where]) == 0
+    said = f"warning: {two}: {one} was taken for grey.png of {labels}, so it is not in the COCO file"
+    assert done.returncode == 0 and done.stderr.decode().splitlines() == [said]
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert run(["predict", one, *common, str(tmp_path / "one.json"), *where]) == 0
+    alone = json.loads((tmp_path / "one.json").read_text())
+    assert alone and all(json.loads((tmp_path / f"{name}.json").read_text()) == alone for name in ("runner", "predict"))
+
+
 @given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))))
 def test_run_lengths_are_those_of_pycocotools(region):
     height, width = region.shape

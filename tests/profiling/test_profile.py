@@ -193,6 +193,12 @@ def test_backbone_option_beside_a_checkpoint(teacher_file: Path, capsys: pytest.
     assert "leave the backbone options out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [("--image-size", "64"), ("--set", "data.image_size=64")])
+def test_a_checkpoint_is_timed_at_the_size_that_is_given(option: tuple[str, str], teacher_file: Path) -> None:
+    document = profile_json("--checkpoint", str(teacher_file), "--runs", "1", *option)
+    assert document["image_size"] == 64
+
+
 def test_never_silently_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profile", "--backbone-weights", str(tmp_path / "none.pth")]) == 1
     assert "no such backbone weights file" in capsys.readouterr().err
@@ -200,7 +206,7 @@ def test_never_silently_random(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run(["profile", "--pretrained", "--image-size", "64", "--runs", "1", "--batch-size", "2"]) == 0
+    assert run(["profile", "--pretrained", "--set", "data.image_size=64", "--runs", "1", "--batch-size", "2"]) == 0
     captured = capsys.readouterr()
     assert "class counts are the reference's (cls 10, seg 21, det 10)" in captured.err
     # What is cut off at the edge ends in an ellipsis.
