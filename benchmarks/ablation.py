@@ -167,10 +167,12 @@ def run(config: Config, network: str, console: Console) -> dict[str, Any]:
     wanted = TASKS if network == _STUDENT else (network,)
     scores: dict[str, dict[str, float | None]] = {}
     for task in wanted:
-        [result] = engine.train_teacher(teachers, tasks=[task], resume=goes_on(task, teachers), reporter=console)
+        [result] = engine.train_teacher(
+            teachers, tasks=[task], resume=goes_on(task, teachers, console), reporter=console
+        )
         scores[task] = result.scores | _detected(teachers, task, console)
     if network == _STUDENT:
-        student = engine.train_unified(config, resume=goes_on(_STUDENT, config), reporter=console).scores
+        student = engine.train_unified(config, resume=goes_on(_STUDENT, config, console), reporter=console).scores
         scores[_STUDENT] = student | _detected(config, _STUDENT, console)
     epochs = read_epochs(config.output / f"{network}.jsonl")
     return {
@@ -280,13 +282,15 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
-#: The sections that a teacher's training reads; what it keeps says how it is read.
-_OF_TEACHERS = ("data", "model", "teacher", "detection", "segmentation", "evaluation")
+#: The sections that a teacher's training reads, and of `evaluation` what it keeps: how it is read, and its thresholds.
+_OF_TEACHERS = ("data", "model", "teacher", "detection", "segmentation")
+_KEPT_BY_TEACHERS = ("best_class", "nms_iou", "predict_nms_iou", "vote_iou", "shared_below")
 
 
 def _teachers_hash(config: Config) -> str:
     kept = config.model_dump(mode="json", include=set(_OF_TEACHERS))
     kept["data"].pop("root")
+    kept["evaluation"] = [getattr(config.evaluation, key) for key in _KEPT_BY_TEACHERS]
     # What a teacher takes from the student's side of the config, some only where it learns from ImageNet's rows.
     student, distill = config.student, config.distill
     kept["shared"] = [student.normalise_losses, student.normaliser_floor, distill.lambda_, distill.temperature]

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console as RichConsole
 
 from onehead_cli import engine
-from onehead_cli.checkpoint.networks import can_resume
+from onehead_cli.checkpoint.networks import can_resume, forget_run
 from onehead_cli.commands.console import Console, table
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.batch import Batch
@@ -296,14 +296,18 @@ def learned_from(config: Config) -> list[str]:
     return [config.data.train_split, config.data.val_split]
 
 
-def goes_on(network: str, config: Config) -> bool:
+def goes_on(network: str, config: Config, console: Console) -> bool:
     """Whether a training that was stopped goes on, because it learns from the same data.
 
-    What is to begin anew is written down with its data, beside its checkpoints. Raises: as `finished`.
+    What is to begin anew is written down with its data, beside its checkpoints, and what stood in its place is
+    forgotten. Raises: as `finished`.
     """
     path, data = config.output / f"{network}_data.json", data_hashes(config, learned_from(config))
     if can_resume(config.output, network) and path.is_file() and json.loads(path.read_text(encoding="utf-8")) == data:
         return True
+    if can_resume(config.output, network):
+        console.warn(f"{network} in {config.output}: not known to have learned from these data; it starts anew")
+        forget_run(config.output, network)  # before its data are: a stop in between must not mix the two
     write_document(path, data)
     return False
 

@@ -303,7 +303,12 @@ onnxruntime prints a harmless warning about it when it loads the file.
 `onehead predict --coco FILE` and the runner's `--coco` write a COCO JSON of images, categories and boxes with scores
 (`--coco-masks`: masks as RLE too), which pycocotools loads and labelling tools import. With `--coco-ids LABELS.json`
 they write a list of results instead, with the ids of that COCO file's images and categories, which `COCO.loadRes` reads
-as it is. An image is matched by its path, which must end in the `file_name`.
+as it is. An image is matched by its path, which must end in the `file_name`. To score boxes, leave `--coco-masks` out:
+COCOeval would take the box around a mask, of score 1, for a box that was found.
+
+The file keeps the `evaluation.score_min` and `max_detections` that it was exported with: it has no boxes below the one
+and no more than the other. Where the config leaves them at their defaults, the file's own hold; asking for more is
+refused.
 
 Memory: a mask at the full size of an image takes up to 4 bytes per pixel and class found in it, 2 GB for five classes
 in 100 megapixels. A smaller `mask_size` takes less.

@@ -71,7 +71,7 @@ def train_teacher(unit: Unit, task: str, full: Unit, console: Console) -> None:
         _copy_teacher(full, unit, task)
         return
     console.note(f"{unit.name}: teacher {task}")
-    resume = goes_on(task, unit.config)
+    resume = goes_on(task, unit.config, console)
     [result] = engine.train_teacher(unit.config, tasks=[task], resume=resume, reporter=console)
     _mark(unit, task, scores=result.scores)
 
@@ -99,7 +99,7 @@ def train_student(unit: Unit, console: Console) -> None:
     if done and done["teachers"] == teachers:
         return
     console.note(f"{unit.name}: student")
-    resume = goes_on(STUDENT, unit.config)
+    resume = goes_on(STUDENT, unit.config, console)
     result = engine.train_unified(unit.config, resume=resume, reporter=console)
     _mark(unit, STUDENT, scores=result.scores, teachers=teachers)
 

@@ -30,6 +30,12 @@ def test_an_image_is_read_alike_from_a_file_from_pillow_and_from_an_array(tmp_pa
         with Image.open(path) as image:
             assert network.predict(image).record() == network.predict(path).record()
         assert network.predict(path).record()["width"] == width
+    # What was changed since is taken as it lies, also where it still has the orientation; so is 32-bit grey.
+    with Image.open(turned) as image:
+        upright = image.rotate(-90, expand=True)
+    assert network.predict(upright).record()["width"] == 40
+    deep = Image.fromarray(pixels[..., 0].astype(np.int32))
+    assert network.predict(deep).record() == network.predict(pixels[..., 0]).record()
     grey = network.predict(pixels[..., 0]).record()
     assert grey == network.predict(np.repeat(pixels[..., :1], 3, 2)).record()
 

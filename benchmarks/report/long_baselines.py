@@ -49,7 +49,7 @@ def train_long_baseline(task: str, config: Config, base: Path, *, results: Path,
         console.note(f"{done}: done already")
         return
     console.note(f"long baseline {task}, seed {config.seed}")
-    engine.train_teacher(config, tasks=[task], resume=goes_on(task, config), reporter=console)
+    engine.train_teacher(config, tasks=[task], resume=goes_on(task, config, console), reporter=console)
     best = best_path(config.output, task)
     scores, per_class = {}, {}
     for name, splits in report_splits(config).items():

@@ -194,7 +194,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, damaged (DamagedCheckpointError), holding anything but tensors and plain values, or
             of another format.
     """
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and path.is_file():
         raise CheckpointError(without_weights(path))
     try:
         document = read_half_precision(path) if path.suffix == SUFFIX else _read(path)

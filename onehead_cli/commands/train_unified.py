@@ -28,7 +28,7 @@ from onehead_cli.commands.training_result import show_training, train_seeds
 def train_unified(call: o.Call, *, resume: o.Resume = False, seeds: Seeds = None) -> None:
     """Train the one network for all tasks, taught by teachers.
 
-    It has one head; without teachers, --lambda-distill 0 trains it on the labels alone.
+    It has one head; --lambda-distill 0 trains it on the labels alone.
     """
     from onehead_cli import engine
 

@@ -37,8 +37,7 @@ def config_class() -> type[Config]:
     others = [name for name in registry.TASKS if name not in registry.OWN_TASKS]
     if taken := sorted({*others} & {*Config.model_fields, "all"}):
         raise ConfigError(
-            f"a task from another package may not be named {', '.join(taken)}: the config has that section, and all "
-            "stands for the student"
+            f"a task from another package may not be named {', '.join(taken)}: that is a part of the config, or `all`"
         )
     formats = {name: registry.load_format(name) for name in others}
     sections = {name: (found.section, found.section()) for name, found in formats.items() if found.section}
@@ -67,7 +66,7 @@ def load_config(
         ConfigError: the file cannot be read, or a key or value is not accepted; where it comes from is named, and of
             an unknown key the nearest known one, where one is near.
     """
-    path = Path(path) if path else None
+    path = None if path is None else Path(path)
     text, raw = _read(path) if path else ("", {})
     origins = Origins(path, text)
     if path:
@@ -148,7 +147,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raw = parse_yaml(text)
     except FileNotFoundError:
         own = next((folder / path.name for folder in _OWN_CONFIGS if (folder / path.name).is_file()), None)
-        raise ConfigError(f"{path}: no such file or folder" + (f"; onehead's own is {own}" if own else "")) from None
+        raise ConfigError(f"{path}: no such file" + (f"; onehead's own is {own}" if own else "")) from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder, not a YAML file") from None
     except OSError as error:

@@ -38,7 +38,7 @@ class DataConfig(Section):
         None, "COCO JSON, with {split} in the path, or a folder of instances_{split}.json.", unit="path"
     )
     seg_root: Path | None = field(
-        None, "Folder of {split}/JPEGImages and {split}/SegmentationClass; {split} as in cls_root.", unit="path"
+        None, "Folder of JPEGImages and SegmentationClass; {split} as in cls_root.", unit="path"
     )
     seg_images: Path | None = field(
         None, "Segmentation images, instead of those in seg_root; {split} as in cls_root.", unit="path"

@@ -124,7 +124,7 @@ class DistillConfig(Section):
         2.0,
         alias="lambda",
         ge=0,
-        description="Weight of the distillation loss; 0 needs no teachers.",
+        description="Weight of the distillation loss; 0: none.",
         json_schema_extra={"unit": "-"},
     )
     teachers: Path | None = field(

@@ -64,7 +64,8 @@ def unlisted(folder: Path, listed: Collection[Path], labels: Path, *, is_shared:
         labels: the file that lists them, which may lie in the folder too.
         is_shared: images that are not listed may be those of another split, and do not count.
     """
-    used = {labels, *listed, *(parent for path in {path.parent for path in listed} for parent in (path, *path.parents))}
+    folders = {path.parent for path in (labels, *listed)}
+    used = {labels, *listed, *(parent for path in folders for parent in (path, *path.parents))}
     rest = [path for path in entries(folder) if path not in used]
     kinds = (NOT_LISTED if (kind := passed_over(path)) is None else kind for path in rest)
     return PassedOver(folder, count(kind for kind in kinds if not (is_shared and kind == NOT_LISTED)), len(listed))

@@ -74,9 +74,13 @@ def open_image(path: Path) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The same of an image that Pillow has read."""
-    image = _turned(image)
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+    """The same of an image of Pillow's. One without a format was made in memory or changed since it was opened, and is
+    taken as it lies."""
+    is_as_opened = image.format is not None
+    if is_as_opened:
+        image = _turned(image)
+    # 16-bit grey: Pillow's own conversion would clip at 255.
+    if image.mode.startswith("I;16") or (is_as_opened and image.mode == "I"):
         deep = np.asarray(image).astype(np.float32) / 257.0
         image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
     return image.convert("RGB")

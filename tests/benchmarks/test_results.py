@@ -13,6 +13,8 @@ import pytest
 from forked import run
 from PIL import Image
 
+from onehead_cli.commands.console import Console
+from onehead_cli.config.sections import Config
 from onehead_cli.registry import TASKS
 
 #: With `make bench-quick`.
@@ -261,8 +263,23 @@ def test_a_network_that_learned_from_other_data_is_trained_anew(units, tiny_data
     (tmp_path / "data" / "manifest.json").unlink()
     for path in (tmp_path / "data" / "imagenette-160" / "train").rglob("*.jpg"):
         Image.new("RGB", (80, 60), "red").save(path)
-    assert _results(tmp_path / "own", *command, data=tmp_path / "data").returncode == 0
+    anew = _results(tmp_path / "own", *command, data=tmp_path / "data")
+    assert anew.returncode == 0 and "not known to have learned from these data; it starts anew" in anew.stderr
     assert (folder / "cls_best.pth").read_bytes() != before
+
+
+def test_what_was_stopped_before_it_began_anew_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    """What belongs to the other data is gone before these are written down."""
+    import common
+
+    config = Config.model_validate({"output": tmp_path})
+    (tmp_path / "cls_last.pth").touch()
+    (tmp_path / "cls_previous.pth").touch()
+    for data, goes_on in (({"train": "a"}, False), ({"train": "a"}, False), ({"train": "b"}, False)):
+        monkeypatch.setattr(common, "data_hashes", lambda config, splits, data=data: data)
+        assert common.goes_on("cls", config, Console(quiet=True)) is goes_on
+    (tmp_path / "cls_last.pth").touch()
+    assert common.goes_on("cls", config, Console(quiet=True))
 
 
 def test_a_long_baseline_learns_for_the_epochs_of_teacher_and_student(units):

@@ -16,6 +16,7 @@ from onehead_cli.checkpoint.checkpoint import load_checkpoint
 from onehead_cli.config.sections import Config, DataConfig
 from onehead_cli.data.cache import CacheBudget
 from onehead_cli.data.coco import CocoListing, list_coco_images
+from onehead_cli.data.folders import unlisted
 from onehead_cli.data.listings import Listings
 from onehead_cli.data.split import Loading
 from onehead_cli.tasks.detection.average_precision import DetectionResult
@@ -241,6 +242,10 @@ def test_a_folder_above_an_image_is_used(own):
     deep = own.image("train", 1).parent / "2020" / "01"
     deep.mkdir(parents=True)
     own.image("train", 1).rename(deep / "1.jpg")
+    beside = own.image("train", 2).parent / "labels" / "found.json"
+    beside.parent.mkdir()
+    assert unlisted(beside.parents[1], [deep / "1.jpg", own.image("train", 2)], beside, is_shared=False).counts == {}
+    beside.parent.rmdir()
     images = [{"id": 1, "file_name": "2020/01/1.jpg"}, {"id": 2, "file_name": "2.jpg"}]
     own.write(images=images, annotations=boxes_at((1, 1, 9, 9)))
     code, document = own.check()

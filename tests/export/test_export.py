@@ -190,8 +190,8 @@ def test_what_a_file_no_longer_can_is_one_line(exported, tmp_path, capsys):
     for key, said in (
         ("evaluation.vote_iou=1.0", "evaluation.vote_iou is 0.5 in the exported file; export it again for 1.0"),
         ("evaluation.best_class=false", "evaluation.best_class is True in the exported file"),
-        ("evaluation.score_min=0.001", "has no boxes of scores below 0.01; set evaluation.score_min to that"),
-        ("evaluation.max_detections=101", "has at most 100 boxes per image; set evaluation.max_detections to that"),
+        ("evaluation.score_min=0.001", "has no boxes of scores below 0.01; export it again"),
+        ("evaluation.max_detections=101", "has at most 100 boxes per image; export it again"),
     ):
         command = ["predict", str(image), "--checkpoint", str(exported), "--output", str(tmp_path), "--set", key]
         assert run(command) == 2

@@ -40,7 +40,7 @@ def scan_for_run(listings: Listings, tasks: Sequence[str], splits: Sequence[str]
 
 
 def scan_for_check(config: Config, *, folder: Path | None, deep: bool, reporter: Reporter) -> Scan:
-    """Scan all splits that are there.
+    """Scan the splits of a folder that are there, or those that a config names, and test.
 
     Args:
         config: `data.tasks`, `data.train_split` and `data.val_split` must be there; the split "test" may be missing.

@@ -183,21 +183,23 @@ class ExportedBoxes(DetectionReader):
         return read
 
 
-def check_fixed(reader: DetectionReader, fixed: Mapping[str, Any]) -> None:
-    """Raises: ConfigError: the file reads boxes otherwise than the reader would.
+def check_fixed(reader: DetectionReader, fixed: Mapping[str, Any], score_threshold: float | None) -> None:
+    """Raises: ConfigError: the file reads boxes otherwise than the reader would, or lacks some that were asked for.
 
-    Args: fixed: of the file, from `Task.fixed_reading`.
+    Limits that the config leaves at their defaults are the file's own.
+
+    Args:
+        fixed: of the file, from `Task.fixed_reading`.
+        score_threshold: what boxes of every class are asked for from; None where nothing was said.
     """
     for key in ("best_class", "vote_iou"):
         if (wanted := getattr(reader.reading, key)) != fixed[key]:
             raise ConfigError(f"evaluation.{key} is {fixed[key]} in the exported file; export it again for {wanted}")
-    if reader.score_min < fixed["score_min"]:
-        raise ConfigError(
-            f"the exported file has no boxes of scores below {fixed['score_min']:g}; set evaluation.score_min to that, "
-            "or export it again"
-        )
-    if reader.config.max_detections > fixed["max_detections"]:
-        raise ConfigError(
-            f"the exported file has at most {fixed['max_detections']} boxes per image; set "
-            "evaluation.max_detections to that, or export it again"
-        )
+    usual, config = EvaluationConfig(), reader.config
+    lowest = score_threshold
+    if lowest is None and config.score_min != usual.score_min:
+        lowest = config.score_min
+    if lowest is not None and lowest < fixed["score_min"]:
+        raise ConfigError(f"the exported file has no boxes of scores below {fixed['score_min']:g}; export it again")
+    if config.max_detections != usual.max_detections and config.max_detections > fixed["max_detections"]:
+        raise ConfigError(f"the exported file has at most {fixed['max_detections']} boxes per image; export it again")

@@ -165,7 +165,7 @@ class Detection(Task):
 
     def exported_reader(self, reading: Reading, fixed: Mapping[str, Any]) -> ExportedBoxes:
         reader = self.reader(reading)
-        check_fixed(reader, fixed)
+        check_fixed(reader, fixed, reading.score_threshold)
         return ExportedBoxes(**vars(reader))
 
     @property
