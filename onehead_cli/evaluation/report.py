@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODELS = ("baseline", "unified")
 PAGE = "report.html"
-#: What an earlier report may have left; other files of such names are the user's own.
+#: What an earlier report may have left; other files of like names are the user's own.
 _EARLIER = (
     *(f"per_class_{task}.{suffix}" for task in TASKS for suffix in ("json", "csv", "md")),
     *(f"{curve}_{model}.csv" for curve in ("precision_recall", *(f"confusion_{t}" for t in TASKS)) for model in MODELS),
