@@ -61,8 +61,10 @@ def write_whole(path: Path, content: bytes | memoryview, *, kind: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def make_writable_folder(folder: Path, what: str = "output folder") -> None:
-    """Make a folder, and see that files can be written into it before any work is done. Args: what: it is.
+def make_writable_folder(folder: Path, flag: str = "--output") -> None:
+    """Make a folder for results, and see that files can be written into it before any work is done.
+
+    Args: flag: which names it.
 
     Raises:
         OneheadError: they cannot.
@@ -72,8 +74,9 @@ def make_writable_folder(folder: Path, what: str = "output folder") -> None:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        advice = "; choose another with --output" if what == "output folder" else ""
-        raise OneheadError(f"{what} {folder} cannot be written ({error.strerror}){advice}") from None
+        raise OneheadError(
+            f"output folder {folder} cannot be written ({error.strerror}); choose another with {flag}"
+        ) from None
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

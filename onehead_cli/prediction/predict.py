@@ -81,7 +81,7 @@ class PredictRun:
                 raise ConfigError(f"--coco {coco}: a folder has this name")
             if coco_ids is not None and coco.resolve() == coco_ids.resolve():
                 raise ConfigError(f"--coco {coco}: --coco-ids names the same file, whose labels would be lost")
-            make_writable_folder(coco.parent, "folder of --coco")
+            make_writable_folder(coco.parent, "--coco")
         self.checkpoint = checkpoint
         self.folder = config.output / FOLDER
         self.predictions = self.folder / records.FILE
@@ -185,9 +185,10 @@ class PredictRun:
                 yield {"error": errors[path]}
                 continue
             prediction, drawing = next(predictions)
-            masks = self._coco_masks
-            if self._coco and (why := prediction.add_to_coco(self._coco, in_json(path), masks=masks)):
-                self._reporter.warn(f"{path}: {why} {self._coco_ids}, so it is not in the COCO file")
+            if self._coco is not None:
+                left_out = prediction.add_to_coco(self._coco, in_json(path), masks=self._coco_masks)
+                if left_out is not None:
+                    self._reporter.warn(f"{path}: {left_out} {self._coco_ids}, so it is not in the COCO file")
             yield self._write(name, prediction, drawing)
 
     def _write(self, name: str, prediction: Prediction, drawing: Image.Image | None) -> dict[str, Any]:
