@@ -350,6 +350,8 @@ def main() -> int:
         return 0
     except OSError as error:
         print(f"error: {error.filename or 'stdout'}: cannot be written ({error.strerror})", file=sys.stderr)
+        if error.filename is None:  # what is left in its buffer would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
 
 
