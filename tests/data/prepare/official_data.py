@@ -138,6 +138,7 @@ class Server:
         self.sent = 0
         self.proxy_authorization: str | None = None
         self.released = threading.Event()
+        self._lock = threading.Lock()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -205,19 +206,25 @@ class Server:
         request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()
         end = (start + len(body)) // 2 if answer in ("drop", "stall") else len(body)
-        place = len(self.log)
-        self.log.append((path, start, False))
+        with self._lock:
+            place = len(self.log)
+            self.log.append((path, start, False))
         try:
             for at in range(start, end, 1024):
                 if self.throttle:
                     time.sleep(self.throttle)
-                request.wfile.write(body[at : min(at + 1024, end)])
-                self.sent += min(1024, end - at)
+                block = body[at : min(at + 1024, end)]
+                # Noted before it is sent: a client that has the last byte may look at once.
+                with self._lock:
+                    self.sent += len(block)
+                if at + len(block) == len(body):
+                    self.log[place] = (path, start, True)
+                request.wfile.write(block)
         except OSError:  # the client left
+            self.log[place] = (path, start, False)
             request.close_connection = True
             return
         if end == len(body):
-            self.log[place] = (path, start, True)
             return
         if answer == "stall":
             self.released.wait(10)
