@@ -91,6 +91,7 @@ def predict(
         "pictures": run.images,
         "failed": run.failed,
         "turned": run.turned,
+        "nearly_black": run.dark,
         "passed_over": run.passed_over,
         "checkpoint": in_json(run.checkpoint),
         "checkpoint_sha256": run.sha256,

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from onehead_cli.checkpoint.exported import ExportedNetwork, load_network
@@ -36,6 +37,9 @@ from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many
 
+#: An image of 8 bits that stays under this is nearly black, as 12 bits in a file of 16 are.
+_DARK = 16
+
 
 class PredictRun:
     """Predicts images as it is iterated over: a record per image, as it also stands in the file `predictions`.
@@ -44,9 +48,9 @@ class PredictRun:
     about.
 
     paths: of the images that were asked for. failed: how many have an error, so far. turned: how many were turned as
-    their EXIF orientation says, so far. passed_over: what lay among them, by kind. tasks: that the network does.
-    folder: where overlays, masks and records are written. sha256: of the checkpoint's file; its first 12 digits are in
-    each record.
+    their EXIF orientation says, so far. dark: how many are nearly black, so far. passed_over: what lay among them, by
+    kind. tasks: that the network does. folder: where overlays, masks and records are written. sha256: of the
+    checkpoint's file; its first 12 digits are in each record.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class PredictRun:
         self.predictions = self.folder / records.FILE
         self.paths = paths
         self.passed_over = passed_over or {}
-        self.failed = self.turned = 0
+        self.failed = self.turned = self.dark = 0
         network = load_network(checkpoint, threads=config.threads)
         self.sha256 = sha256_of(checkpoint)
         self.tasks = network.architecture.tasks
@@ -144,6 +148,11 @@ class PredictRun:
             _write_coco(self._coco_file, self._coco)
         if self.turned:
             self._reporter.note(f"turned by the EXIF orientation: {how_many(self.turned, 'image')}")
+        if self.dark:
+            self._reporter.warn(
+                f"nearly black: {how_many(self.dark, 'image')} with no value above {_DARK - 1} of 255; "
+                "values of 12 bits in a file of 16 have to be stretched first"
+            )
         if waiting is not None:
             kept = f"; {self.predictions} is from an earlier run" if self.predictions.is_file() else ""
             raise DataError(f"none of the images could be read: {self.failed} of {self.images} failed{kept}")
@@ -174,6 +183,7 @@ class PredictRun:
                 errors[path] = str(error).removeprefix(f"{path}: ")
                 continue
             self.turned += is_turned(image)  # which still has the metadata of its file
+            self.dark += bool(np.max(image.getextrema()) < _DARK)
             fitted, fit = self._predictor.fit(image)
             inputs.append(fitted)
             fits.append(fit)

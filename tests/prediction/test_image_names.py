@@ -166,6 +166,22 @@ TURNS = {  # what a viewer does with each orientation, as EXIF's standard says, 
 }
 
 
+def test_images_of_12_bits_in_files_of_16_are_warned_about(predict, tmp_path, capsys):
+    """4095 of 65535 is 15.9 of 255."""
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    for name, brightest in {"dark": 4095, "darker": 300, "bright": 4370}.items():
+        values = np.linspace(0, brightest, 48 * 64).reshape(48, 64).astype(np.uint16)
+        Image.fromarray(values).save(folder / f"{name}.png")
+    assert predict(folder, "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["nearly_black"] == 2
+    assert (
+        "warning: nearly black: 2 images with no value above 15 of 255; "
+        "values of 12 bits in a file of 16 have to be stretched first"
+    ) in shown.err.splitlines()
+
+
 @pytest.mark.parametrize("form", ["png", "webp", "jpg"])
 def test_every_exif_orientation_is_followed_and_counted(form, predict, image, tmp_path, capsys):
     for orientation, turn in TURNS.items():

@@ -384,6 +384,7 @@ def test_json_document_and_quiet(checkpoint: Path, tmp_path: Path, capsys: pytes
         "pictures": 2,
         "failed": 1,
         "turned": 0,
+        "nearly_black": 0,
         "passed_over": {},
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
