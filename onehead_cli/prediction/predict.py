@@ -37,7 +37,7 @@ from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many
 
-#: An image of 8 bits that stays under this is nearly black, as 12 bits in a file of 16 are.
+#: An image of 8 bits that stays under this is nearly black, as 12-bit images stored in 16 bits are.
 _DARK = 16
 
 
@@ -151,7 +151,7 @@ class PredictRun:
         if self.dark:
             self._reporter.warn(
                 f"nearly black: {how_many(self.dark, 'image')} with no value above {_DARK - 1} of 255; "
-                "values of 12 bits in a file of 16 have to be stretched first"
+                "12-bit images stored in 16 bits have to be stretched to 16 first"
             )
         if waiting is not None:
             kept = f"; {self.predictions} is from an earlier run" if self.predictions.is_file() else ""

@@ -166,19 +166,21 @@ TURNS = {  # what a viewer does with each orientation, as EXIF's standard says, 
 }
 
 
-def test_images_of_12_bits_in_files_of_16_are_warned_about(predict, tmp_path, capsys):
-    """4095 of 65535 is 15.9 of 255."""
+def test_fault_73_images_of_12_bits_in_16(predict, tmp_path, capsys):
+    """`predict` warns of images that are nearly black, also with --quiet."""
     folder = tmp_path / "deep"
     folder.mkdir()
-    for name, brightest in {"dark": 4095, "darker": 300, "bright": 4370}.items():
+    for name, brightest in {"dark": 4095, "darker": 300, "bright": 4370}.items():  # 4095 of 65535 is 15.9 of 255
         values = np.linspace(0, brightest, 48 * 64).reshape(48, 64).astype(np.uint16)
         Image.fromarray(values).save(folder / f"{name}.png")
-    assert predict(folder, "--json") == 0
+    for blue in (15, 16):
+        Image.new("RGB", (64, 48), (0, 0, blue)).save(folder / f"blue-{blue}.png")
+    assert predict(folder, "--json", "--quiet") == 0
     shown = capsys.readouterr()
-    assert json.loads(shown.out)["nearly_black"] == 2
+    assert json.loads(shown.out)["nearly_black"] == 3
     assert (
-        "warning: nearly black: 2 images with no value above 15 of 255; "
-        "values of 12 bits in a file of 16 have to be stretched first"
+        "warning: nearly black: 3 images with no value above 15 of 255; "
+        "12-bit images stored in 16 bits have to be stretched to 16 first"
     ) in shown.err.splitlines()
 
 

@@ -200,15 +200,14 @@ class Server:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
+        end = (start + len(body)) // 2 if answer in ("drop", "stall") else len(body)
+        begun, whole = (path, start, False), (path, start, True)
+        self.log.append(begun)
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()
-        end = (start + len(body)) // 2 if answer in ("drop", "stall") else len(body)
-        with self._lock:
-            place = len(self.log)
-            self.log.append((path, start, False))
         try:
             for at in range(start, end, 1024):
                 if self.throttle:
@@ -218,10 +217,10 @@ class Server:
                 with self._lock:
                     self.sent += len(block)
                 if at + len(block) == len(body):
-                    self.log[place] = (path, start, True)
+                    self._replace(begun, whole)
                 request.wfile.write(block)
         except OSError:  # the client left
-            self.log[place] = (path, start, False)
+            self._replace(whole, begun)
             request.close_connection = True
             return
         if end == len(body):
@@ -229,3 +228,10 @@ class Server:
         if answer == "stall":
             self.released.wait(10)
         request.close_connection = True
+
+    def _replace(self, old: tuple[str, int, bool], new: tuple[str, int, bool]) -> None:
+        """Of this very answer, not of another that is equal; of none where the log was cleared since."""
+        with self._lock:
+            for place, entry in enumerate(self.log):
+                if entry is old:
+                    self.log[place] = new

@@ -219,6 +219,7 @@ def test_stopping_ends_a_download_in_another_thread(server, target):
     downloader.stop()
     thread.join(10)
     assert not thread.is_alive() and "stopped" in str(errors[0]) and not target.exists()
+    assert server.sent < SIZE
 
 
 @pytest.mark.parametrize(
