@@ -243,7 +243,7 @@ def write_deep(path, most, colour=GREY):
 @pytest.mark.parametrize("colour", [GREY, RGB, GREY_ALPHA, RGBA])
 def test_fault_73_images_of_12_bits_in_16(own, colour):
     """If all 16-bit images of a split stay under 4,096, they are read as nearly black: `--check` fails, and a training
-    warns, also with --quiet."""
+    and `predict` warn, also with --quiet."""
     own.make_classes()
     place = own.root / CLS / "train" / "bee"
     for name in ("d.png", "e.png"):

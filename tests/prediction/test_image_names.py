@@ -166,7 +166,7 @@ TURNS = {  # what a viewer does with each orientation, as EXIF's standard says, 
 }
 
 
-def test_fault_73_images_of_12_bits_in_16(predict, tmp_path, capsys):
+def test_images_of_12_bits_in_16_are_warned_about(predict, tmp_path, capsys):
     """`predict` warns of images that are nearly black, also with --quiet."""
     folder = tmp_path / "deep"
     folder.mkdir()
