@@ -22,6 +22,8 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 #: The formats that are opened; a file of another format is refused whatever its name says.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+#: Of 256 values; images of 16 bits that stay under it hold 12 bits or fewer, which are nearly black as 16.
+DARK = 16
 #: Larger images are refused before they are decoded.
 MAX_PIXELS = 100_000_000
 #: Of the bars that the letterbox fit adds, in each colour.
@@ -148,6 +150,13 @@ def grey_step(image: Image.Image) -> int:
 def is_deep(image: Image.Image) -> bool:
     """Whether it has 16 bits per channel; to be asked before the pixels are loaded."""
     return _raw_mode(image).endswith(";16B")
+
+
+def is_nearly_black(path: Path, image: Image.Image) -> bool:
+    """Whether a file of 16 bits per channel gave this image, and all its values stay under DARK, as those of a camera
+    of 12 bits do."""
+    with opened(path) as header:
+        return is_deep(header) and bool(np.max(image.getextrema()) < DARK)
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -14,13 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from onehead_cli.checkpoint.exported import ExportedNetwork, load_network
 from onehead_cli.coco_results import CocoResults
 from onehead_cli.config.sections import Config
-from onehead_cli.data.images import is_turned, open_image
+from onehead_cli.data.images import DARK, is_nearly_black, is_turned, open_image
 from onehead_cli.drawing import numbers_for_names
 from onehead_cli.errors import ConfigError, DataError, OneheadError
 from onehead_cli.events import Reporter
@@ -37,9 +36,6 @@ from onehead_cli.tasks.canvas import drawing_copy
 from onehead_cli.tasks.task import get_task
 from onehead_cli.wording import how_many
 
-#: An image of 8 bits that stays under this is nearly black, as 12-bit images stored in 16 bits are.
-_DARK = 16
-
 
 class PredictRun:
     """Predicts images as it is iterated over: a record per image, as it also stands in the file `predictions`.
@@ -48,9 +44,9 @@ class PredictRun:
     about.
 
     paths: of the images that were asked for. failed: how many have an error, so far. turned: how many were turned as
-    their EXIF orientation says, so far. dark: how many are nearly black, so far. passed_over: what lay among them, by
-    kind. tasks: that the network does. folder: where overlays, masks and records are written. sha256: of the
-    checkpoint's file; its first 12 digits are in each record.
+    their EXIF orientation says, so far. dark: how many of 16 bits are nearly black, so far. passed_over: what lay
+    among them, by kind. tasks: that the network does. folder: where overlays, masks and records are written. sha256:
+    of the checkpoint's file; its first 12 digits are in each record.
     """
 
     def __init__(
@@ -150,8 +146,8 @@ class PredictRun:
             self._reporter.note(f"turned by the EXIF orientation: {how_many(self.turned, 'image')}")
         if self.dark:
             self._reporter.warn(
-                f"nearly black: {how_many(self.dark, 'image')} with no value above {_DARK - 1} of 255; "
-                "12-bit images stored in 16 bits have to be stretched to 16 first"
+                f"nearly black: {how_many(self.dark, '16-bit image')} with no value above {(DARK << 8) - 1} of 65535; "
+                "stretch the values to 16 bits, or save them in 8"
             )
         if waiting is not None:
             kept = f"; {self.predictions} is from an earlier run" if self.predictions.is_file() else ""
@@ -179,11 +175,11 @@ class PredictRun:
         for path, _ in batch:
             try:
                 image = open_image(path)
+                self.dark += is_nearly_black(path, image)
             except DataError as error:
                 errors[path] = str(error).removeprefix(f"{path}: ")
                 continue
             self.turned += is_turned(image)  # which still has the metadata of its file
-            self.dark += bool(np.max(image.getextrema()) < _DARK)
             fitted, fit = self._predictor.fit(image)
             inputs.append(fitted)
             fits.append(fit)

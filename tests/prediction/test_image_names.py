@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from png import RGB, write_png
 
 from onehead_cli.prediction.names import in_json, of_json, short_names
 
@@ -173,14 +174,15 @@ def test_images_of_12_bits_in_16_are_warned_about(predict, tmp_path, capsys):
     for name, brightest in {"dark": 4095, "darker": 300, "bright": 4370}.items():  # 4095 of 65535 is 15.9 of 255
         values = np.linspace(0, brightest, 48 * 64).reshape(48, 64).astype(np.uint16)
         Image.fromarray(values).save(folder / f"{name}.png")
-    for blue in (15, 16):
-        Image.new("RGB", (64, 48), (0, 0, blue)).save(folder / f"blue-{blue}.png")
+    for name, high in {"dark-rgb": 15, "bright-rgb": 16}.items():
+        write_png(folder / f"{name}.png", [[0, 0, high << 8] * 64] * 48, depth=16, colour=RGB)
+    Image.new("RGB", (64, 48)).save(folder / "black-of-8-bits.png")
     assert predict(folder, "--json", "--quiet") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["nearly_black"] == 3
     assert (
-        "warning: nearly black: 3 images with no value above 15 of 255; "
-        "12-bit images stored in 16 bits have to be stretched to 16 first"
+        "warning: nearly black: 3 16-bit images with no value above 4095 of 65535; "
+        "stretch the values to 16 bits, or save them in 8"
     ) in shown.err.splitlines()
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from onehead_cli.data.checks import MASK_MODES
 from onehead_cli.data.folders import total
 from onehead_cli.data.format import Listing, describe_difference
+from onehead_cli.data.images import DARK
 from onehead_cli.data.nearest import Nearest
 from onehead_cli.data.passed_over import in_words
 from onehead_cli.data.scan.probe import Facts, ProbeCache, probe
@@ -29,8 +30,6 @@ MANY = 20_000
 SAMPLE = 500
 #: Files to look at that are worth a progress bar.
 _WORTH_A_BAR = 2_000
-#: Images of 16 bits that stay under this hold 12 bits or fewer, which are nearly black as 16.
-_DARK = 1 << 12
 
 Part = tuple[str, str]
 
@@ -270,7 +269,7 @@ def _absent_classes(part: Part, listing: Listing, files: _Files) -> list[str]:
 def _dark_images(part: Part, facts: Sequence[Facts]) -> Iterator[Problem]:
     """Where all images of 16 bits stay in the lowest sixteenth, as those of a camera or scanner of 12 bits do."""
     deepest = [each.deepest for each in facts if each.deepest is not None]
-    if deepest and max(deepest) < _DARK:
+    if deepest and max(deepest) < DARK << 8:
         reason = (
             f"{how_many(len(deepest), '16-bit image')} with no value above {max(deepest)} of 65535, "
             "so nearly black; stretch the values to 16 bits, or save them in 8"
